@@ -1,0 +1,53 @@
+"""What the example scripts share: a labelled grid of pictures, and the command line `--model FILE --out PICTURE`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+import stable_diffusion
+
+IMAGES = Path(__file__).parent.parent / "docs" / "images"
+GAP, LABEL = 6, 20
+
+
+def font(size: int = 12) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def over_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def grid(rows: Sequence[Sequence[Image.Image]], columns: Sequence[str] = (), names: Sequence[str] = ()) -> Image.Image:
+    """Pictures of one size in rows, with a label above each column and before each row."""
+    width, height = rows[0][0].size
+    left = max((int(font().getlength(name)) + 2 * GAP for name in names), default=GAP)
+    top = LABEL if columns else GAP
+    sheet = Image.new("RGB", (left + len(rows[0]) * (width + GAP), top + len(rows) * (height + GAP)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for column, text in enumerate(columns):
+        pen.text((left + column * (width + GAP), 2), text, "black", font())
+    for index, row in enumerate(rows):
+        if names:
+            pen.text((GAP, top + index * (height + GAP) + height // 2 - 8), names[index], "black", font())
+        for column, picture in enumerate(row):
+            sheet.paste(over_white(picture), (left + column * (width + GAP), top + index * (height + GAP)))
+    return sheet
+
+
+def run(draw: Callable[[stable_diffusion.StableDiffusion], Image.Image], name: str, what: str | None) -> None:
+    """Load the model that the command line names, draw, save, and print where."""
+    parser = argparse.ArgumentParser(description=what)
+    parser.add_argument("--model", help="model file or folder; without it the built-in model")
+    parser.add_argument("--out", type=Path, default=IMAGES / name, help="where the figure goes")
+    given = parser.parse_args()
+    figure = draw(stable_diffusion.load(given.model))
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    figure.save(given.out)
+    sys.stdout.write(f"{given.out}\n")

@@ -1,0 +1,148 @@
+"""Captions of single objects: English and Chinese, varied grammar, style and colour named or left out.
+
+Every record gets a handful of captions per language. The bare noun is always among them; the rest are drawn from the
+templates with the record's own seed, so a rebuilt pack has the same captions.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from .colours import COLOUR_NAMES
+from .grammar import counted, indefinite
+
+ENGLISH_STYLE: dict[str, tuple[str, ...]] = {
+    "3d": (
+        "3d {n}", "{a3} 3d {n}", "{an}, 3d", "a 3d render of {an}", "{an} in 3d style", "{an}, 3d style",
+        "a glossy 3d {n}", "3d emoji of {an}",
+    ),
+    "flat": (
+        "flat {n}", "a flat {n}", "{an}, flat style", "{an} in flat style", "a flat illustration of {an}",
+        "{an}, flat design", "flat design {n}",
+    ),
+    "emoji": (
+        "{n} emoji", "{n} sticker", "an emoji of {an}", "a sticker of {an}", "{an}, emoji style", "{an}, sticker style",
+        "{an} as an emoji",
+    ),
+    "cartoon": (
+        "cartoon {n}", "a cartoon {n}", "{an}, cartoon style", "{an} in cartoon style", "a cartoon of {an}",
+        "a simple cartoon {n}",
+    ),
+    "icon": ("{n} icon", "{ai} {n} icon", "an icon of {an}", "{an}, icon style", "{an} symbol", "a simple {n} icon"),
+}  # fmt: skip
+ENGLISH_PLAIN = (
+    "{an}",
+    "{n}",
+    "{an}",
+    "a picture of {an}",
+    "an illustration of {an}",
+    "an image of {an}",
+    "a drawing of {an}",
+)
+CHINESE_STYLE: dict[str, tuple[str, ...]] = {
+    "3d": ("3D{n}", "立体{n}", "3D风格的{n}", "3d渲染的{n}", "{yi}，3D风格"),
+    "flat": ("扁平{n}", "扁平风格的{n}", "{yi}，扁平风格", "{n}扁平插画"),
+    "emoji": ("{n}表情", "{n}贴纸", "{n}表情符号", "贴纸风格的{n}", "{yi}，表情风格"),
+    "cartoon": ("卡通{n}", "卡通风格的{n}", "{yi}，卡通风格", "简单的卡通{n}"),
+    "icon": ("{n}图标", "{n}的图标", "{yi}，图标风格", "简单的{n}图标"),
+}
+CHINESE_PLAIN = ("{yi}", "{n}", "{yi}", "{n}的图片", "{n}插画", "画{yi}")
+
+CHINESE_NOT_COLOURS = frozenset("橙子 橙子片 青蛙 青椒 黄瓜 黄油 青柠 白云 红绿灯 金字塔 黑桃 棕榈树 灰熊".split())
+CHINESE_WORDS = (
+    "立体",
+    "风格",
+    "渲染",
+    "扁平",
+    "插画",
+    "表情",
+    "表情符号",
+    "贴纸",
+    "卡通",
+    "简单",
+    "图标",
+    "图片",
+    "画",
+)
+
+
+def says_colour(name: str) -> bool:
+    """Whether a name already says a colour: 'red apple', '红苹果'; a fruit called orange does not."""
+    if name.isascii():
+        return name != "orange slice" and any(word in COLOUR_NAMES for word in name.split()[:-1])
+    spelled = any(colour in name for colour in COLOUR_NAMES.values())
+    return spelled or (name[0] in "红橙黄绿蓝紫粉棕黑白灰金青" and name not in CHINESE_NOT_COLOURS)
+
+
+def coloured_english(name: str, colour: str) -> str:
+    """'apple', 'red' -> 'red apple', unless the name already says a colour."""
+    return name if says_colour(name) else f"{colour} {name}"
+
+
+def coloured_chinese(name: str, colour: str) -> str:
+    """'苹果', 'red' -> '红色的苹果'."""
+    return name if says_colour(name) else f"{COLOUR_NAMES[colour]}的{name}"
+
+
+def fill_english(template: str, name: str) -> str:
+    """Fill one English template; a plural or mass noun takes no article before its style word either."""
+    bare = indefinite(name) == name
+    text = template.format(
+        n=name, an=indefinite(name), a3="" if bare else "a", ai="a" if name[:1] not in "aeiou" else "an"
+    )
+    if bare:
+        for word in ("a flat ", "a cartoon ", "a simple cartoon ", "a glossy 3d ", "a cute "):
+            if text == word + name:
+                text = text.removeprefix("a ")
+    return " ".join(text.split())
+
+
+def fill_chinese(template: str, name: str) -> str:
+    """Fill one Chinese template."""
+    return template.format(n=name, yi=counted(name))
+
+
+def pick_names(names: Sequence[str], random_source: random.Random) -> str:
+    """A name for one caption: the main one half of the time, else one of the synonyms."""
+    return names[0] if len(names) == 1 or random_source.random() < 0.5 else random_source.choice(list(names[1:]))
+
+
+def object_captions(
+    english: Sequence[str],
+    chinese: Sequence[str],
+    style: str,
+    colour: str | None,
+    named: bool,
+    seed: str,
+    count: int = 10,
+    cute: bool = False,
+) -> dict[str, list[str]]:
+    """Captions of one object record: {"en": [...], "zh": [...]}, at most `count` each, all different.
+
+    `named` says that the colour must be in every caption (a recoloured picture: 'apple' alone would be wrong);
+    otherwise the object's own colour is named in about a quarter of them. `cute` adds that word for animals.
+    """
+    source = random.Random(seed)
+    captions: dict[str, list[str]] = {"en": [], "zh": []}
+    for language, names, plain, styled in (
+        ("en", english, ENGLISH_PLAIN, ENGLISH_STYLE[style]),
+        ("zh", chinese, CHINESE_PLAIN, CHINESE_STYLE[style]),
+    ):
+        if named and not all(says_colour(name) for name in names):  # a name must not contradict the new colour
+            names = [name for name in names if not says_colour(name)]
+        add, fill = (coloured_english, fill_english) if language == "en" else (coloured_chinese, fill_chinese)
+        for name in names[:4]:
+            templates = list(plain[:2]) if not named else []
+            templates += source.sample(plain, 1) + source.sample(styled, 2)
+            for template in templates:
+                with_colour = colour is not None and (named or source.random() < 0.3)
+                captions[language].append(fill(template, add(name, colour) if with_colour and colour else name))
+        if cute and not named:
+            captions[language].insert(2, fill("a cute {n}", names[0]) if language == "en" else f"可爱的{names[0]}")
+        while len(set(captions[language])) < 6 and len(captions[language]) < 40:
+            name = pick_names(names, source)
+            chosen = add(name, colour) if colour is not None and (named or source.random() < 0.3) else name
+            captions[language].append(fill(source.choice(plain + styled), chosen))
+        captions[language] = list(dict.fromkeys(captions[language]))[:count]
+    return captions

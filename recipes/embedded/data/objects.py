@@ -1,0 +1,87 @@
+"""Rendering the emoji concepts in every style: one item per (concept, picture set)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from multiprocessing import Pool
+from pathlib import Path
+
+from .concepts import Concept, bare_code
+from .fetch import read_iconify
+from .render import Picture, coverage, frame, frame_svg, iconify_svg, open_raster
+from .sources import PictureSet, package_of
+
+LEAST_COVERAGE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One picture to render: an SVG document or a raster file."""
+
+    concept: str
+    source: str
+    style: str
+    licence: str
+    colour: str | None
+    name: str = ""  # the picture's own name in its set, where the concept does not tell it
+    svg: str | None = None
+    file: str | None = None
+
+
+def drawings(entry: PictureSet, roots: dict[str, Path]) -> dict[str, tuple[str | None, str | None]]:
+    """Bare code point -> (SVG document, file) for one emoji set."""
+    if entry.layout == "files-by-code-point":
+        folder = roots[package_of(entry).name] / entry.path
+        return {bare_code(path.stem): (None, str(path)) for path in sorted(folder.glob("*.webp"))}
+    data = read_iconify(entry, roots)
+    found: dict[str, tuple[str | None, str | None]] = {}
+    for code, name in data["chars"].items():
+        while name in data.get("aliases", {}):
+            name = data["aliases"][name]["parent"]
+        if name in data["icons"]:
+            found[bare_code(code)] = (iconify_svg(data["icons"][name], data), None)
+    return found
+
+
+def emoji_jobs(concepts: Iterable[Concept], sets: Iterable[PictureSet], roots: dict[str, Path]) -> list[Job]:
+    """Every concept in every emoji set that has it."""
+    jobs = []
+    concepts = list(concepts)
+    for entry in sets:
+        if entry.layout == "iconify-glyph":
+            continue
+        found = drawings(entry, roots)
+        for concept in concepts:
+            if concept.code in found:
+                svg, file = found[concept.code]
+                jobs.append(
+                    Job(
+                        concept=concept.id,
+                        source=entry.name,
+                        style=entry.style,
+                        licence=entry.licence,
+                        colour=concept.colour,
+                        svg=svg,
+                        file=file,
+                    )
+                )
+    return jobs
+
+
+def render_job(task: tuple[Job, int]) -> Picture | None:
+    """One framed picture, or None when nothing visible came out."""
+    job, size = task
+    picture = frame_svg(job.svg, size) if job.svg is not None else frame(open_raster(Path(job.file or "")), size)
+    return picture if picture is not None and coverage(picture) >= LEAST_COVERAGE else None
+
+
+def render_jobs(jobs: list[Job], size: int, workers: int) -> list[tuple[Job, Picture]]:
+    """Render in parallel, in order; empty results are dropped."""
+    tasks = [(job, size) for job in jobs]
+    if workers <= 1:
+        pictures = [render_job(task) for task in tasks]
+    else:
+        with Pool(workers) as pool:
+            pictures = pool.map(render_job, tasks, chunksize=32)
+    return [(job, picture) for job, picture in zip(jobs, pictures, strict=True) if picture is not None]

@@ -1,0 +1,72 @@
+"""From rendered items to caption records, one function per kind of picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .captions import object_captions
+from .concepts import Concept
+from .glyphs import Glyph
+from .scenes.graph import Placeable, Scene
+from .scenes.phrases import scene_captions
+from .split import Split
+
+Record = dict[str, Any]
+COMPOSED = "composed scenes"
+
+
+def object_record(item: dict[str, Any], concept: Concept, split: Split) -> Record:
+    """A plain or recoloured emoji. In a recoloured one every caption names the colour."""
+    named, colour = bool(item.get("recoloured")), item["colour"]
+    name = f"{item['source']}/{concept.id}" + (f"/{colour}" if named else "")
+    return {
+        "id": name,
+        "source": item["source"],
+        "licence": item["licence"],
+        "kind": "object",
+        "concept": concept.id,
+        "style": item["style"],
+        "colour": colour,
+        "split": split.of(concept.id, item["style"], colour if named else None),
+        "captions": object_captions(
+            concept.english,
+            concept.chinese,
+            item["style"],
+            colour,
+            named,
+            name,
+            cute=concept.group.startswith("animal"),
+        ),
+    }
+
+
+def glyph_record(item: dict[str, Any], glyph: Glyph, split: Split) -> Record:
+    """A single-colour icon; its colour is named in every caption."""
+    name, colour = f"{item['source']}/{item['name']}/{item['colour']}", item["colour"]
+    return {
+        "id": name,
+        "source": item["source"],
+        "licence": item["licence"],
+        "kind": "glyph",
+        "concept": glyph.concept,
+        "style": "icon",
+        "colour": colour,
+        "split": split.of(glyph.concept, "icon", colour),
+        "captions": object_captions(glyph.english, glyph.chinese, "icon", colour, True, name, 8),
+    }
+
+
+def scene_record(scene: Scene, table: dict[str, Placeable], split: Split, licences: Iterable[str]) -> Record:
+    """A composed scene; its licences are those of the pictures placed in it, or CC0 for a bare landscape."""
+    return {
+        "id": f"scene/{scene.seed}",
+        "source": COMPOSED,
+        "licence": " AND ".join(sorted(set(licences))) or "CC0-1.0",
+        "kind": "scene",
+        "concept": "-".join([scene.ground, scene.time, scene.weather, *(thing.concept for thing in scene.things)]),
+        "style": "scene",
+        "colour": None,
+        "split": split.of("", "scene", None, scene.triple),
+        "captions": scene_captions(scene, table),
+    }

@@ -1,0 +1,211 @@
+"""Agreement with diffusers and transformers at full size: Stable Diffusion 1.5 and 2.1, float32, random weights.
+
+For each network the reference is built with random weights (norms too), run once and saved as a state dict; our network
+takes the same tensors through our key tables and runs on the same input. Weights are shared, not copied, where the
+layouts allow it, and each pair is freed before the next. Prints one line per network and fails above 1e-5.
+
+    python scripts/parity_full_size.py [--size 32] [--only unet]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
+from stable_diffusion.models.config import ModelConfig
+from stable_diffusion.models.unet import UNet, UNetConfig
+from stable_diffusion.models.vae import VAE, VAEConfig
+from stable_diffusion.weights.diffusers import clip_transformers, unet_diffusers, vae_diffusers
+from stable_diffusion.weights.keys import KeyTable
+
+TOLERANCE = 1e-5
+
+SD15 = UNetConfig()
+SD21 = UNetConfig(context_dim=1024, head_dim=64, linear_projection=True, upcast_attention=True)
+CLIP_L = CLIPTextConfig()
+OPENCLIP_H = CLIPTextConfig(width=1024, layers=24, heads=16, mlp_width=4096, activation="gelu", projection_dim=1024)
+
+Outputs = list[tuple[str, Tensor, Tensor]]
+"""(what it is, ours, theirs)"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pair to compare: `reference` has all weights, `build` makes ours from `config`, `table` maps between them."""
+
+    name: str
+    reference: Any
+    build: Callable[[Any], nn.Module]
+    config: ModelConfig
+    table: KeyTable
+    compare: Callable[[Any, Any], Outputs]
+
+
+def empty(build: Callable[[], Any]) -> Any:
+    """A reference network whose default initialisation is skipped; `randomise` fills it."""
+    with torch.device("meta"):
+        model = build()
+    return model.to_empty(device="cpu").eval()
+
+
+def randomise(model: nn.Module) -> None:
+    """Random values at a scale that keeps signals alive; norms and biases too, so that nothing can hide."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        is_norm = isinstance(module, (nn.GroupNorm, nn.LayerNorm))
+        for name, parameter in module.named_parameters(recurse=False):
+            parameter.data.normal_(generator=generator)
+            if parameter.dim() > 1:
+                parameter.data.mul_(parameter[0].numel() ** -0.5)
+            else:
+                parameter.data.mul_(0.3).add_(1.0 if is_norm and name == "weight" else 0.0)
+
+
+def unet_case(name: str, config: UNetConfig, size: int) -> Case:
+    from diffusers import UNet2DConditionModel
+
+    down = ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
+    up = ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3
+    heads = tuple(config.heads_at(stage) for stage in range(4))
+    reference = empty(
+        lambda: UNet2DConditionModel(
+            down_block_types=down,
+            up_block_types=up,
+            attention_head_dim=heads,  # diffusers' name for the number of heads in these models
+            cross_attention_dim=config.context_dim,
+            use_linear_projection=config.linear_projection,
+            upcast_attention=config.upcast_attention,
+        )
+    )
+    x, tokens = torch.randn(1, 4, size, size + 8), torch.randn(1, 77, config.context_dim)
+
+    def compare(ours: Any, theirs: Any) -> Outputs:
+        timestep = torch.tensor([681.0])
+        return [("output", ours(x, timestep, tokens), theirs(x, timestep, tokens).sample)]
+
+    return Case(name, reference, UNet, config, unet_diffusers(config), compare)
+
+
+def vae_case(size: int) -> Case:
+    from diffusers import AutoencoderKL
+
+    config = VAEConfig()
+    reference = empty(
+        lambda: AutoencoderKL(
+            block_out_channels=config.channels,
+            layers_per_block=2,
+            latent_channels=4,
+            down_block_types=["DownEncoderBlock2D"] * 4,
+            up_block_types=["UpDecoderBlock2D"] * 4,
+        )
+    )
+    image, latent = torch.rand(1, 3, 8 * size, 8 * size + 64) * 2 - 1, torch.randn(1, 4, size, size + 8)
+
+    def compare(ours: Any, theirs: Any) -> Outputs:
+        made, expected = ours.encode(image), theirs.encode(image).latent_dist
+        return [
+            ("mean", made.mean, expected.mean),
+            ("log variance", made.logvar, expected.logvar),
+            ("decoded", ours.decode(latent), theirs.decode(latent).sample),
+        ]
+
+    return Case("SD 1.5 and 2.1 VAE", reference, VAE, config, vae_diffusers(config), compare)
+
+
+def clip_case(name: str, config: CLIPTextConfig) -> Case:
+    import transformers
+
+    their_config = transformers.CLIPTextConfig(
+        hidden_size=config.width,
+        intermediate_size=config.mlp_width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        hidden_act=config.activation,
+        projection_dim=config.width,
+        bos_token_id=49406,
+        eos_token_id=49407,
+    )
+    projected = config.projection_dim is not None
+    # Not through `empty`: this class keeps a buffer of position numbers, which must have its values.
+    reference: Any = (transformers.CLIPTextModelWithProjection if projected else transformers.CLIPTextModel)(
+        their_config
+    )
+    ids = torch.randint(0, 49406, (2, 77))
+    ids[0, 12:] = ids[1, 40:] = 49407
+
+    def compare(ours: Any, theirs: Any) -> Outputs:
+        expected = theirs(ids, output_hidden_states=True)
+        last, before = ours(ids), ours(ids, layer=-2, final_norm=False)
+        pooled = expected.text_embeds if projected else expected.pooler_output
+        return [
+            ("last layer", last.tokens, expected.last_hidden_state),
+            ("layer before", before.tokens, expected.hidden_states[-2]),
+            ("pooled", last.pooled, pooled),
+        ]
+
+    return Case(name, reference.eval(), CLIPText, config, clip_transformers(config), compare)
+
+
+def cases(size: int, only: str | None) -> Iterator[Case]:
+    """One after the other, so that the networks of a case can be freed before those of the next are built."""
+    if only in (None, "text"):
+        yield clip_case("SD 1.5 text encoder", CLIP_L)
+        yield clip_case("SD 2.1 text encoder", OPENCLIP_H)
+    if only in (None, "vae"):
+        yield vae_case(size)
+    if only in (None, "unet"):
+        yield unet_case("SD 1.5 U-Net", SD15, size)
+        yield unet_case("SD 2.1 U-Net", SD21, size)
+
+
+@torch.no_grad()
+def run(case: Case) -> float:
+    """The largest relative error of a case, which is printed output by output."""
+    start = time.perf_counter()
+    randomise(case.reference)
+    with torch.device("meta"):
+        ours = case.build(case.config)
+    ours.load_state_dict(case.table.convert(case.reference.state_dict()), assign=True)
+    assert not any(tensor.is_meta for tensor in (*ours.parameters(), *ours.buffers()))
+    parameters = sum(parameter.numel() for parameter in ours.parameters())
+    worst = 0.0
+    print(f"{case.name}, {parameters / 1e6:.2f} M parameters")
+    for what, made, expected in case.compare(ours.eval(), case.reference):
+        assert expected.std() > 1e-2, f"{what} is (almost) constant, so it could hide an error"
+        error = ((made - expected).abs().max() / expected.abs().max()).item()
+        norm = ((made - expected).norm() / expected.norm()).item()
+        shape = "x".join(map(str, expected.shape))
+        print(f"  {what:14} {shape:14} largest error / largest value {error:.1e}, in the 2-norm {norm:.1e}", flush=True)
+        worst = max(worst, error, norm)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"  {time.perf_counter() - start:.0f} s, peak memory of the process {peak:.1f} GiB", flush=True)
+    return worst
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=32, help="latent height (default 32); the width is 8 more")
+    parser.add_argument("--only", choices=("text", "vae", "unet"), help="run one kind of network")
+    arguments = parser.parse_args()
+    torch.manual_seed(1)
+    worst = 0.0
+    for case in cases(arguments.size, arguments.only):
+        worst = max(worst, run(case))
+        del case
+        gc.collect()
+    if worst >= TOLERANCE:
+        raise SystemExit(f"relative error {worst:.1e} is not under {TOLERANCE:.0e}")
+    print(f"all under {TOLERANCE:.0e}: worst {worst:.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Text to image with latent diffusion: a small model of its own, and Stable Diffusion 1.x and 2.x checkpoints.
+
+    import stable_diffusion
+
+    stable_diffusion.generate_image("a beautiful sunset over the ocean").save("sunset.png")
+
+Every public name is found here and resolved on first use (PEP 562), so that `import stable_diffusion` costs no import
+of torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .diffusion.samplers import SAMPLERS
+    from .diffusion.sigmas import SCHEDULES
+    from .errors import (
+        BrokenModel,
+        InvalidRequest,
+        ModelFileError,
+        StableDiffusionError,
+        TrainingDiverged,
+        UnknownModel,
+        UnsafeFile,
+    )
+    from .pipeline.files import save_image
+    from .pipeline.generate import generate, generate_image
+    from .pipeline.metadata import read_metadata
+    from .pipeline.model import StableDiffusion, load
+    from .pipeline.request import Images, Progress, Request
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "stable_diffusion.pipeline.generate": ("generate", "generate_image"),
+    "stable_diffusion.pipeline.model": ("StableDiffusion", "load"),
+    "stable_diffusion.pipeline.request": ("Images", "Progress", "Request"),
+    "stable_diffusion.pipeline.metadata": ("read_metadata",),
+    "stable_diffusion.pipeline.files": ("save_image",),
+    "stable_diffusion.diffusion.samplers": ("SAMPLERS",),
+    "stable_diffusion.diffusion.sigmas": ("SCHEDULES",),
+    "stable_diffusion.errors": (
+        "BrokenModel",
+        "InvalidRequest",
+        "ModelFileError",
+        "StableDiffusionError",
+        "TrainingDiverged",
+        "UnknownModel",
+        "UnsafeFile",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "SAMPLERS",
+    "SCHEDULES",
+    "BrokenModel",
+    "Images",
+    "InvalidRequest",
+    "ModelFileError",
+    "Progress",
+    "Request",
+    "StableDiffusion",
+    "StableDiffusionError",
+    "TrainingDiverged",
+    "UnknownModel",
+    "UnsafeFile",
+    "__version__",
+    "generate",
+    "generate_image",
+    "load",
+    "read_metadata",
+    "save_image",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,170 @@
+"""`stable-diffusion generate`: a sentence to pictures. The default command."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stable_diffusion.cli import files
+from stable_diffusion.cli.command import Command, Number
+from stable_diffusion.cli.format import echo_json
+from stable_diffusion.cli.options import (
+    MAX_COUNT,
+    given,
+    json_option,
+    load_model,
+    model_options,
+    out_options,
+    sampling_options,
+    seed_option,
+)
+from stable_diffusion.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from stable_diffusion.cli.terminal import Display
+    from stable_diffusion.pipeline.request import Event, Images, Request
+
+EXAMPLES = """
+stable-diffusion "a beautiful sunset over the ocean"
+stable-diffusion "a red apple" --negative leaf --steps 30 --cfg 4 --seed 7 --out apple.png
+stable-diffusion "a blue apple" --image apple.png --strength 0.6
+stable-diffusion "a worm" --image apple.png --mask hole.png
+stable-diffusion generate --like apple.png --seed 8
+echo "a cat" | stable-diffusion -
+"""
+
+
+@click.command("generate", cls=Command, examples=EXAMPLES)
+@click.argument("prompt", required=False)
+@sampling_options
+@seed_option
+@click.option(
+    "-n", "--count", type=click.IntRange(1, MAX_COUNT), show_default="1", help="How many; picture k has seed + k."
+)
+@click.option("--image", type=click.Path(path_type=Path), help="Picture to start from.")
+@click.option("--mask", type=click.Path(path_type=Path), help="White where --image is painted anew.")
+@click.option("--strength", type=Number(min=0, max=1), show_default="0.75", help="How much of --image is painted anew.")
+@click.option("--like", type=click.Path(path_type=Path), help="Take the settings written in this picture.")
+@model_options
+@out_options("outputs/SEED-PROMPT.png")
+@click.option("--preview/--no-preview", default=True, show_default=True, help="Show the picture forming.")
+@json_option
+def command(
+    prompt: str | None,
+    like: Path | None,
+    model: str | None,
+    device: str,
+    dtype: str,
+    out: Path | None,
+    overwrite: bool,
+    preview: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Paint PROMPT. Paths go to stdout, one a line; seeds and progress go to stderr.
+
+    PROMPT - reads it from standard input. Nothing that exists is overwritten unless asked for.
+    """
+    start = time.monotonic()
+    request = build_request(prompt, like, {**given(settings), **given({"model": model})})
+    to_stdout = out is not None and str(out) == "-"
+    check_destination(out, request.count, overwrite)
+    saved = paint(request, device=device, dtype=dtype, out=out, overwrite=overwrite, preview=preview)
+    records = []
+    for path, seed, image in saved:
+        records.append({"path": path, "seed": seed, "width": image.width, "height": image.height})
+        if not as_json and not to_stdout:
+            click.echo(str(path))
+    if as_json:
+        echo_json({"images": records, "seconds": round(time.monotonic() - start, 3)})
+
+
+def build_request(prompt: str | None, like: Path | None, settings: dict[str, Any]) -> Request:
+    """The request of the command line, or that of a picture with the command line's changes."""
+    from stable_diffusion.pipeline.request import Request
+
+    if prompt == "-":
+        prompt = sys.stdin.read()
+    if like is not None:
+        changes = settings if prompt is None else {**settings, "prompt": prompt}
+        return Request.like(like, **changes)
+    if prompt is None:
+        raise click.UsageError("Missing the prompt, a sentence in quotes", click.get_current_context())
+    return Request(prompt, **settings)
+
+
+def check_destination(out: Path | None, count: int, overwrite: bool) -> None:
+    """Complain about --out before the work, not after it."""
+    if out is not None and str(out) == "-":
+        if count > 1 or sys.stdout.isatty():
+            raise InvalidRequest("--out - writes one PNG to a pipe: redirect standard output, and leave out --count")
+        return
+    if out is None or out.is_dir() or out.suffix == "":
+        return
+    files.check_ending(out)
+    if count == 1:
+        files.destination(out, "", overwrite=overwrite)
+    files.prepare_folder(out)
+
+
+def paint(
+    request: Request, *, device: str, dtype: str, out: Path | None, overwrite: bool, preview: bool
+) -> Iterator[tuple[Path, int, Image]]:
+    """Run the request and save each picture as soon as it is finished; yields (path, seed, picture)."""
+    from stable_diffusion.cli.terminal import Display, stderr_console
+
+    with Display(stderr_console(), preview=preview) as display:
+        from stable_diffusion.pipeline.generate import generate
+
+        loaded = load_model(request.model, device, dtype)
+        for event in generate(loaded, request):
+            done = _shown(event, display)
+            if done is None:
+                continue
+            for note in done.notes if done.first == 0 else ():
+                display.say(f"note: {note}")
+            for image, seed, single in zip(done.images, done.seeds, done.requests, strict=True):
+                display.say(f"seed {seed}")
+                yield save(image, single, seed, out, overwrite, request.count), seed, image
+
+
+def _shown(event: Event, display: Display) -> Images | None:
+    """Draw progress; hand finished pictures on."""
+    from stable_diffusion.pipeline.request import Progress
+
+    if not isinstance(event, Progress):
+        return event
+    label = "painting" if event.pictures == 1 else f"painting {event.picture + 1} of {event.pictures}"
+    display.advance(event.index, event.total, label, event.preview)
+    return None
+
+
+def save(image: Image, request: Request, seed: int, out: Path | None, overwrite: bool, count: int) -> Path:
+    """Write one picture with its settings in it; returns where. `-` writes PNG to standard output."""
+    from stable_diffusion.pipeline.files import save_image
+
+    if out is not None and str(out) == "-":
+        sys.stdout.buffer.write(png_bytes(image))
+        return Path("-")
+    stem = f"{seed}-{files.slug(request.prompt)}"
+    if out is not None and out.suffix != "" and not out.is_dir() and count > 1:
+        path = files.free_name(out.with_name(f"{out.stem}-{seed}{out.suffix}"))
+    else:
+        path = files.destination(out, stem, overwrite=overwrite)
+    return save_image(image, path, overwrite=overwrite)
+
+
+def png_bytes(image: Image) -> bytes:
+    """The bytes of the PNG file that `save_image` writes."""
+    from stable_diffusion.pipeline.files import save_image
+
+    with tempfile.TemporaryDirectory() as folder:
+        return save_image(image, Path(folder) / "picture.png").read_bytes()

@@ -1,0 +1,98 @@
+"""`stable-diffusion info`: what a file is, whether a model, a picture of ours or a latent, without loading it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stable_diffusion.cli.command import Command
+from stable_diffusion.cli.format import echo_json, echo_table, in_units
+from stable_diffusion.errors import InvalidRequest, UnknownModel
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+EXAMPLES = """
+stable-diffusion info
+stable-diffusion info model.safetensors --json
+stable-diffusion info outputs/7-a-red-apple.png
+"""
+
+
+@click.command("info", cls=Command, examples=EXAMPLES)
+@click.argument("path", type=click.Path(path_type=Path), required=False)
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+@click.option("--hash/--no-hash", "hashes", default=True, show_default=True, help="Hash the whole file.")
+def command(path: Path | None, as_json: bool, hashes: bool) -> None:
+    """Say what a file is: a model, a picture with its settings, or a latent. Without PATH: the built-in model.
+
+    A model is recognised by the names and shapes of its tensors; no code in a file is ever run.
+    """
+    if path is not None and path.suffix.lower() in PICTURES:
+        _show(picture_facts(path), as_json)
+        return
+    from stable_diffusion.cli.latent_file import is_latent, latent_facts
+
+    if path is not None and is_latent(path):
+        _show(latent_facts(path), as_json)
+        return
+    _show(model_facts(path, hashes), as_json)
+
+
+def _show(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        echo_json(facts)
+        return
+    rows = [(name.replace("_", " "), _shown(name, value)) for name, value in facts.items()]
+    echo_table([row for row in rows if row[1]])
+
+
+def model_facts(path: Path | None, hashes: bool) -> dict[str, Any]:
+    """What detection found, with `kind` first. Where no family matches, the reasons of all are shown on stderr."""
+    from stable_diffusion.weights.detect import inspect
+
+    try:
+        return {"kind": "model", **inspect(_given_or_embedded(path), hashes=hashes).to_dict()}
+    except UnknownModel as error:
+        for family, reason in error.reasons.items():
+            click.echo(f"note: not {family}: {reason}", err=True)
+        raise
+
+
+def _given_or_embedded(path: Path | None) -> Path:
+    from stable_diffusion.embedded import model_path
+
+    embedded = model_path() if path is None else path
+    if embedded is None:
+        raise InvalidRequest("this installation has no built-in model: give the path of a model")
+    return embedded
+
+
+def picture_facts(path: Path) -> dict[str, Any]:
+    """Size, and the settings that were written into the picture."""
+    from stable_diffusion.pipeline.image import open_picture
+    from stable_diffusion.pipeline.metadata import read_metadata
+
+    image = open_picture(path, "picture")
+    facts = {"kind": "picture", "path": str(path), "width": image.width, "height": image.height, "mode": image.mode}
+    try:
+        return {**facts, "settings": read_metadata(image).text}
+    except InvalidRequest:
+        return {**facts, "settings": "none"}
+
+
+def _shown(name: str, value: Any) -> str:
+    """A fact for people; empty where there is nothing to say."""
+    if name == "parameters" and isinstance(value, dict):
+        total = sum(value.values())
+        return (
+            ", ".join(f"{part} {count / 1e6:.1f} M" for part, count in value.items())
+            + f", together {total / 1e6:.1f} M"
+        )
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {item}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return "; ".join(map(str, value))
+    if value is None or value == 0:
+        return ""
+    return in_units(value) if name == "bytes" else str(value)

@@ -1,0 +1,102 @@
+"""Options that several commands share: which model, where it runs, what is asked for, where the picture goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from stable_diffusion.cli.command import Number, Size
+
+if TYPE_CHECKING:
+    from stable_diffusion.pipeline.model import StableDiffusion
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_STEPS, MAX_COUNT, MAX_SIDE, MAX_GUIDANCE, MAX_SEED = 1000, 1000, 8192, 100.0, 2**63 - 1
+"""The limits of `pipeline.request`, repeated here because that module takes long to import; a test compares them."""
+
+
+def apply(options: list[Callable[[F], F]]) -> Callable[[F], F]:
+    """One decorator from several, in the order in which help shows them."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+OWN = "the model's own"
+
+model_options = apply(
+    [
+        click.option("-m", "--model", metavar="PATH", show_default="the built-in one", help="Model file or folder."),
+        click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps."),
+        click.option(
+            "--dtype",
+            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+            default="auto",
+            show_default=True,
+            help="Number type of the networks.",
+        ),
+    ]
+)
+
+sampling_options = apply(
+    [
+        click.option("--negative", "--negative-prompt", "negative_prompt", metavar="TEXT", help="What to avoid."),
+        click.option("-t", "--steps", type=click.IntRange(1, MAX_STEPS), show_default=OWN, help="Sampler steps."),
+        click.option(
+            "--guidance",
+            "--cfg",
+            type=Number(min=0, max=MAX_GUIDANCE),
+            show_default=OWN,
+            help="How closely to follow the words; 1 is off.",
+        ),
+        click.option("--sampler", metavar="NAME", show_default=OWN, help="See `stable-diffusion list`."),
+        click.option(
+            "--schedule", metavar="NAME", show_default="the sampler's own", help="See `stable-diffusion list`."
+        ),
+        click.option("--width", type=click.IntRange(1, MAX_SIDE), show_default=OWN, help="Pixels."),
+        click.option("--height", type=click.IntRange(1, MAX_SIDE), show_default=OWN, help="Pixels."),
+        click.option("--size", type=Size(), help="Width and height at once, or one number for both."),
+    ]
+)
+
+seed_option = click.option(
+    "-s", "--seed", type=click.IntRange(-1, MAX_SEED), show_default="random", help="Of the first picture."
+)
+
+
+def out_options(default: str, kinds: str = "File (.png, .webp, .jpg) or folder.") -> Callable[[F], F]:
+    """--out and --overwrite; `default` says where the result goes without them."""
+    out = click.option("-o", "--out", type=click.Path(path_type=Path), show_default=default, help=kinds)
+    return apply([out, click.option("--overwrite", is_flag=True, help="Replace the file that --out names.")])
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+
+
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given on the command line, with --size taken apart."""
+    values = {name: value for name, value in values.items() if value is not None}
+    size = values.pop("size", None)
+    if size is not None:
+        if "width" in values or "height" in values:
+            raise click.UsageError("Give --size, or --width and --height, not both", click.get_current_context())
+        values["width"], values["height"] = size
+    return values
+
+
+def load_model(model: str | None, device: str, dtype: str) -> StableDiffusion:
+    """The model, with what was guessed about it on stderr."""
+    from stable_diffusion.pipeline.model import load
+
+    loaded = load(model, device=device, dtype=dtype)
+    for guess in loaded.parts.guesses:
+        click.echo(f"note: {guess}", err=True)
+    return loaded

@@ -1,0 +1,184 @@
+"""Denoisers, and functions that take a denoiser and return one: network wrapper, guidance, inpainting.
+
+The order of wrapping is the order of use: `inpainting(guided(base, cond, uncond, 7.5), latent, mask, noise, schedule)`.
+Guidance is written for x0. It equals guidance of eps, v or flow outputs, because at a fixed x x0 is affine in them.
+
+Shapes: B batch, C channels, H W latent size; sigma [B].
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stable_diffusion.diffusion.prediction import Network, Prediction, from_x0, to_x0
+from stable_diffusion.diffusion.schedule import input_scale, per_image
+from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.types import CondDenoiser, Conditioning, Denoiser, Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkDenoiser:
+    """A network as a `CondDenoiser`: scales the state, names the level, and turns the answer into x0.
+
+    `dtype` is the network's precision, if not that of the state; the answer is brought back before x0 is formed.
+    """
+
+    network: Network
+    schedule: Schedule
+    prediction: Prediction
+    dtype: torch.dtype | None = None
+
+    def __call__(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        seen = x * per_image(input_scale(self.schedule, sigma), x)
+        if conditioning.image is not None:
+            seen = torch.cat([seen, conditioning.image.to(seen)], dim=1)
+        told = conditioning
+        if self.dtype is not None:
+            seen, told = seen.to(self.dtype), conditioning.to(dtype=self.dtype)
+        output = self.network(seen, self.schedule.timestep(sigma), told.tokens, vector=told.vector)
+        return self.x0(output.to(x.dtype), x, sigma)
+
+    def x0(self, output: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        return to_x0(self.prediction, output, x, sigma, self.schedule)
+
+    def output(self, x0: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        return from_x0(self.prediction, x0, x, sigma, self.schedule)
+
+
+def network_denoiser(
+    network: Network, schedule: Schedule, prediction: Prediction, *, dtype: torch.dtype | None = None
+) -> NetworkDenoiser:
+    """Wrap `network` once; every sampler and every wrapper below takes the result."""
+    return NetworkDenoiser(network=network, schedule=schedule, prediction=prediction, dtype=dtype)
+
+
+def guided(
+    cond_denoiser: CondDenoiser,
+    cond: Conditioning,
+    uncond: Conditioning | None,
+    scale: float,
+    *,
+    rescale: float = 0.0,
+    interval: tuple[float, float] | None = None,
+    space: NetworkDenoiser | None = None,
+) -> Denoiser:
+    """Classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598): uncond + scale (cond - uncond).
+
+    Conditionings have one row, used for every image, or B rows. Both branches go through the network in one batch;
+    where their token counts differ they go in two calls, which is right for every network and as fast on a CPU.
+    At scale 1 only `cond` is computed (`uncond` may be None), at scale 0 only `uncond`.
+
+    rescale   in [0, 1]: pull the spread of the guided output back to that of the conditional one (Lin et al. 2023,
+              arXiv:2305.08891, equations 15 and 16). Measured on network outputs where the network wrapper is known
+              (`cond_denoiser` itself, or `space` where it is wrapped in something else), otherwise on x0.
+    interval  (low, high): guide only where low < sigma <= high, in units of sigma, and use `cond` alone elsewhere
+              (Kynkaanniemi et al. 2024, arXiv:2404.07724); `sigma_interval` makes it from fractions of the steps.
+    """
+    _check_guidance(uncond, scale, rescale, interval)
+    if space is None and isinstance(cond_denoiser, NetworkDenoiser):
+        space = cond_denoiser
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        rows = _rows(cond, len(x))
+        if uncond is None or scale == 1 or not _any_inside(sigma, interval):
+            return cond_denoiser(x, sigma, rows)
+        if scale == 0 and interval is None:
+            return cond_denoiser(x, sigma, _rows(uncond, len(x)))
+        positive, negative = _both(cond_denoiser, x, sigma, rows, _rows(uncond, len(x)))
+        mixed = negative + (positive - negative) * scale
+        if rescale > 0:
+            mixed = _rescaled(mixed, positive, rescale, x, sigma, space)
+        if interval is None:
+            return mixed
+        inside = (sigma > interval[0]) & (sigma <= interval[1])
+        return torch.where(per_image(inside, x), mixed, positive)
+
+    return denoise
+
+
+def _check_guidance(
+    uncond: Conditioning | None, scale: float, rescale: float, interval: tuple[float, float] | None
+) -> None:
+    if not math.isfinite(scale):
+        raise InvalidRequest(f"guidance {scale}: expected a finite number")
+    if not 0 <= rescale <= 1:
+        raise InvalidRequest(f"guidance rescale {rescale}: expected a number from 0 to 1")
+    if uncond is None and scale != 1:
+        raise InvalidRequest(f"guidance {scale} needs a negative conditioning; only guidance 1 goes without")
+    if interval is not None and not 0 <= interval[0] < interval[1]:
+        raise InvalidRequest(f"guidance interval {interval}: expected (low, high) in sigma with 0 <= low < high")
+
+
+def _rows(conditioning: Conditioning, count: int) -> Conditioning:
+    have = len(conditioning.tokens)
+    if have == count:
+        return conditioning
+    if have != 1:
+        raise InvalidRequest(f"conditioning of {have} rows for {count} images: expected 1 or {count}")
+    return conditioning.repeat(count)
+
+
+def _any_inside(sigma: Tensor, interval: tuple[float, float] | None) -> bool:
+    return interval is None or bool(((sigma > interval[0]) & (sigma <= interval[1])).any())
+
+
+def _both(
+    denoise: CondDenoiser, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning
+) -> tuple[Tensor, Tensor]:
+    if cond.tokens.shape[1:] != uncond.tokens.shape[1:]:
+        return denoise(x, sigma, cond), denoise(x, sigma, uncond)
+    both = denoise(torch.cat([x, x]), torch.cat([sigma, sigma]), Conditioning.cat([cond, uncond]))
+    positive, negative = both.chunk(2)
+    return positive, negative
+
+
+def _rescaled(
+    mixed: Tensor, positive: Tensor, rescale: float, x: Tensor, sigma: Tensor, space: NetworkDenoiser | None
+) -> Tensor:
+    if space is not None:
+        mixed, positive = space.output(mixed, x, sigma), space.output(positive, x, sigma)
+    # image by image: a reduction over the whole batch may add in another order than over one image
+    spreads = [(p.std(), m.std()) for p, m in zip(positive, mixed, strict=True)]
+    factors = torch.stack([p / m.clamp(min=torch.finfo(m.dtype).tiny) for p, m in spreads])
+    mixed = mixed * per_image(rescale * factors + (1 - rescale), mixed)
+    return mixed if space is None else space.x0(mixed, x, sigma)
+
+
+def sigma_interval(sigmas: Tensor, start: float, end: float) -> tuple[float, float]:
+    """The guidance interval (low, high) in sigma that covers the steps from fraction `start` to fraction `end`.
+
+    sigmas [steps + 1] descending. With n steps, step i is inside where start <= i / n < end.
+    """
+    if not 0 <= start < end <= 1:
+        raise InvalidRequest(f"guidance from {start} to {end} of the steps: expected 0 <= start < end <= 1")
+    steps = len(sigmas) - 1
+    inside = [i for i in range(steps) if start <= i / steps < end]
+    if not inside:
+        raise InvalidRequest(f"guidance from {start} to {end} covers none of {steps} steps")
+    return float(sigmas[inside[-1] + 1]), float(sigmas[inside[0]])
+
+
+def inpainting(denoise: Denoiser, latent: Tensor, mask: Tensor, noise: Tensor, schedule: Schedule) -> Denoiser:
+    """Repaint only where `mask` is 1: the known latent is put back, at the current noise level, before each call.
+
+    latent [B,C,H,W] clean; mask [1 or B, 1 or C, H, W] in [0, 1]; noise [B,C,H,W] the start noise. Where the mask is
+    0 the answer is the latent itself, so that every sampler ends on it (after Lugmayr et al. 2022, arXiv:2201.09865,
+    section 4.1).
+    """
+    if not bool(((mask >= 0) & (mask <= 1)).all()):
+        raise InvalidRequest("mask: expected numbers from 0 (keep) to 1 (repaint)")
+    fits = mask.ndim == latent.ndim and all(m in (1, n) for m, n in zip(mask.shape, latent.shape, strict=True))
+    if not fits or noise.shape != latent.shape:
+        shapes = [tuple(t.shape) for t in (latent, mask, noise)]
+        raise InvalidRequest(f"latent, mask and noise of shapes {shapes} do not fit one another")
+
+    def wrapped(x: Tensor, sigma: Tensor) -> Tensor:
+        known = per_image(schedule.alpha(sigma), x) * latent + per_image(sigma, x) * noise
+        x0 = denoise(x * mask + known * (1 - mask), sigma)
+        return x0 * mask + latent * (1 - mask)
+
+    return wrapped

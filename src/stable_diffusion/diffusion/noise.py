@@ -1,0 +1,147 @@
+"""Random numbers, one CPU generator per image, so that image k of a batch is what it would be alone, on any device.
+
+The contract: the start noise of seed s is `torch.randn((C, H, W), generator=torch.Generator("cpu").manual_seed(s))` in
+float32, the same numbers as shape (1, C, H, W) gives. Noise of later steps is drawn from the same generator, in order;
+for the SDE samplers it comes from a Brownian path whose seed is the generator's next draw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.types import Schedule
+
+_NODES: int = 2**24  # points of the Brownian path: neighbours differ by a factor exp(23 / 2^24) in sigma / alpha
+_WIDEST = 1e5  # the path starts where sigma / alpha is this ...
+_NARROWEST = 1e-5  # ... and ends here; no sampler steps between levels outside
+_REMEMBERED = 4  # points of the path kept: the next step starts where the last one ended
+
+
+def _generators(seeds: Sequence[int], shape: tuple[int, ...]) -> list[torch.Generator]:
+    if not seeds:
+        raise InvalidRequest("no seeds: expected one per image")
+    if any(size < 1 for size in shape):
+        raise InvalidRequest(f"noise of shape {shape}: expected sizes of at least 1")
+    if any(seed < 0 for seed in seeds):
+        raise InvalidRequest(f"seeds {list(seeds)}: expected whole numbers from 0 to 2^64 - 1")
+    try:
+        return [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds]
+    except (ValueError, RuntimeError, OverflowError):
+        raise InvalidRequest(f"seeds {list(seeds)}: expected whole numbers from 0 to 2^64 - 1") from None
+
+
+class PerImageNoise:
+    """Independent noise for every step, drawn from one generator per image in the order of the calls.
+
+    Returns CPU float32 [B,C,H,W], B = len(seeds). `start()` is the first draw and may be called again.
+    """
+
+    def __init__(self, seeds: Sequence[int], shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        self._generators = _generators(seeds, shape)
+        self._start = self._draw()
+
+    def start(self) -> Tensor:
+        return self._start.clone()
+
+    def __call__(self, sigma: Tensor | float, sigma_next: Tensor | float) -> Tensor:
+        return self._draw()
+
+    def _draw(self) -> Tensor:
+        return torch.stack([torch.randn(self._shape, generator=g, dtype=torch.float32) for g in self._generators])
+
+
+class BrownianNoise:
+    """Noise that is the increment of one Brownian path per image between two levels, scaled to unit variance.
+
+    The path is a function of the image's seed alone, so a call gives the same whatever was asked before, and a finer
+    grid of steps follows the same path. Its clock is the signal-to-noise ratio (alpha / sigma)^2: in that clock the
+    noise of an SDE step at eta = 1, the integral of exp(lambda) dW(lambda), is exactly the increment. Returns CPU
+    float32 [B,C,H,W].
+    """
+
+    def __init__(self, seeds: Sequence[int], shape: tuple[int, ...], schedule: Schedule) -> None:
+        generators = _generators(seeds, shape)
+        starts = [torch.randn(shape, generator=g, dtype=torch.float32) for g in generators]
+        entropies = [int(torch.randint(2**63 - 1, (), generator=g)) for g in generators]
+        self._start = torch.stack(starts)
+        self._paths = [_BrownianPath(entropy, shape) for entropy in entropies]
+        self._schedule = schedule
+
+    def start(self) -> Tensor:
+        return self._start.clone()
+
+    def __call__(self, sigma: Tensor | float, sigma_next: Tensor | float) -> Tensor:
+        """Needs sigma > sigma_next > 0."""
+        begin, end = self._index(sigma), self._index(sigma_next)
+        if not begin < end:
+            raise InvalidRequest(f"noise from sigma {float(sigma)} to {float(sigma_next)}: expected a fall")
+        elapsed = _clock(end) - _clock(begin)
+        increments = [(path.at(end) - path.at(begin)) / math.sqrt(elapsed) for path in self._paths]
+        return torch.stack(increments).to(torch.float32)
+
+    def _index(self, sigma: Tensor | float) -> int:
+        """The node of the path nearest to this level, evenly spaced in log(sigma / alpha)."""
+        level = torch.as_tensor(sigma, dtype=torch.float64)
+        ratio = float(level / self._schedule.alpha(level))  # inf for pure noise
+        ratio = min(max(ratio, _NARROWEST), _WIDEST)
+        return round(math.log(_WIDEST / ratio) / math.log(_WIDEST / _NARROWEST) * _NODES)
+
+
+def _clock(index: int) -> float:
+    """Signal-to-noise ratio at a node, counted from the path's start."""
+    if index == 0:
+        return 0.0
+    ratio: float = _WIDEST * (_NARROWEST / _WIDEST) ** (index / _NODES)
+    return 1 / ratio**2 - 1 / _WIDEST**2
+
+
+class _BrownianPath:
+    """Virtual Brownian tree (Li et al. 2020, arXiv:2001.01328, algorithm 3): bridges drawn on the way to the node.
+
+    Each node's normal draw is seeded by a hash of the path's seed and the node's number, so nothing need be stored.
+    """
+
+    def __init__(self, entropy: int, shape: tuple[int, ...]) -> None:
+        self._entropy = entropy
+        self._shape = shape
+        self._known: dict[int, Tensor] = {}
+
+    def at(self, index: int) -> Tensor:
+        """W at node `index` of 0 .. _NODES, float64 `shape`."""
+        if index not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                del self._known[next(iter(self._known))]
+            self._known[index] = self._descend(index)
+        return self._known[index]
+
+    def _descend(self, index: int) -> Tensor:
+        low, high = 0, _NODES
+        at_low = torch.zeros(self._shape, dtype=torch.float64)
+        if index == low:
+            return at_low
+        at_high = self._normal(high) * math.sqrt(_clock(high))
+        while index != high:
+            middle = (low + high) // 2
+            begin, now, end = _clock(low), _clock(middle), _clock(high)
+            weight = (now - begin) / (end - begin)
+            spread = math.sqrt(weight * (end - now))
+            at_middle = at_low + weight * (at_high - at_low) + spread * self._normal(middle)
+            if index < middle:
+                high, at_high = middle, at_middle
+            elif index > middle:
+                low, at_low = middle, at_middle
+            else:
+                return at_middle
+        return at_high
+
+    def _normal(self, node: int) -> Tensor:
+        digest = hashlib.blake2b(f"{self._entropy}:{node}".encode(), digest_size=8).digest()
+        generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little"))
+        return torch.randn(self._shape, generator=generator, dtype=torch.float64)

@@ -1,0 +1,256 @@
+"""Grids of noise levels for sampling: which sigmas a sampler visits.
+
+Every schedule gives `steps` levels above 0 and then the end, descending, float32 [steps + 1]. How they relate to
+diffusers' `timestep_spacing`: normal is "linspace" (with log-sigma interpolation), ddim_uniform is "leading" with
+steps_offset 1 (CompVis, A1111), sgm_uniform is "trailing".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from stable_diffusion.diffusion.schedule import DiscreteSchedule, FlowSchedule
+from stable_diffusion.errors import InvalidRequest, unknown_choice
+
+AnySchedule = DiscreteSchedule | FlowSchedule
+Grid = Callable[..., Tensor]
+
+AYS_TABLES = {
+    "sd15": (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029),
+    "sdxl": (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029),
+}
+
+
+def _times(schedule: AnySchedule, u: Tensor) -> Tensor:
+    """Fractions u of the trained time (0 first level, 1 last) -> sigmas; a flow's u is its unshifted time."""
+    if isinstance(schedule, FlowSchedule):
+        return schedule.shifted(u)
+    return schedule.sigma(u * (schedule.timesteps - 1))
+
+
+def _lowest(schedule: AnySchedule) -> float:
+    """u of the lowest level: 0 for DDPM; for a flow 1 / N, since at 0 there is nothing left to do."""
+    return 1 / schedule.timesteps if isinstance(schedule, FlowSchedule) else 0.0
+
+
+def _line(start: float, end: float, count: int) -> Tensor:
+    return torch.linspace(start, end, count, dtype=torch.float64)
+
+
+def normal(schedule: AnySchedule, count: int) -> Tensor:
+    """Evenly spaced timesteps from the last to the first (k-diffusion's `get_sigmas`; A1111 "Uniform")."""
+    return _times(schedule, _line(1.0, _lowest(schedule), count))
+
+
+def karras(schedule: AnySchedule, count: int, *, rho: float = 7.0) -> Tensor:
+    """Evenly spaced sigma^(1/rho) (Karras et al. 2022, arXiv:2206.00364, equation 5)."""
+    if not (math.isfinite(rho) and rho > 0):
+        raise InvalidRequest(f"rho {rho}: expected a finite number above 0")
+    return _line(schedule.sigma_max ** (1 / rho), schedule.sigma_min ** (1 / rho), count) ** rho
+
+
+def exponential(schedule: AnySchedule, count: int) -> Tensor:
+    """Evenly spaced log sigma."""
+    return _line(math.log(schedule.sigma_max), math.log(schedule.sigma_min), count).exp()
+
+
+def sgm_uniform(schedule: AnySchedule, count: int) -> Tensor:
+    """Evenly spaced timesteps from the last, the end (0) left out: "trailing" (Lin et al. 2023, arXiv:2305.08891).
+
+    DDPM timesteps are whole numbers, round((1 - k / count) N) - 1, as diffusers rounds them.
+    """
+    u = 1 - torch.arange(count, dtype=torch.float64) / count
+    if isinstance(schedule, FlowSchedule):
+        return schedule.shifted(u)
+    return schedule.sigma((u * schedule.timesteps).round() - 1)
+
+
+def simple(schedule: AnySchedule, count: int) -> Tensor:
+    """Every (N / count)-th trained level, counted from the last (ComfyUI's "simple")."""
+    skipped = (torch.arange(count, dtype=torch.float64) * schedule.timesteps / count).floor()
+    if isinstance(schedule, FlowSchedule):
+        return schedule.shifted(1 - skipped / schedule.timesteps)
+    return schedule.sigma(schedule.timesteps - 1 - skipped)
+
+
+def ddim_uniform(schedule: AnySchedule, count: int) -> Tensor:
+    """Timesteps 1, 1 + r, 1 + 2 r ... with r = N // count: "leading" with offset 1 (CompVis and A1111 DDIM).
+
+    A flow must start at pure noise, which leading spacing leaves out; there it is the same as sgm_uniform.
+    """
+    if isinstance(schedule, FlowSchedule):
+        return sgm_uniform(schedule, count)
+    if count >= schedule.timesteps:
+        raise InvalidRequest(
+            f"{count} steps of ddim_uniform: expected fewer than the {schedule.timesteps} trained ones"
+        )
+    timesteps = torch.arange(count, dtype=torch.float64) * (schedule.timesteps // count) + 1
+    return schedule.sigma(timesteps.flip(0))
+
+
+def beta(schedule: AnySchedule, count: int, *, alpha: float = 0.6, beta: float = 0.6) -> Tensor:
+    """Timesteps at quantiles of a beta distribution, dense at both ends (Lee et al. 2024, arXiv:2407.12173).
+
+    As in ComfyUI the distribution is over time, from 1 down, the end left out; timesteps are not rounded.
+    """
+    if not (0.01 <= alpha <= 100 and 0.01 <= beta <= 100):
+        raise InvalidRequest(f"beta distribution ({alpha}, {beta}): expected two numbers from 0.01 to 100")
+    quantiles = [beta_quantile(1 - k / count, alpha, beta) for k in range(count)]
+    lowest = _lowest(schedule)
+    return _times(schedule, lowest + (1 - lowest) * torch.tensor(quantiles, dtype=torch.float64))
+
+
+def kl_optimal(schedule: AnySchedule, count: int) -> Tensor:
+    """Evenly spaced arctan sigma (Sabour et al. 2024, arXiv:2404.14507, section 3.3)."""
+    return _line(math.atan(schedule.sigma_max), math.atan(schedule.sigma_min), count).tan()
+
+
+def ays(schedule: AnySchedule, count: int, *, table: Literal["sd15", "sdxl"] = "sd15") -> Tensor:
+    """Align Your Steps (Sabour et al. 2024): tables optimised for one noise schedule, log-linear between entries."""
+    if table not in AYS_TABLES:
+        raise unknown_choice("AYS table", table, AYS_TABLES)
+    levels = AYS_TABLES[table]
+    close = abs(schedule.sigma_max / levels[0] - 1) < 0.01 and abs(schedule.sigma_min / levels[-1] - 1) < 0.05
+    if isinstance(schedule, FlowSchedule) or not close:
+        raise InvalidRequest(
+            f"schedule 'ays' is made for Stable Diffusion's own sigmas, {levels[0]} to {levels[-1]}, and this "
+            f"model's go from {schedule.sigma_max:.4g} to {schedule.sigma_min:.3g}: choose 'sgm_uniform' or 'karras'"
+        )
+    logs = torch.tensor(levels, dtype=torch.float64).log()
+    place = _line(0, len(levels) - 1, count)
+    low = place.floor().long().clamp(max=len(levels) - 2)
+    return (logs[low] + (place - low) * (logs[low + 1] - logs[low])).exp()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleInfo:
+    """`aliases` are other spellings; `options` the keyword options that the schedule takes."""
+
+    id: str
+    label: str
+    levels: Grid
+    aliases: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+SCHEDULES: dict[str, ScheduleInfo] = {
+    info.id: info
+    for info in (
+        ScheduleInfo(id="normal", label="Normal", levels=normal, aliases=("uniform", "linspace")),
+        ScheduleInfo(id="karras", label="Karras", levels=karras, options=("rho",)),
+        ScheduleInfo(id="exponential", label="Exponential", levels=exponential),
+        ScheduleInfo(id="sgm_uniform", label="SGM Uniform", levels=sgm_uniform, aliases=("trailing", "turbo", "sgm")),
+        ScheduleInfo(id="simple", label="Simple", levels=simple),
+        ScheduleInfo(id="ddim_uniform", label="DDIM uniform", levels=ddim_uniform, aliases=("ddim", "leading")),
+        ScheduleInfo(id="beta", label="Beta", levels=beta, options=("alpha", "beta")),
+        ScheduleInfo(id="kl_optimal", label="KL Optimal", levels=kl_optimal),
+        ScheduleInfo(id="ays", label="Align Your Steps", levels=ays, options=("table",)),
+    )
+}
+
+AUTOMATIC = "automatic"
+
+
+def fold(name: str) -> str:
+    """How names are compared: lower case, "++" as "pp", without spaces, hyphens, underscores and dots."""
+    return "".join(c for c in str(name).casefold().replace("++", "pp") if c not in " -_.\t")
+
+
+_BY_NAME = {fold(s): i.id for i in SCHEDULES.values() for s in (i.id, i.label, *i.aliases)}
+
+
+def resolve_schedule(name: str | None, automatic: str = "normal") -> str:
+    """Schedule id for an id, an A1111 label or an alias in any case; `automatic` for "Automatic" and None.
+
+    Which id `automatic` should be depends on sampler and model: see `samplers.automatic_schedule`.
+    """
+    if name is None or fold(name) in (AUTOMATIC, "auto"):
+        return automatic
+    if fold(name) not in _BY_NAME:
+        raise unknown_choice("schedule", name, [*SCHEDULES, AUTOMATIC])
+    return _BY_NAME[fold(name)]
+
+
+def schedule_sigmas(
+    name: str,
+    schedule: AnySchedule,
+    steps: int,
+    *,
+    final: Literal["zero", "sigma_min"] = "zero",
+    **options: Any,
+) -> Tensor:
+    """The levels of `steps` sampler steps: float32 [steps + 1], strictly descending, sigmas[-1] = 0.
+
+    name     id or alias (see `resolve_schedule`).
+    final    "sigma_min": end on the first trained level instead of 0, as DDIM and PLMS do in CompVis and, with
+             `set_alpha_to_one=False`, in diffusers. (To have their picture exactly, multiply the last state by
+             `schedule.input_scale`: theirs is in variance-preserving coordinates.)
+    options  rho of karras; alpha, beta of beta; table of ays.
+    """
+    info = SCHEDULES[resolve_schedule(name)]
+    if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= 10_000:
+        raise InvalidRequest(f"steps {steps!r}: expected a whole number from 1 to 10000")
+    unknown = sorted(set(options) - set(info.options))
+    if unknown:
+        raise unknown_choice(f"option of schedule {info.id!r}", unknown[0], info.options or ["none"])
+    if final not in ("zero", "sigma_min"):
+        raise unknown_choice("final level", final, ["zero", "sigma_min"])
+    levels = info.levels(schedule, steps, **options)
+    end = 0.0
+    if final == "sigma_min":
+        end = schedule.sigma_min
+        if float(levels[-1]) <= end * (1 + 1e-9) or info.id == "ays":  # grids that reach the end by themselves
+            levels = info.levels(schedule, steps + 1, **options)[:-1]
+    sigmas = torch.cat([levels, levels.new_tensor([end])]).to(torch.float32)
+    if bool((sigmas.diff() >= 0).any()):
+        raise InvalidRequest(f"schedule {info.id!r} has fewer than {steps} distinct levels: ask for fewer steps")
+    return sigmas
+
+
+def truncate(sigmas: Tensor, strength: float) -> Tensor:
+    """The levels that img2img visits: the last int(steps * strength) steps of `sigmas`, at least one, as in diffusers.
+
+    strength in (0, 1]: 1 repaints everything. At 0 there would be nothing to do, which is an error here.
+    """
+    if not 0 < strength <= 1:
+        raise InvalidRequest(f"strength {strength}: expected a number above 0 and at most 1")
+    steps = len(sigmas) - 1
+    return sigmas[steps - max(1, min(int(steps * strength), steps)) :]
+
+
+def beta_quantile(probability: float, a: float, b: float) -> float:
+    """x with I_x(a, b) = probability: the inverse of the regularised incomplete beta function, by bisection."""
+    low, high = 0.0, 1.0
+    if probability <= 0 or probability >= 1:
+        return low if probability <= 0 else high
+    for _ in range(80):
+        middle = (low + high) / 2
+        if _incomplete_beta(middle, a, b) < probability:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _incomplete_beta(x: float, a: float, b: float) -> float:
+    """I_x(a, b) by its continued fraction (DLMF 8.17.22), used on the side of the mean where it converges fast."""
+    if x <= 0 or x >= 1:
+        return 0.0 if x <= 0 else 1.0
+    if x > (a + 1) / (a + b + 2):
+        return 1 - _incomplete_beta(1 - x, b, a)
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)) / a
+    tail = 1.0
+    for n in range(120, 0, -1):
+        m = n // 2
+        if n % 2:
+            term = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        else:
+            term = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        tail = 1 + term / tail
+    return front / tail

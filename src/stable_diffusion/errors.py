@@ -1,0 +1,64 @@
+"""Every error that this package raises on purpose.
+
+    StableDiffusionError(Exception)      catch this one to catch them all
+    ├── InvalidRequest(ValueError)       a value given by the caller: sampler name, size, prompt, seed ...
+    ├── ModelFileError(ValueError)       a file that cannot be used as a model
+    │   ├── UnknownModel                 no family recognises it; `reasons` says why, family by family
+    │   ├── BrokenModel                  recognised, but keys or shapes are missing, unexpected or wrong
+    │   └── UnsafeFile                   a pickle that asks for anything but tensors, or a malformed container
+    └── TrainingDiverged(RuntimeError)   the loss became NaN or infinite; the last good checkpoint is kept
+
+Messages are one plain sentence: what was given, what was expected, and the nearest valid choice where there is one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class StableDiffusionError(Exception):
+    """Base class of the errors that this package raises on purpose."""
+
+
+class InvalidRequest(StableDiffusionError, ValueError):
+    """A value given by the caller is not usable."""
+
+
+class ModelFileError(StableDiffusionError, ValueError):
+    """A file or folder cannot be used as a model."""
+
+
+class UnknownModel(ModelFileError):
+    """No known family matches; `reasons` maps each family's name to why it did not match."""
+
+    def __init__(self, message: str, reasons: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.reasons = reasons or {}
+
+
+class BrokenModel(ModelFileError):
+    """The family was recognised, but tensors are missing, unexpected or of the wrong shape."""
+
+
+class UnsafeFile(ModelFileError):
+    """The file is malformed, or a pickle that would run code; it was not loaded."""
+
+
+class TrainingDiverged(StableDiffusionError, RuntimeError):
+    """The loss is no longer finite; training stopped and the last good checkpoint was kept."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str | None:
+    """The choice most like `name`, or None where none is close (similarity ratio under 0.5)."""
+    by_folded = {choice.casefold(): choice for choice in choices}
+    found = difflib.get_close_matches(str(name).casefold(), by_folded, n=1, cutoff=0.5)
+    return by_folded[found[0]] if found else None
+
+
+def unknown_choice(what: str, given: object, choices: Iterable[str]) -> InvalidRequest:
+    """The error for a name that is not in a closed list, naming the nearest valid one and then all of them."""
+    choices = list(choices)
+    close = nearest(str(given), choices)
+    hint = f"did you mean {close!r}? " if close else ""
+    return InvalidRequest(f"unknown {what} {given!r}: {hint}choose from {', '.join(choices)}")

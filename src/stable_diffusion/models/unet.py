@@ -1,0 +1,287 @@
+"""The denoising U-Net with cross-attention to text.
+
+Sources: Ronneberger et al. 2015, "U-Net"; Dhariwal & Nichol 2021, "Diffusion models beat GANs" (residual blocks, time
+embedding); Rombach et al. 2022, "High-resolution image synthesis with latent diffusion models" (spatial transformers,
+appendix E.2.1). Podell et al. 2023, "SDXL" (a vector added to the time embedding; more than one transformer block).
+
+Shapes: B batch, C channels, H W latent height and width, T text tokens, D token width, V vector width, E time width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import InvalidRequest
+from ..nn.attention import SpatialTransformer
+from ..nn.blocks import Downsample, ResBlock, Upsample, zero_conv
+from ..nn.embeddings import EmbeddingMLP, timestep_embedding
+from ..types import Residuals
+from .config import ModelConfig, check_divisible, per_stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig(ModelConfig):
+    """Shape of a U-Net; the defaults are Stable Diffusion 1.x.
+
+    Stages run from the finest resolution to the coarsest, which each halve height and width. `blocks_per_stage` and
+    `transformer_depth` (blocks in each spatial transformer, 0 for none) hold one number per stage, or one for all;
+    `mid_depth` None means that of the coarsest stage that has transformers. Attention has `heads` heads (for all
+    stages, or one number per stage) or heads of width `head_dim`; with neither given, 8 heads. `vector_dim` is the
+    width of the vector that is added to the time embedding. `linear_projection` says how checkpoints in foreign layouts
+    store the projections of the spatial transformers: as matrices (Stable Diffusion 2) or as 1x1 convolutions; the
+    model is the same.
+    """
+
+    in_channels: int = 4
+    out_channels: int = 4
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    blocks_per_stage: int | tuple[int, ...] = 2
+    transformer_depth: int | tuple[int, ...] = (1, 1, 1, 0)
+    mid_depth: int | None = None
+    heads: int | tuple[int, ...] | None = None
+    head_dim: int | None = None
+    context_dim: int = 768
+    vector_dim: int | None = None
+    linear_projection: bool = False
+    upcast_attention: bool = False
+    groups: int = 32
+
+    def __post_init__(self) -> None:
+        if not self.channels:
+            raise InvalidRequest("channels is empty; a U-Net needs at least one stage")
+        if self.heads is not None and self.head_dim is not None:
+            raise InvalidRequest(f"heads={self.heads} and head_dim={self.head_dim} are both given; give one of them")
+        check_divisible("channels[0]", self.channels[0], 2, "the time embedding is half cosines, half sines")
+        for channels in self.channels:
+            check_divisible("channels", channels, self.groups, "the number of groups of a norm")
+        for stage in (*self.down_stages(), self.mid_stage()):
+            if stage.depth:
+                check_divisible("channels", stage.channels, stage.heads, "the number of attention heads")
+                if self.head_dim is not None:
+                    check_divisible("channels", stage.channels, self.head_dim, "the width of an attention head")
+
+    @property
+    def time_dim(self) -> int:
+        """E, the width of the time embedding."""
+        return 4 * self.channels[0]
+
+    @property
+    def downscale(self) -> int:
+        """Factor between the finest and the coarsest feature map; latent sizes that are multiples of it are best."""
+        return int(2 ** (len(self.channels) - 1))
+
+    def heads_at(self, stage: int) -> int:
+        """Number of attention heads in a stage."""
+        if self.head_dim is not None:
+            return max(1, self.channels[stage] // self.head_dim)
+        return per_stage("heads", 8 if self.heads is None else self.heads, len(self.channels), least=1)[stage]
+
+    def depths(self) -> tuple[int, ...]:
+        """Blocks in each spatial transformer, stage by stage."""
+        return per_stage("transformer_depth", self.transformer_depth, len(self.channels), least=0)
+
+    def block_counts(self) -> tuple[int, ...]:
+        """Residual blocks on the way down, stage by stage; on the way up there is one more in each."""
+        return per_stage("blocks_per_stage", self.blocks_per_stage, len(self.channels), least=1)
+
+    def _stage(self, index: int, blocks: list[tuple[int, int]], resample: bool) -> UNetStage:
+        depth = self.depths()[index]
+        return UNetStage(blocks=tuple(blocks), depth=depth, heads=self.heads_at(index), resample=resample)
+
+    def down_stages(self) -> tuple[UNetStage, ...]:
+        """Stages on the way down, finest first; all but the coarsest end with a downsampling."""
+        stages, previous = [], self.channels[0]
+        for index, (channels, count) in enumerate(zip(self.channels, self.block_counts(), strict=True)):
+            blocks = [(previous if block == 0 else channels, channels) for block in range(count)]
+            stages.append(self._stage(index, blocks, resample=index < len(self.channels) - 1))
+            previous = channels
+        return tuple(stages)
+
+    def mid_stage(self) -> UNetStage:
+        """The middle: two residual blocks with one transformer between them."""
+        coarsest = next((depth for depth in reversed(self.depths()) if depth), 0)
+        depth = coarsest if self.mid_depth is None else self.mid_depth
+        width = self.channels[-1]
+        return UNetStage(blocks=((width, width),) * 2, depth=depth, heads=self.heads_at(-1), resample=False)
+
+    def skip_channels(self) -> list[int]:
+        """Channels of the feature maps that the way down hands to the way up, in the order they are made."""
+        skips = [self.channels[0]]
+        for stage in self.down_stages():
+            skips += [stage.channels] * (len(stage.blocks) + stage.resample)
+        return skips
+
+    def up_stages(self) -> tuple[UNetStage, ...]:
+        """Stages on the way up, coarsest first; each block takes one skip, and all but the finest end by upsampling."""
+        stages, previous, skips = [], self.channels[-1], self.skip_channels()
+        for index in reversed(range(len(self.channels))):
+            blocks = []
+            for _ in range(self.block_counts()[index] + 1):
+                blocks.append((previous + skips.pop(), self.channels[index]))
+                previous = self.channels[index]
+            stages.append(self._stage(index, blocks, resample=index > 0))
+        assert not skips
+        return tuple(stages)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetStage:
+    """Plan of one resolution, from which the model and the key tables are built.
+
+    `blocks` holds (channels in, channels out) of each residual block; each is followed by a spatial transformer of
+    `depth` blocks where `depth` > 0; `resample` says that a downsampling (on the way up: an upsampling) ends the stage.
+    """
+
+    blocks: tuple[tuple[int, int], ...]
+    depth: int
+    heads: int
+    resample: bool
+
+    @property
+    def channels(self) -> int:
+        return self.blocks[-1][1]
+
+
+def resblock(config: UNetConfig, channels_in: int, channels_out: int) -> ResBlock:
+    return ResBlock(channels_in, channels_out, time_width=config.time_dim, groups=config.groups, eps=1e-5)
+
+
+def transformer(config: UNetConfig, plan: UNetStage) -> SpatialTransformer:
+    return SpatialTransformer(
+        plan.channels,
+        plan.heads,
+        plan.depth,
+        config.context_dim,
+        groups=config.groups,
+        upcast=config.upcast_attention,
+    )
+
+
+class Stage(nn.Module):
+    """The layers of one resolution: residual blocks, each followed by a transformer where the stage has any."""
+
+    def __init__(self, config: UNetConfig, plan: UNetStage) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(resblock(config, *channels) for channels in plan.blocks)
+        self.transformers = nn.ModuleList(transformer(config, plan) for _ in (plan.blocks if plan.depth else ()))
+
+    def block(self, index: int, x: Tensor, time: Tensor, tokens: Tensor) -> Tensor:
+        """Residual block `index` and the transformer after it, where the stage has transformers."""
+        x = self.resblocks[index](x, time)
+        return self.transformers[index](x, tokens) if len(self.transformers) else x
+
+
+class DownStage(Stage):
+    def __init__(self, config: UNetConfig, plan: UNetStage) -> None:
+        super().__init__(config, plan)
+        self.downsample = Downsample(plan.channels) if plan.resample else None
+
+    def forward(self, x: Tensor, time: Tensor, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The features below, and the skips: one after each block, and one after the downsampling."""
+        skips = []
+        for index in range(len(self.resblocks)):
+            x = self.block(index, x, time, tokens)
+            skips.append(x)
+        if self.downsample is not None:
+            x = self.downsample(x)
+            skips.append(x)
+        return x, skips
+
+
+class MidStage(nn.Module):
+    def __init__(self, config: UNetConfig, plan: UNetStage) -> None:
+        super().__init__()
+        self.resblock1 = resblock(config, *plan.blocks[0])
+        self.transformer = transformer(config, plan) if plan.depth else None
+        self.resblock2 = resblock(config, *plan.blocks[1])
+
+    def forward(self, x: Tensor, time: Tensor, tokens: Tensor) -> Tensor:
+        x = self.resblock1(x, time)
+        if self.transformer is not None:
+            x = self.transformer(x, tokens)
+        out: Tensor = self.resblock2(x, time)
+        return out
+
+
+class UpStage(Stage):
+    def __init__(self, config: UNetConfig, plan: UNetStage) -> None:
+        super().__init__(config, plan)
+        self.upsample = Upsample(plan.channels) if plan.resample else None
+
+    def forward(self, x: Tensor, skips: list[Tensor], time: Tensor, tokens: Tensor) -> Tensor:
+        """Takes one skip per block from the end of `skips`, and upsamples to the size of the skip that comes next."""
+        for index in range(len(self.resblocks)):
+            x = self.block(index, torch.cat((x, skips.pop()), dim=1), time, tokens)
+        if self.upsample is not None:
+            # An odd height or width was rounded up on the way down, so the way up cannot simply double it.
+            x = self.upsample(x, (skips[-1].shape[-2], skips[-1].shape[-1]))
+        return x
+
+
+class UNet(nn.Module):
+    """What the noisy latent hides: noise, velocity or the clean latent, according to how it was trained."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.time_mlp = EmbeddingMLP(config.channels[0], config.time_dim)
+        self.vector_mlp = None if config.vector_dim is None else EmbeddingMLP(config.vector_dim, config.time_dim)
+        self.conv_in = nn.Conv2d(config.in_channels, config.channels[0], 3, padding=1)
+        self.down = nn.ModuleList(DownStage(config, plan) for plan in config.down_stages())
+        self.mid = MidStage(config, config.mid_stage())
+        self.up = nn.ModuleList(UpStage(config, plan) for plan in config.up_stages())
+        self.norm_out = nn.GroupNorm(config.groups, config.channels[0], eps=1e-5)
+        self.conv_out = zero_conv(config.channels[0], config.out_channels)
+
+    def forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        tokens: Tensor,
+        *,
+        vector: Tensor | None = None,
+        residuals: Residuals | None = None,
+    ) -> Tensor:
+        """x [B,C_in,H,W], timestep [B] in [0, 1000], tokens [B,T,D], vector [B,V] -> [B,C_out,H,W].
+
+        `residuals` of a side network are added to the skips, in the order in which the way down makes them, and to the
+        middle. Any height and width of at least 1 works. InvalidRequest where `vector` is missing or not wanted, or
+        the number of residuals is wrong.
+        """
+        time = F.silu(self.embed_time(x, timestep, vector))  # [B, E]
+        x = self.conv_in(x)  # [B, C, H, W]
+        skips = [x]
+        for stage in self.down:
+            x, made = stage(x, time, tokens)
+            skips += made
+        x = self.mid(x, time, tokens)  # [B, C, H / downscale, W / downscale]
+        if residuals is not None:
+            skips, x = self._add_residuals(skips, x, residuals)
+        for stage in self.up:
+            x = stage(x, skips, time, tokens)
+        out: Tensor = self.conv_out(F.silu(self.norm_out(x)))  # [B, C_out, H, W]
+        return out
+
+    def embed_time(self, x: Tensor, timestep: Tensor, vector: Tensor | None) -> Tensor:
+        """timestep [B] and vector [B,V] -> [B,E], in the dtype of x; the sinusoids are computed in float32."""
+        embedding: Tensor = self.time_mlp(timestep_embedding(timestep, self.config.channels[0]).to(x.dtype))
+        if self.vector_mlp is None:
+            if vector is not None:
+                raise InvalidRequest("a vector was given to a U-Net that takes none (its vector_dim is None)")
+            return embedding
+        if vector is None:
+            raise InvalidRequest(f"this U-Net needs a vector of width {self.config.vector_dim}, and none was given")
+        embedding = embedding + self.vector_mlp(vector)
+        return embedding
+
+    @staticmethod
+    def _add_residuals(skips: list[Tensor], mid: Tensor, residuals: Residuals) -> tuple[list[Tensor], Tensor]:
+        if residuals.down:
+            if len(residuals.down) != len(skips):
+                raise InvalidRequest(f"{len(residuals.down)} residuals were given; this U-Net has {len(skips)} skips")
+            skips = [skip + residual for skip, residual in zip(skips, residuals.down, strict=True)]
+        return skips, mid if residuals.mid is None else mid + residuals.mid

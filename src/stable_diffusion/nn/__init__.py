@@ -1,0 +1,1 @@
+"""Bricks of the networks: attention, convolution blocks and embeddings; they need torch and nothing else."""

@@ -1,0 +1,183 @@
+"""Pillow pictures to tensors and back, sizes, masks, and putting kept pixels back.
+
+Two forms of tensor: `model` pictures [B,C,H,W] in [-1, 1] as the autoencoder takes them (RGBA ones with premultiplied
+colour), and `straight` pictures [B,C,H,W] in [0, 1] with straight alpha, which are what a file holds divided by 255.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import InvalidRequest
+
+MAX_PIXELS = 2**28
+"""Pictures of more pixels are refused before they are read."""
+
+
+def open_picture(source: Image.Image | str | Path, what: str = "image") -> Image.Image:
+    """The picture itself or the one in a file, turned upright as its EXIF says.
+
+    InvalidRequest where the file is missing, not a picture, damaged or far too large.
+    """
+    if isinstance(source, (str, Path)):
+        source = _read(Path(source), what)
+    if not isinstance(source, Image.Image):
+        raise InvalidRequest(f"{what} is a {type(source).__name__}; expected a Pillow image or the path of a picture")
+    return ImageOps.exif_transpose(source)
+
+
+def _read(path: Path, what: str) -> Image.Image:
+    if path.is_dir():
+        raise InvalidRequest(f"{what} {str(path)!r} is a folder; expected a picture file")
+    if not path.is_file():
+        raise InvalidRequest(f"{what} {str(path)!r} does not exist")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise InvalidRequest(
+                        f"{what} {str(path)!r} has {image.width}x{image.height} pixels, which is too many"
+                    )
+                image.load()
+                return image
+    except UnidentifiedImageError:
+        raise InvalidRequest(f"{what} {str(path)!r} is not a picture that Pillow can read") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, InvalidRequest):
+            raise
+        raise InvalidRequest(f"{what} {str(path)!r} cannot be read: {error}") from error
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Whether the picture can be transparent somewhere."""
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+
+
+def plain_mode(image: Image.Image) -> Image.Image:
+    """Any mode as RGB or RGBA, 8 bits; 16-bit and float greys keep their brightness."""
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if grey.max(initial=0.0) > 255 else 255.0 if grey.max(initial=0.0) > 1 else 1.0
+        image = Image.fromarray((grey.clip(0, top) * (255 / top)).round().astype(np.uint8))
+    wanted = "RGBA" if has_alpha(image) else "RGB"
+    return image if image.mode == wanted else image.convert(wanted)
+
+
+def to_straight(image: Image.Image) -> Tensor:
+    """Picture -> [1, 3 or 4, H, W] float32 in [0, 1]; four channels where it has alpha."""
+    pixels = torch.from_numpy(np.array(plain_mode(image)))  # [H, W, C] uint8
+    return pixels.permute(2, 0, 1)[None].float() / 255
+
+
+def to_model(image: Image.Image, channels: int) -> Tensor:
+    """Picture -> [1,channels,H,W] float32 in [-1, 1].
+
+    Three channels: transparent parts over white. Four: colour times alpha, and alpha (1 where the picture has none).
+    """
+    straight = to_straight(image)
+    colour, alpha = straight[:, :3], straight[:, 3:]
+    if channels == 3:
+        shown = colour * alpha + (1 - alpha) if alpha.numel() else colour
+        return shown * 2 - 1
+    if not alpha.numel():
+        alpha = torch.ones_like(colour[:, :1])
+    return torch.cat([colour * alpha, alpha], dim=1) * 2 - 1
+
+
+def from_model(picture: Tensor) -> Tensor:
+    """Model picture [B,C,H,W] in [-1, 1] (clamped) -> straight picture in [0, 1], float32.
+
+    Colour under alpha of less than half of 1/255 is lost in eight bits, and set to 0.
+    """
+    unit = (picture.float() / 2 + 0.5).clamp(0, 1)
+    if unit.shape[1] != 4:
+        return unit
+    alpha = unit[:, 3:]
+    visible = alpha >= 0.5 / 255
+    colour = torch.where(visible, unit[:, :3] / alpha.clamp(min=0.5 / 255), 0.0)
+    return torch.cat([colour.clamp(0, 1), alpha], dim=1)
+
+
+def to_images(straight: Tensor) -> list[Image.Image]:
+    """Straight picture [B, 1, 3 or 4, H, W] in [0, 1] -> Pillow pictures of mode L, RGB or RGBA."""
+    pixels = (straight.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(np.ascontiguousarray(p[..., 0] if p.shape[-1] == 1 else p)) for p in pixels]
+
+
+def cover(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The picture at exactly this size: scaled to cover it and cropped at the middle, nothing distorted.
+
+    A picture that already has the size is given back untouched.
+    """
+    if image.size == (width, height):
+        return image
+    return ImageOps.fit(plain_mode(image), (width, height), method=Image.Resampling.LANCZOS)
+
+
+def grey_mask(mask: Image.Image) -> Image.Image:
+    """Mode L; white says repaint. A transparent part of the mask counts as black."""
+    flat = plain_mode(mask)
+    if flat.mode == "RGBA":
+        flat = Image.alpha_composite(Image.new("RGBA", flat.size, (0, 0, 0, 255)), flat)
+    return flat.convert("L")
+
+
+def mask_tensor(mask: Image.Image) -> Tensor:
+    """Mask picture -> [1,1,H,W] in [0, 1], 1 where the picture is repainted."""
+    return torch.from_numpy(np.array(grey_mask(mask)))[None, None].float() / 255
+
+
+def latent_mask(mask: Tensor, downscale: int) -> Tensor:
+    """[1,1,H,W] -> [1,1,H/downscale,W/downscale]: 1 where any pixel of the square is repainted at all."""
+    return F.max_pool2d((mask > 0).float(), downscale)
+
+
+def put_back(painted: Tensor, original: Tensor, mask: Tensor) -> Tensor:
+    """`painted` where the mask is 1, `original` bit for bit where it is 0, mixed between; all straight pictures.
+
+    The result has alpha where either has it. Mixing weighs colours by their alpha.
+    """
+    painted, original = _with_alpha(painted, original)
+    if painted.shape[1] == 3:
+        mixed = painted * mask + original * (1 - mask)
+    else:
+        weight_painted, weight_original = painted[:, 3:] * mask, original[:, 3:] * (1 - mask)
+        alpha = weight_painted + weight_original
+        colour = painted[:, :3] * weight_painted + original[:, :3] * weight_original
+        mixed = torch.cat([colour / alpha.clamp(min=1e-6), alpha], dim=1)
+    return torch.where(mask == 0, original, torch.where(mask == 1, painted, mixed))
+
+
+def _with_alpha(*pictures: Tensor) -> tuple[Tensor, ...]:
+    if all(picture.shape[1] == 3 for picture in pictures):
+        return pictures
+    return tuple(
+        torch.cat([picture, torch.ones_like(picture[:, :1])], dim=1) if picture.shape[1] == 3 else picture
+        for picture in pictures
+    )
+
+
+def fitting_size(size: tuple[int, int], default: tuple[int, int], factor: int) -> tuple[int, int]:
+    """Width and height for an input picture of `size` where the caller names none.
+
+    Its own size where that fits the model (both sides multiples of `factor`, at most four times the model's own area);
+    else the model's own area in the picture's proportions, each side rounded to a multiple of `factor`.
+    """
+    width, height = size
+    area = default[0] * default[1]
+    if width % factor == 0 and height % factor == 0 and width * height <= 4 * area:
+        return width, height
+    scale = (area / (width * height)) ** 0.5
+    return _rounded(width * scale, factor), _rounded(height * scale, factor)
+
+
+def _rounded(length: float, factor: int) -> int:
+    return max(1, round(length / factor)) * factor

@@ -1,0 +1,241 @@
+"""A loaded model: its four parts, each usable alone, and `load`."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..diffusion.samplers import automatic_schedule, resolve_sampler
+from ..embedded import model_path
+from ..errors import BrokenModel, InvalidRequest, ModelFileError, nearest, unknown_choice
+from ..text.encode import TextEncoder
+from ..text.tokenizer import Tokenizer
+from ..weights.load import load_parts
+from ..weights.parts import Defaults, Parts, TokenizerSource
+from .codec import ImageDecoder, ImageEncoder
+from .process import AnySchedule, DenoisingProcess, DiffusionProcess
+
+EMBEDDED = "embedded"
+"""Name of the model that comes with the package."""
+MODEL_FOLDERS = "STABLE_DIFFUSION_MODELS"
+"""Environment variable: folders, parted as in PATH, in which `load` looks for a model by name."""
+MODEL_ENDINGS = (".safetensors", ".ckpt", ".pt")
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StableDiffusion:
+    """A model ready to paint.
+
+    text_encoder       "a cat" -> Conditioning
+    image_encoder      picture -> latent
+    image_decoder      latent -> pictures
+    diffusion_process  picture or latent -> noisy latents: `add_gaussian_noise`, `chain`
+    denoising_process  noise and text -> steps towards a latent
+    """
+
+    parts: Parts
+    name: str
+    text_encoder: TextEncoder
+    image_encoder: ImageEncoder
+    image_decoder: ImageDecoder
+    diffusion_process: DiffusionProcess
+    denoising_process: DenoisingProcess
+
+    @classmethod
+    def from_parts(cls, parts: Parts, *, name: str | None = None) -> StableDiffusion:
+        """Put the parts together; BrokenModel where they do not fit one another."""
+        unet, clip, vae, defaults = parts.unet, parts.clip, parts.vae, parts.defaults
+        tokenizer = _tokenizer(parts)
+        wants_vector = unet.config.vector_dim is not None
+        pooled = clip.config.width if clip.config.projection_dim is None else clip.config.projection_dim
+        if wants_vector and pooled != unet.config.vector_dim:
+            raise BrokenModel(
+                f"the text encoder gives {pooled} pooled numbers, the U-Net takes {unet.config.vector_dim}"
+            )
+        text_encoder = TextEncoder(
+            clip,
+            tokenizer,
+            layer=parts.clip_layer,
+            vector=wants_vector,
+            emphasis="restore_mean" if parts.family.startswith("sd") else "from_empty",
+        )
+        schedule = parts.schedule
+        assert isinstance(schedule, AnySchedule)
+        encoder = ImageEncoder(vae, parts.latents)
+        downscale = parts.latents.downscale
+        return cls(
+            parts=parts,
+            name=_name(parts) if name is None else name,
+            text_encoder=text_encoder,
+            image_encoder=encoder,
+            image_decoder=ImageDecoder(vae, parts.latents),
+            diffusion_process=DiffusionProcess(schedule, encoder),
+            denoising_process=DenoisingProcess(
+                unet,
+                schedule,
+                parts.prediction,
+                text_encoder,
+                latent_channels=parts.latents.channels,
+                default_size=(defaults.height // downscale, defaults.width // downscale),
+                sampler=defaults.sampler,
+                noise_schedule=defaults.schedule,
+                steps=defaults.steps,
+                guidance=defaults.guidance,
+            ),
+        )
+
+    def __repr__(self) -> str:
+        return f"StableDiffusion({self.name!r}, family={self.parts.family!r}, {self.device}, {self.dtype})"
+
+    @property
+    def defaults(self) -> Defaults:
+        """Size, steps, guidance, sampler and schedule that the model was made for."""
+        return self.parts.defaults
+
+    @property
+    def factor(self) -> int:
+        """Both sides of a picture must be multiples of this many pixels."""
+        return self.parts.latents.downscale
+
+    @property
+    def hash(self) -> str | None:
+        """First ten hex digits of the file's sha256, as A1111 prints it; None for a folder or a model built in code."""
+        return None if self.parts.source is None else self.parts.source.short_hash
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parts.unet.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the U-Net."""
+        return next(self.parts.unet.parameters()).dtype
+
+    def automatic_schedule(self, sampler: str) -> str:
+        """The noise schedule that "automatic" means for a sampler with this model."""
+        return automatic_schedule(resolve_sampler(sampler).sampler, self.parts.schedule)
+
+
+def load(
+    path_or_name: str | os.PathLike[str] | None = None,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+) -> StableDiffusion:
+    """The model at a path, or of a name in a folder of `STABLE_DIFFUSION_MODELS`; without one, the embedded model.
+
+    A path is a single file (.safetensors or .ckpt of Stable Diffusion 1.x or 2.x, or our own format) or a diffusers
+    folder. device "auto" is a CUDA GPU where there is one, else the CPU; dtype "auto" is float32 on the CPU and
+    float16 on a GPU. The embedded model and the last one loaded from a path stay in memory, so loading them again
+    costs nothing. Raises ModelFileError or InvalidRequest.
+    """
+    where = resolve_device(device)
+    precision = resolve_dtype(dtype, where)
+    if path_or_name is None or str(path_or_name) == EMBEDDED:
+        return _embedded(where, precision)
+    path = find_model(path_or_name)
+    stat = path.stat()
+    return _from_path(path, stat.st_mtime_ns, stat.st_size, where, precision)
+
+
+@functools.lru_cache(maxsize=2)
+def _embedded(device: torch.device, dtype: torch.dtype) -> StableDiffusion:
+    path = model_path()
+    if path is None:
+        raise ModelFileError("this installation has no embedded model; give the path of a model, or install a release")
+    return StableDiffusion.from_parts(load_parts(path, device=device, dtype=dtype), name=EMBEDDED)
+
+
+@functools.lru_cache(maxsize=1)
+def _from_path(path: Path, changed: int, size: int, device: torch.device, dtype: torch.dtype) -> StableDiffusion:
+    """`changed` and `size` are part of the key, so that a file that was replaced is read anew."""
+    return StableDiffusion.from_parts(load_parts(path, device=device, dtype=dtype))
+
+
+def model_names() -> dict[str, Path]:
+    """Models that `load` knows by name: files and diffusers folders in the folders of STABLE_DIFFUSION_MODELS."""
+    found: dict[str, Path] = {}
+    for folder in filter(None, os.environ.get(MODEL_FOLDERS, "").split(os.pathsep)):
+        for path in sorted(Path(folder).glob("*")):
+            if path.suffix.lower() in MODEL_ENDINGS:
+                found.setdefault(path.stem, path)
+            elif (path / "model_index.json").is_file():
+                found.setdefault(path.name, path)
+    return found
+
+
+def find_model(path_or_name: str | os.PathLike[str]) -> Path:
+    """A path that exists, or the path of the model with that name or file name."""
+    path = Path(path_or_name).expanduser()
+    if path.exists():
+        return path.resolve()
+    names = model_names()
+    for name, known in names.items():
+        if str(path_or_name) in (name, known.name):
+            return known.resolve()
+    close = nearest(str(path_or_name), [*names, EMBEDDED])
+    hint = f"did you mean {close!r}? " if close is not None else ""
+    raise InvalidRequest(
+        f"there is no model {str(path_or_name)!r}: {hint}expected the path of a model file or diffusers folder, "
+        f"'{EMBEDDED}', or the name of a model in a folder of {MODEL_FOLDERS}"
+    )
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """ "auto" -> a CUDA GPU where there is one, else the CPU. InvalidRequest where the device cannot be used."""
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise unknown_choice("device", device, ["auto", "cpu", "cuda", "mps"]) from None
+    missing = (found.type == "cuda" and not torch.cuda.is_available()) or (
+        found.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise InvalidRequest(f"device {str(device)!r} is not available on this machine; choose 'cpu' or 'auto'")
+    return found
+
+
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """ "auto" -> float32 on the CPU (half precision is slower there), float16 on a GPU, float32 elsewhere."""
+    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
+        return dtype
+    if dtype == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if str(dtype) not in DTYPES:
+        raise unknown_choice("dtype", str(dtype), ["auto", *DTYPES])
+    return DTYPES[str(dtype)]
+
+
+def _name(parts: Parts) -> str:
+    return parts.card.name or parts.family if parts.source is None else parts.source.name
+
+
+def _tokenizer(parts: Parts) -> Tokenizer:
+    source: TokenizerSource = parts.tokenizer
+    context = parts.clip.config.context_length
+    if source.json is not None:
+        tokenizer = Tokenizer.from_json(source.json, context_length=context)
+    elif source.folder is not None:
+        tokenizer = Tokenizer.from_folder(source.folder, context_length=context)
+    else:
+        tokenizer = Tokenizer.clip(context_length=context)
+    if source.pad_token_id is not None:
+        tokenizer.pad = source.pad_token_id
+    if tokenizer.vocab_size > parts.clip.config.vocab_size:
+        raise BrokenModel(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the text encoder only {parts.clip.config.vocab_size}"
+        )
+    return tokenizer

@@ -1,0 +1,322 @@
+"""What is asked for, checked in plain sentences, and the events that a run yields.
+
+`None` means "not given": `resolve` puts the model's own setting there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import operator
+import secrets
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from PIL import Image
+
+from ..diffusion.samplers import resolve_sampler
+from ..diffusion.sigmas import AUTOMATIC, resolve_schedule
+from ..errors import InvalidRequest
+from .image import fitting_size, open_picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Task = Literal["txt2img", "img2img", "inpaint"]
+
+MAX_PROMPT = 10_000
+MAX_SIDE = 8192
+MAX_STEPS = 1000
+MAX_COUNT = 1000
+MAX_GUIDANCE = 100.0
+MAX_SEED = 2**63 - 1
+STRENGTH = 0.75
+"""Strength of img2img and inpainting where none is given."""
+
+
+class ModelDefaults(Protocol):
+    """Settings a model was made for (`weights.parts.Defaults`)."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def guidance(self) -> float: ...
+    @property
+    def sampler(self) -> str: ...
+    @property
+    def schedule(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """One order of pictures. Raises InvalidRequest where a value is unusable whatever the model.
+
+    prompt, negative_prompt   text, with A1111 weights `(word:1.3)`, `[word]` and `BREAK`
+    model                     path or name for `load`; None is the model at hand, or the embedded one
+    width, height             pixels, multiples of the model's factor (8 for Stable Diffusion)
+    steps                     1 to 1000           guidance   0 to 100; 1 switches guidance off
+    seed                      0 to 2^63 - 1, None or -1 for a random one; picture k of `count` has seed + k
+    sampler, schedule         ids or A1111 display names; a combined name ("DPM++ 2M Karras") sets both
+    image, mask               Pillow pictures or paths: start from `image`, repaint where `mask` is white
+    strength                  0 to 1, how much of `image` is painted anew (0.75)
+    guidance_rescale          0 to 1              guidance_interval   (first, last) as fractions of the steps
+    clip_skip                 1 reads the text encoder's last layer, 2 the one before; None the model's own choice
+    """
+
+    prompt: str
+    _: KW_ONLY
+    negative_prompt: str = ""
+    model: str | None = None
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int | None = None
+    sampler: str | None = None
+    schedule: str | None = None
+    count: int = 1
+    image: Image.Image | None = None
+    mask: Image.Image | None = None
+    strength: float | None = None
+    guidance_rescale: float = 0.0
+    guidance_interval: tuple[float, float] | None = None
+    clip_skip: int | None = None
+
+    def __post_init__(self) -> None:
+        prompt = checked_text("prompt", self.prompt)
+        if not prompt:
+            raise InvalidRequest("the prompt is empty; expected a few words that say what to paint")
+        self._set(prompt=prompt, negative_prompt=checked_text("negative_prompt", self.negative_prompt))
+        if self.model is not None:
+            self._set(model=str(self.model))
+        for name, low, high in (("width", 1, MAX_SIDE), ("height", 1, MAX_SIDE), ("steps", 1, MAX_STEPS)):
+            self._set(**{name: whole(name, getattr(self, name), low, high)})
+        self._set(clip_skip=whole("clip_skip", self.clip_skip, 1, 100))
+        self._set(guidance=number("guidance", self.guidance, 0, MAX_GUIDANCE))
+        self._set(strength=number("strength", self.strength, 0, 1))
+        count = whole("count", self.count, 1, MAX_COUNT)
+        seed = None if self.seed == -1 and not isinstance(self.seed, bool) else self.seed
+        seed = whole("seed", seed, 0, MAX_SEED)
+        if count is None:
+            raise InvalidRequest(f"count is None; expected a whole number from 1 to {MAX_COUNT}")
+        if seed is not None and seed > MAX_SEED - (count - 1):
+            raise InvalidRequest(f"seed {seed} leaves no room for {count} pictures; expected at most 2^63 - {count}")
+        self._set(count=count, seed=seed)
+        self._check_guidance()
+        self._check_names()
+        self._check_pictures()
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _check_guidance(self) -> None:
+        rescale = number("guidance_rescale", self.guidance_rescale, 0, 1)
+        if rescale is None:
+            raise InvalidRequest("guidance_rescale is None; expected a number from 0 to 1")
+        self._set(guidance_rescale=rescale)
+        if self.guidance_interval is None:
+            return
+        try:
+            start, end = self.guidance_interval
+        except (TypeError, ValueError):
+            raise InvalidRequest(
+                f"guidance_interval is {self.guidance_interval!r}; expected two numbers (first, last) from 0 to 1"
+            ) from None
+        first, last = number("guidance_interval", start, 0, 1), number("guidance_interval", end, 0, 1)
+        if first is None or last is None or first >= last:
+            raise InvalidRequest(f"guidance_interval is ({start}, {end}); expected the first to be less than the last")
+        self._set(guidance_interval=(first, last))
+
+    def _check_names(self) -> None:
+        if self.sampler is not None:
+            sampler, schedule = canonical_sampler(self.sampler)
+            self._set(sampler=sampler)
+            if self.schedule is None:
+                self._set(schedule=schedule)
+        if self.schedule is not None:
+            self._set(schedule=resolve_schedule(self.schedule, AUTOMATIC))
+
+    def _check_pictures(self) -> None:
+        if self.image is not None:
+            self._set(image=open_picture(self.image, "image"))
+        if self.mask is None:
+            return
+        mask = open_picture(self.mask, "mask")
+        if self.image is None:
+            raise InvalidRequest("a mask was given without an image; give the image whose white parts are repainted")
+        if mask.size != self.image.size:
+            sizes = [f"{picture.width}x{picture.height}" for picture in (mask, self.image)]
+            raise InvalidRequest(f"the mask is {sizes[0]} and the image {sizes[1]}; expected the same size")
+        self._set(mask=mask)
+
+    @property
+    def task(self) -> Task:
+        """What the request amounts to."""
+        if self.image is None:
+            return "txt2img"
+        return "img2img" if self.mask is None else "inpaint"
+
+    def one(self, index: int) -> Request:
+        """The request that makes picture `index` of this one alone: count 1, seed + index."""
+        seed = None if self.seed is None else self.seed + index
+        return dataclasses.replace(self, count=1, seed=seed)
+
+    @staticmethod
+    def like(path: str | Path, **changes: Any) -> Request:
+        """The request written in a picture file, with `changes`; warns of what could not be taken over."""
+        from .metadata import request_like
+
+        found: Request = request_like(path, **changes)
+        return found
+
+
+def resolve(
+    request: Request, *, defaults: ModelDefaults, factor: int, name: str, automatic: Callable[[str], str]
+) -> Request:
+    """The request with every setting filled in: what is left out from the model, the seed drawn at random.
+
+    factor     both sides must be multiples of it
+    name       the model's name, which takes the place of a path in `model`
+    automatic  sampler id -> the schedule that "automatic" means for it
+    """
+    if request.image is None and request.strength is not None:
+        raise InvalidRequest(
+            f"strength is {request.strength:g}, but there is no image to start from; give image, or leave strength out"
+        )
+    width, height = _size(request, defaults, factor)
+    default_sampler, default_schedule = canonical_sampler(defaults.sampler)
+    sampler = default_sampler if request.sampler is None else request.sampler
+    schedule = request.schedule
+    if schedule is None and sampler == default_sampler:
+        schedule = default_schedule if default_schedule is not None else defaults.schedule
+    strength = STRENGTH if request.strength is None else request.strength
+    return dataclasses.replace(
+        request,
+        model=name,
+        width=width,
+        height=height,
+        steps=defaults.steps if request.steps is None else request.steps,
+        guidance=defaults.guidance if request.guidance is None else request.guidance,
+        seed=secrets.randbits(32) if request.seed is None else request.seed,
+        sampler=sampler,
+        schedule=resolve_schedule(schedule, automatic(sampler)),
+        strength=None if request.image is None else strength,
+    )
+
+
+def _size(request: Request, defaults: ModelDefaults, factor: int) -> tuple[int, int]:
+    width, height = request.width, request.height
+    if request.image is not None and width is None and height is None:
+        return fitting_size(request.image.size, (defaults.width, defaults.height), factor)
+    width = defaults.width if width is None else width
+    height = defaults.height if height is None else height
+    near = [max(1, round(side / factor)) * factor for side in (width, height)]
+    if near != [width, height]:
+        raise InvalidRequest(
+            f"the size {width}x{height} does not fit the model; expected multiples of {factor}, "
+            f"the nearest is {near[0]}x{near[1]}"
+        )
+    return width, height
+
+
+def canonical_sampler(name: str) -> tuple[str, str | None]:
+    """(sampler, schedule or None) for any accepted name: the sampler's id, or the name of a preset of its options."""
+    info, schedule, options = resolve_sampler(name)
+    preset = next((preset for preset, implied in info.presets.items() if dict(implied) == options), None)
+    return (info.id if preset is None or not options else preset), schedule
+
+
+def checked_text(name: str, value: object) -> str:
+    """Text without outer white space and with plain line ends; InvalidRequest where it cannot be a prompt."""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name} is a {type(value).__name__}; expected text")
+    text = value.replace("\r\n", "\n").replace("\r", "\n").strip()
+    if len(text) > MAX_PROMPT:
+        raise InvalidRequest(f"{name} has {len(text)} characters; expected at most {MAX_PROMPT}")
+    wrong = next((c for c in text if (ord(c) < 32 and c not in "\n\t") or 0xD800 <= ord(c) <= 0xDFFF), None)
+    if wrong is not None:
+        raise InvalidRequest(f"{name} holds the character U+{ord(wrong):04X}, which is not text")
+    return text
+
+
+def whole(name: str, value: object, low: int, high: int) -> int | None:
+    """A whole number in [low, high], or None where none is given."""
+    if value is None:
+        return None
+    expected = f"expected a whole number from {low} to {high}"
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        index = operator.index(value)  # type: ignore[arg-type]  # raises TypeError, which is what is asked
+    except TypeError:
+        raise InvalidRequest(f"{name} is {value!r}; {expected}") from None
+    if not low <= index <= high:
+        raise InvalidRequest(f"{name} is {index}; {expected}")
+    return index
+
+
+def number(name: str, value: object, low: float, high: float) -> float | None:
+    """A finite number in [low, high], or None where none is given."""
+    if value is None:
+        return None
+    try:
+        if isinstance(value, (bool, str)):
+            raise TypeError
+        real = float(value)  # type: ignore[arg-type]  # raises TypeError, which is what is asked
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidRequest(f"{name} is {value!r}; expected a number from {low:g} to {high:g}") from None
+    if not math.isfinite(real) or not low <= real <= high:
+        raise InvalidRequest(f"{name} is {real:g}; expected a number from {low:g} to {high:g}")
+    return real
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One step is done. `index` of `total` steps, for picture `picture` (from 0) of `pictures`.
+
+    `sigma` is the noise level at which the step began. `preview()` makes a small picture of what the model expects to
+    come out; it costs something only when called.
+    """
+
+    index: int
+    total: int
+    sigma: float
+    picture: int
+    pictures: int
+    preview: Callable[[], Image.Image]
+
+    @property
+    def fraction(self) -> float:
+        """Share of the whole request that is done, 0 to 1."""
+        return (self.picture + self.index / self.total) / self.pictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Finished pictures: numbers `first`, `first` + 1, ... of the request.
+
+    `images` are Pillow pictures with the A1111 text in `info["parameters"]`; they are empty where the run was asked for
+    tensors, which are then in `tensor` [B,C,H,W]. `requests` hold what made each one alone, and `notes` plain
+    sentences on what was ignored or done otherwise than asked.
+    """
+
+    images: tuple[Image.Image, ...]
+    first: int
+    requests: tuple[Request, ...]
+    notes: tuple[str, ...] = ()
+    tensor: Tensor | None = None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each picture."""
+        return tuple(request.seed for request in self.requests if request.seed is not None)
+
+
+Event = Progress | Images

@@ -1,0 +1,101 @@
+r"""The prompt weighting syntax that users of Stable Diffusion tools type, read into spans of text with a weight each.
+
+    (word)        attention times 1.1                 ((word))  times 1.21
+    (word:1.3)    times 1.3, any number               [word]    divided by 1.1
+    \( \) \[ \]   the sign itself, without meaning    \\        one backslash
+    BREAK         as a word of its own: the rest of the prompt starts a new context window
+
+An opening bracket that is never closed holds to the end of the prompt, and a closing one that was never opened is plain
+text, as is a number that is not one, so every string has a reading. Prompt editing (`[from:to:when]`) and alternation
+(`[a|b]`) are not part of it: their signs are read as the brackets above and plain text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+STRONGER = 1.1
+_SIGNS = re.compile(
+    r"\\(?P<escaped>[()\[\]\\])"
+    r"|(?P<open>[(\[])"
+    r"|:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)"
+    r"|(?P<close>[)\]])"
+    r"|(?P<text>[^\\()\[\]:]+|[\\:])"
+)
+_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+
+
+@dataclass(frozen=True)
+class Span:
+    """A run of prompt text with the attention it gets; 1 is neutral."""
+
+    text: str
+    weight: float = 1.0
+
+
+def parse_prompt(prompt: str) -> list[list[Span]]:
+    """Sections of the prompt (parted by `BREAK`), each a list of spans; neighbours of equal weight are joined.
+
+    Always at least one section; a section without text is an empty list.
+    """
+    sections: list[list[Span]] = [[]]
+    for span in _weighted(prompt):
+        for index, text in enumerate(_BREAK.split(span.text)):
+            if index:
+                sections.append([])
+            if text:
+                sections[-1].append(replace(span, text=text))
+    return [_joined(section) for section in sections]
+
+
+def plain_prompt(prompt: str) -> list[list[Span]]:
+    """The prompt as one span of neutral weight, its signs read as text: weighting switched off."""
+    return [[Span(prompt)] if prompt else []]
+
+
+def escape_prompt(text: str) -> str:
+    """`text` with a backslash before each sign that has a meaning, so that it parses to itself."""
+    return re.sub(r"([()\[\]\\])", r"\\\1", text)
+
+
+def has_weights(prompt: str) -> bool:
+    """Whether any part of the prompt has another weight than 1."""
+    return any(span.weight != 1.0 for section in parse_prompt(prompt) for span in section)
+
+
+def _weighted(prompt: str) -> list[Span]:
+    """Spans with their weights, before BREAK is looked at and neighbours are joined."""
+    spans: list[Span] = []
+    opened: dict[str, list[int]] = {"(": [], "[": []}  # where each open bracket's contents begin in `spans`
+
+    def scale(start: int, factor: float) -> None:
+        spans[start:] = [replace(span, weight=span.weight * factor) for span in spans[start:]]
+
+    for match in _SIGNS.finditer(prompt):
+        kind, sign = match.lastgroup, match.group()
+        if kind == "open":
+            opened[sign].append(len(spans))
+        elif kind == "weight" and opened["("]:
+            scale(opened["("].pop(), float(match["weight"]))
+        elif sign == ")" and opened["("]:
+            scale(opened["("].pop(), STRONGER)
+        elif sign == "]" and opened["["]:
+            scale(opened["["].pop(), 1 / STRONGER)
+        else:
+            spans.append(Span(match["escaped"] or sign))
+    for sign, factor in (("(", STRONGER), ("[", 1 / STRONGER)):
+        for start in opened[sign]:
+            scale(start, factor)
+    return spans
+
+
+def _joined(spans: Sequence[Span]) -> list[Span]:
+    joined: list[Span] = []
+    for span in spans:
+        if joined and joined[-1].weight == span.weight:
+            joined[-1] = Span(joined[-1].text + span.text, span.weight)
+        else:
+            joined.append(span)
+    return joined

@@ -1,0 +1,222 @@
+"""Text to token ids, over the `tokenizers` library, never over the network.
+
+Three sources: CLIP's own vocabulary (package data), the `tokenizer/` folder of a diffusers model, and the text of a
+`tokenizer.json` that travels inside a model file. All three give the same small object.
+
+CLIP's scheme (Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", and the
+reference tokenizer of openai/CLIP): NFC, white space collapsed, lower case, split into words, single digits and runs of
+other signs, then byte-level BPE in which the last piece of a word ends in `</w>`. The optional `ftfy` repair of the
+reference is left out, as it is in the tokenizers that Stable Diffusion tools use.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+
+from ..errors import BrokenModel, ModelFileError
+
+START = "<|startoftext|>"
+END = "<|endoftext|>"
+WORD_END = "</w>"
+CLIP_CONTEXT = 77
+_CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One token of a text: its id and the characters text[start:end] that it stands for."""
+
+    id: int
+    start: int
+    end: int
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    `bos` and `eos` are the ids that open and close a prompt, `pad` fills the rest of the window, and `context_length`
+    counts the window with `bos` and `eos` in it (77 for CLIP, so 75 tokens of text fit).
+    """
+
+    def __init__(self, backend: Backend, *, bos: int, eos: int, pad: int, context_length: int = CLIP_CONTEXT) -> None:
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        self.bos, self.eos, self.pad = bos, eos, pad
+        self.context_length = context_length
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special tokens included."""
+        return int(self._backend.get_vocab_size())
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of text that fit in one window."""
+        return self.context_length - 2
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, without `bos`, `eos` or padding, however long it is."""
+        return [int(i) for i in self._backend.encode(text, add_special_tokens=False).ids]
+
+    def pieces(self, text: str) -> list[Piece]:
+        """The same ids with the span of `text` each one covers (for heat maps and for saying what was dropped)."""
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        return [Piece(int(i), int(s), int(e)) for i, (s, e) in zip(encoding.ids, encoding.offsets, strict=True)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Readable text of `ids`; special tokens are left out."""
+        kept = [i for i in ids if i not in (self.bos, self.eos, self.pad)]
+        text: str = self._backend.decode(kept, skip_special_tokens=False)
+        return text.replace(WORD_END, " ").strip()
+
+    def window(self, ids: Sequence[int]) -> list[int]:
+        """One full window: bos, at most `capacity` ids, eos, padding.  # [context_length]"""
+        if len(ids) > self.capacity:
+            raise ValueError(f"{len(ids)} tokens do not fit in a window of {self.capacity}")
+        body = [self.bos, *ids, self.eos]
+        return body + [self.pad] * (self.context_length - len(body))
+
+    @classmethod
+    def clip(cls, *, pad: int | None = None, context_length: int = CLIP_CONTEXT) -> Tokenizer:
+        """CLIP's tokenizer from package data. `pad` is `eos` for SD 1.x (the default) and 0 for SD 2.x."""
+        vocab, merges = _clip_tables()
+        return cls._from_tables(vocab, merges, pad=vocab[END] if pad is None else pad, context_length=context_length)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, *, context_length: int | None = None) -> Tokenizer:
+        """The `tokenizer/` folder of a diffusers model: vocab.json and merges.txt, or tokenizer.json alone.
+
+        The padding token is only padding: an SD 2.x folder pads with "!", yet a "!" in a prompt keeps the id that the
+        text encoder was trained with (OpenCLIP's), not the padding id 0 that `transformers` gives it.
+        Raises ModelFileError where neither is there, or where a file is malformed.
+        """
+        folder = Path(folder)
+        config = _read_json(folder / "tokenizer_config.json", default={})
+        special = {**config, **_read_json(folder / "special_tokens_map.json", default={})}
+        pad = _token_text(special.get("pad_token"))
+        if context_length is None:
+            length = config.get("model_max_length", CLIP_CONTEXT)
+            context_length = length if isinstance(length, int) and 2 < length <= 4096 else CLIP_CONTEXT
+        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+            vocab = _read_json(folder / "vocab.json")
+            merges = _read_merges(folder / "merges.txt")
+            missing = [token for token in (START, END, pad or END) if token not in vocab]
+            if missing:
+                raise BrokenModel(f"{folder / 'vocab.json'} lacks the token {missing[0]!r} that a CLIP vocabulary has")
+            return cls._from_tables(vocab, merges, pad=vocab[pad or END], context_length=context_length)
+        if (folder / "tokenizer.json").is_file():
+            text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+            return cls.from_json(text, pad=pad, context_length=context_length)
+        raise ModelFileError(f"{folder} holds no tokenizer: expected vocab.json and merges.txt, or tokenizer.json")
+
+    @classmethod
+    def from_json(cls, text: str, *, pad: str | None = None, context_length: int = CLIP_CONTEXT) -> Tokenizer:
+        """From `tokenizer.json` text with CLIP-like special tokens; `pad` is a token's text (the end token)."""
+        try:
+            backend = Backend.from_str(text)
+        except Exception as error:  # the library raises bare Exception
+            raise BrokenModel(f"the tokenizer is not valid tokenizer.json text: {error}") from error
+        ids: dict[str, int] = {}
+        for token in (START, END, pad or END):
+            index = backend.token_to_id(token)
+            if index is None:
+                raise BrokenModel(f"the tokenizer lacks the special token {token!r}")
+            ids[token] = index
+        return cls(backend, bos=ids[START], eos=ids[END], pad=ids[pad or END], context_length=context_length)
+
+    @classmethod
+    def _from_tables(
+        cls, vocab: dict[str, int], merges: list[tuple[str, str]], *, pad: int, context_length: int
+    ) -> Tokenizer:
+        backend = _clip_backend(vocab, merges)
+        return cls(backend, bos=vocab[START], eos=vocab[END], pad=pad, context_length=context_length)
+
+
+def _clip_backend(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Backend:
+    try:
+        model = models.BPE(
+            vocab=vocab,
+            merges=merges,
+            continuing_subword_prefix="",
+            end_of_word_suffix=WORD_END,
+            fuse_unk=False,
+            unk_token=END,
+        )
+    except Exception as error:  # a merge whose parts are not in the vocabulary
+        raise BrokenModel(f"the tokenizer's vocabulary and merges do not fit each other: {error}") from error
+    backend = Backend(model)
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_CLIP_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False, trim_offsets=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (START, END)])
+    return backend
+
+
+@functools.cache
+def _clip_tables() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """CLIP's vocabulary follows from its merges: 256 bytes, the same with `</w>`, the merges in order, two marks."""
+    packed = resources.files("stable_diffusion.text").joinpath("clip_vocab/merges.txt.gz").read_bytes()
+    merges = _parse_merges(gzip.decompress(packed).decode("utf-8"))
+    letters = byte_letters()
+    tokens = [*letters, *(letter + WORD_END for letter in letters), *("".join(pair) for pair in merges), START, END]
+    return {token: index for index, token in enumerate(tokens)}, merges
+
+
+def byte_letters() -> list[str]:
+    """The 256 printable letters by which byte-level BPE writes bytes (GPT-2's table), in CLIP's order of ids."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(len(others))]
+
+
+def _parse_merges(text: str) -> list[tuple[str, str]]:
+    lines = (line for line in text.split("\n") if line.strip() and not line.startswith("#version"))
+    pairs = [tuple(line.split()) for line in lines]
+    wrong = next((pair for pair in pairs if len(pair) != 2), None)
+    if wrong is not None:
+        raise BrokenModel(f"a merge rule must be two pieces, not {' '.join(wrong)!r}")
+    return [(pair[0], pair[1]) for pair in pairs]
+
+
+def _read_merges(path: Path) -> list[tuple[str, str]]:
+    try:
+        return _parse_merges(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise BrokenModel(f"{path} is not UTF-8 text") from error
+
+
+def _read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
+    if default is not None and not path.is_file():
+        return default
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BrokenModel(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BrokenModel(f"{path} holds a {type(value).__name__}, expected an object")
+    return value
+
+
+def _token_text(value: object) -> str | None:
+    """`special_tokens_map.json` writes a token as text or as {"content": text, ...}."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) and value else None

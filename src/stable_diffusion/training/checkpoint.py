@@ -1,0 +1,134 @@
+"""Checkpoints of a run: one safetensors file with the state as JSON in its metadata; no pickle.
+
+RUN/checkpoint.safetensors is replaced in one rename, so a full disk or a kill leaves the old one whole; the one before
+it stays as checkpoint.previous.safetensors. Tensor names: "model.<module>.<name>", "ema.<...>", "optim.<...>",
+"rng.<...>".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stable_diffusion.errors import BrokenModel, InvalidRequest, ModelFileError
+
+FORMAT = "stable_diffusion.training.v1"
+NAME = "checkpoint.safetensors"
+PREVIOUS = "checkpoint.previous.safetensors"
+
+
+def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
+    """Write atomically and keep the checkpoint before it. Raises ModelFileError where the disk refuses."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / NAME
+    metadata = {"format": FORMAT, "state": json.dumps(state, ensure_ascii=False)}
+    ready = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    handle, temporary = tempfile.mkstemp(prefix=".checkpoint-", dir=folder)
+    os.close(handle)
+    try:
+        save_file(_unshared(ready), temporary, metadata=metadata)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        if target.exists():
+            os.replace(target, folder / PREVIOUS)
+        os.replace(temporary, target)
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(f"could not write the checkpoint {target}: {error}; the previous one is kept") from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return target
+
+
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """safetensors refuses tensors that share memory: clone the later ones."""
+    seen: set[int] = set()
+    for name, value in tensors.items():
+        pointer = value.data_ptr()
+        if value.numel() and pointer in seen:
+            tensors[name] = value.clone()
+        seen.add(pointer)
+    return tensors
+
+
+def find_checkpoint(folder: str | Path) -> Path | None:
+    """The newest readable checkpoint of the run, or None."""
+    for name in (NAME, PREVIOUS):
+        path = Path(folder) / name
+        if path.is_file():
+            return path
+    return None
+
+
+def read_state(path: str | Path) -> dict[str, Any]:
+    """The JSON state of a checkpoint file. Raises ModelFileError for anything else."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(f"{path} is not a readable checkpoint: {error}") from None
+    if metadata.get("format") != FORMAT:
+        raise ModelFileError(
+            f"{path} is not a training checkpoint: its format is {metadata.get('format')!r}, not {FORMAT!r}"
+        )
+    state: dict[str, Any] = json.loads(metadata["state"])
+    return state
+
+
+def read_tensors(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
+    """Tensors whose name starts with `prefix`, with the prefix taken off."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name[len(prefix) :]: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(f"{path} is not a readable checkpoint: {error}") from None
+
+
+def load_part(run: str | Path, module: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(state dict of `module`, checkpoint state) of a run folder; averaged weights where the run keeps an average."""
+    path = find_checkpoint(run)
+    if path is None:
+        raise InvalidRequest(f"{str(run)!r} is not the folder of a training run: it has no {NAME}")
+    state = read_state(path)
+    weights = read_tensors(path, f"ema.{module}.") or read_tensors(path, f"model.{module}.")
+    if not weights:
+        raise BrokenModel(
+            f"the checkpoint {path} holds no module {module!r}, only {', '.join(state.get('modules', []))}"
+        )
+    return weights, state
+
+
+def assign(module: torch.nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
+    """Strict load: every key and shape must match, else BrokenModel with the first differences."""
+    own = module.state_dict()
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    wrong = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
+    if missing or extra or wrong:
+        raise BrokenModel(
+            f"{what} does not fit the config: {len(missing)} missing {missing[:3]}, "
+            f"{len(extra)} unexpected {extra[:3]}, {len(wrong)} of another shape {sorted(wrong)[:3]}"
+        )
+    module.load_state_dict(dict(weights))
+
+
+def rng_tensors() -> dict[str, Tensor]:
+    """States of torch's global generators (the stages draw from stateless ones; layers such as dropout use these)."""
+    tensors = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    return tensors
+
+
+def restore_rng(tensors: Mapping[str, Tensor]) -> None:
+    if "cpu" in tensors:
+        torch.set_rng_state(tensors["cpu"])
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])

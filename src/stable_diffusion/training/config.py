@@ -1,0 +1,308 @@
+"""Training settings: frozen dataclasses, one per stage, read from TOML and overridden by `key=value` pairs.
+
+A file holds the stage's own keys at the top, and the tables [data], [optimiser] and one table per model (for example
+[vae]), whose keys are those of the model's own config class. Every unknown key is an error that names the nearest one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stable_diffusion.errors import InvalidRequest, unknown_choice
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which records are drawn, how often, and which of their captions.
+
+    kinds, styles: keep only these (empty: all); exclude_styles: leave these out. weights: how often a kind, style or
+    source is drawn relative to 1.0 (products where several match). chinese: share of Chinese captions where a record
+    has both. caption_dropout: share of empty captions. limit: first N records only (0: all).
+    """
+
+    kinds: tuple[str, ...] = ()
+    styles: tuple[str, ...] = ()
+    exclude_styles: tuple[str, ...] = ()
+    weights: dict[str, float] = field(default_factory=dict)
+    chinese: float = 0.35
+    caption_dropout: float = 0.0
+    limit: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """AdamW, or Muon for hidden matrices with AdamW for the rest; warm-up, then `schedule` over the whole plan.
+
+    schedule: "wsd" holds the rate and goes linearly to `final` of it in the last `decay_fraction` of the steps;
+    "cosine" follows half a cosine; "constant" holds. clip: global gradient norm (0: off).
+    """
+
+    name: str = "adamw"
+    learning_rate: float = 1e-3
+    muon_learning_rate: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+    momentum: float = 0.95
+    warmup_steps: int = 100
+    schedule: str = "wsd"
+    decay_fraction: float = 0.25
+    final: float = 0.02
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        _choice("optimiser name", self.name, ("adamw", "muon"))
+        _choice("learning-rate schedule", self.schedule, ("wsd", "cosine", "constant"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """What every stage has. steps: end of the plan counted over all invocations (None: the time budget decides).
+
+    total_minutes: training time over all invocations that the learning-rate plan spans (None: this invocation's).
+    precision: "bf16" or "float32". threads: CPU threads (0: torch's choice). Minutes are wall-clock.
+    """
+
+    seed: int = 0
+    size: int = 128
+    batch_size: int = 32
+    steps: int | None = None
+    total_minutes: float | None = None
+    precision: str = "bf16"
+    channels_last: bool = False
+    compile: bool = False
+    threads: int = 0
+    ema: float = 0.999
+    log_every: int = 10
+    checkpoint_minutes: float = 5.0
+    sample_minutes: float = 10.0
+    data: DataConfig = field(default_factory=DataConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+
+    def __post_init__(self) -> None:
+        _choice("precision", self.precision, ("bf16", "float32"))
+        for name in ("size", "batch_size", "log_every"):
+            if getattr(self, name) < 1:
+                raise InvalidRequest(f"{name} = {getattr(self, name)} must be at least 1")
+        if not 0.0 <= self.ema < 1.0:
+            raise InvalidRequest(f"ema = {self.ema} must be at least 0 and less than 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEStage(StageConfig):
+    """KL autoencoder. Loss weights are per element (means), so they do not depend on size or batch.
+
+    adversarial_after: share of the plan after which the patch discriminator joins (1: never). equivariance: share of
+    steps that decode the halved latent and compare it with the halved picture, which smooths the latent space (EQ-VAE,
+    arXiv:2502.09509).
+    """
+
+    gradient_weight: float = 1.0
+    ssim_weight: float = 0.0
+    kl_weight: float = 1e-4
+    equivariance: float = 0.25
+    adversarial_weight: float = 0.1
+    adversarial_after: float = 1.0
+    discriminator_channels: int = 32
+    validation_count: int = 256
+    statistics_count: int = 2048
+    vae: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextStage(StageConfig):
+    """Text encoder and image tower. contrastive: "clip" (softmax) or "siglip". Teacher: "minilm" or "none"."""
+
+    size: int = 64
+    batch_size: int = 128
+    contrastive: str = "clip"
+    contrastive_weight: float = 1.0
+    teacher: str = "minilm"
+    teacher_weight: float = 1.0
+    text: dict[str, Any] = field(default_factory=dict)
+    tower: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _choice("contrastive loss", self.contrastive, ("clip", "siglip"))
+        _choice("teacher", self.teacher, ("minilm", "none"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserStage(StageConfig):
+    """Denoiser on cached latents. vae_run, text_run: run folders of the earlier stages.
+
+    text_learning_rate: share of the denoiser's rate at which the text encoder is trained jointly (0: frozen).
+    times: "logit_normal" or "uniform"; weighting: "none" or "min_snr". prompts: what the sample sheet shows.
+    """
+
+    vae_run: str = ""
+    text_run: str = ""
+    prediction: str = "flow"
+    times: str = "logit_normal"
+    time_mean: float = 0.0
+    time_std: float = 1.0
+    shift: float = 1.0
+    weighting: str = "none"
+    text_learning_rate: float = 0.3
+    guidance: float = 3.5
+    sample_steps: int = 20
+    prompts: tuple[str, ...] = (
+        "a red apple",
+        "a cat face",
+        "a blue car",
+        "a smiling face with sunglasses",
+        "a house",
+        "a green tree",
+        "a birthday cake",
+        "a beautiful sunset over the ocean",
+        "a castle on a hill at night with stars",
+        "海上的日落",
+        "一只可爱的小狗",
+        "红色的花",
+    )
+    unet: dict[str, Any] = field(default_factory=dict)
+    text: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _choice("prediction", self.prediction, ("eps", "v", "flow", "x0"))
+        _choice("time distribution", self.times, ("logit_normal", "uniform"))
+        _choice("loss weighting", self.weighting, ("none", "min_snr"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointStage(DenoiserStage):
+    """Any set of parts trained end to end from finished runs. parts: "text", "denoiser", "decoder"."""
+
+    denoiser_run: str = ""
+    parts: tuple[str, ...] = ("text", "denoiser", "decoder")
+    decoder_weight: float = 1.0
+    decoder_learning_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for part in self.parts:
+            _choice("part", part, ("text", "denoiser", "decoder"))
+
+
+STAGES: dict[str, type[StageConfig]] = {
+    "vae": VAEStage,
+    "text": TextStage,
+    "denoiser": DenoiserStage,
+    "joint": JointStage,
+}
+
+
+def load_config(
+    stage: str, path: str | Path | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> StageConfig:
+    """Settings of `stage` from a TOML file and overrides ("batch_size=32", "data.chinese=0.5" or a mapping of these).
+
+    Raises InvalidRequest for an unknown stage or key, a value of the wrong type, or a file that is not TOML.
+    """
+    if stage not in STAGES:
+        raise unknown_choice("training stage", stage, STAGES)
+    table = read_toml(path) if path is not None else {}
+    pairs = overrides.items() if isinstance(overrides, Mapping) else map(_parse_pair, overrides)
+    for key, value in pairs:
+        _put(table, key.split("."), value)
+    return build(STAGES[stage], table, stage)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    path = Path(path)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidRequest(f"cannot read the training config {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"the training config {path} is not TOML: {error}") from None
+
+
+def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
+    """A (nested) dataclass from a table; lists become tuples; errors name `where`, the key and the nearest key."""
+    assert dataclasses.is_dataclass(cls)
+    hints = typing.get_type_hints(cls)
+    names = [item.name for item in dataclasses.fields(cls)]
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in names:
+            raise unknown_choice(f"key in {where}", key, names)
+        values[key] = _fit(value, hints[key], f"{where}.{key}")
+    return typing.cast(T, cls(**values))
+
+
+def to_table(config: Any) -> dict[str, Any]:
+    """The inverse of `build`, ready for JSON (tuples become lists)."""
+    return {
+        item.name: to_table(value) if dataclasses.is_dataclass(value) else _plain(value)
+        for item in dataclasses.fields(config)
+        for value in [getattr(config, item.name)]
+    }
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def _fit(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the annotated type, or InvalidRequest."""
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, hint):
+            return value
+        if isinstance(value, Mapping):
+            return build(hint, value, where)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        for option in arguments:
+            try:
+                return _fit(value, option, where)
+            except InvalidRequest:
+                continue
+    elif origin is tuple and isinstance(value, (list, tuple)):
+        inner = arguments[0] if arguments else Any
+        if (len(arguments) == 2 and arguments[1] is Ellipsis) or len(arguments) == len(value):
+            return tuple(_fit(item, inner, where) for item in value)
+    elif hint is Any or (origin is dict and isinstance(value, Mapping)):
+        return dict(value) if isinstance(value, Mapping) else value
+    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    expected = getattr(hint, "__name__", None) if origin is None else str(hint)
+    raise InvalidRequest(f"{where} = {value!r} has the wrong type: expected {expected or hint}")
+
+
+def _parse_pair(pair: str) -> tuple[str, Any]:
+    """ "key=value" with the value read as TOML, or as a bare string where it is no TOML value."""
+    key, separator, text = pair.partition("=")
+    if not separator or not key.strip():
+        raise InvalidRequest(f"override {pair!r} is not of the form key=value")
+    try:
+        value = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    return key.strip(), value
+
+
+def _put(table: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for name in path[:-1]:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise InvalidRequest(f"override {'.'.join(path)!r}: {name!r} is not a table")
+    table[path[-1]] = value
+
+
+def _choice(what: str, given: str, choices: Sequence[str]) -> None:
+    if given not in choices:
+        raise unknown_choice(what, given, choices)

@@ -1,0 +1,165 @@
+"""What a model file is, without loading it: for `info`, and for error messages that say why a file is not a model."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .families import FAMILIES
+from .files import existing, read_tensors
+from .folder import INDEX, component, read_index
+from .folder import read_config as read_component
+from .folder_configs import clip_config, noise_schedule, unet_config, vae_config
+from .hashes import SHORT, legacy_hash, sha256
+from .load import family_of_folder, parse_overrides
+from .native import PREFIXES, is_native, read_config, record
+from .packing import SCALE
+from .parts import Card, Defaults
+from .plausible import using_config
+from .recognise import EMA, TEXT, UNET, VAE, recognise
+from .tensors import TensorFile, without_prefix
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """What a model is. `layout` is "ldm", "diffusers" or "native"; `container` how the file holds its tensors.
+
+    `parameters` counts weights by part, `averaged` those of a second, averaged copy (EMA) that is not used. `dtype` is
+    the dtype of most weights. `guesses` says in sentences what the file does not tell. Hashes are None for folders, and
+    where they were not asked for.
+    """
+
+    path: Path
+    layout: str
+    container: str
+    family: str
+    label: str
+    prediction: str
+    width: int
+    height: int
+    dtype: str
+    parameters: dict[str, int]
+    averaged: int = 0
+    name: str = ""
+    licence: str = ""
+    guesses: tuple[str, ...] = ()
+    sha256: str | None = None
+    short_hash: str | None = None
+    legacy_hash: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {**asdict(self), "path": str(self.path), "guesses": list(self.guesses)}
+
+
+def inspect(path: str | os.PathLike[str], *, hashes: bool = True, **overrides: Any) -> Detection:
+    """What the model at `path` is, from names and shapes alone; only hashing reads the whole file.
+
+    `overrides` are those of `load_parts`. Raises what `load_parts` raises for a file that is not a model: UnknownModel
+    carries the reason for each family, and says so where the file is a LoRA, an embedding or another known kind.
+    """
+    place = existing(path)
+    if place.name == INDEX:
+        place = place.parent
+    if place.is_dir():
+        return _inspect_folder(place, overrides.get("variant"))
+    tensors, metadata = read_tensors(place)
+    found = _inspect_native(tensors, metadata) if is_native(metadata) else _inspect_single(tensors, metadata, overrides)
+    if hashes:
+        full = sha256(place)
+        found.update(sha256=full, short_hash=full[:SHORT], legacy_hash=legacy_hash(place))
+    shown = {key: value for key, value in metadata.items() if len(value) <= 500 and key not in ("config", "tokenizer")}
+    return Detection(path=place, container=tensors.kind, metadata=shown, **found)
+
+
+def _inspect_single(tensors: TensorFile, metadata: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    tensors = without_prefix(tensors, "state_dict.")
+    found = recognise(tensors, metadata, parse_overrides(overrides))
+    prefixes = {"unet": UNET, "vae": VAE, "clip": TEXT[found.family.text]}
+    return {
+        "layout": "ldm",
+        "family": found.family.name,
+        "label": found.family.label,
+        "prediction": found.prediction,
+        "width": found.family.size,
+        "height": found.family.size,
+        "dtype": main_dtype(tensors, UNET),
+        "parameters": {part: count_under(tensors, prefix) for part, prefix in prefixes.items()},
+        "averaged": count_under(tensors, EMA),
+        "name": metadata.get("modelspec.title", ""),
+        "licence": metadata.get("modelspec.license", ""),
+        "guesses": found.guesses,
+    }
+
+
+def _inspect_native(tensors: TensorFile, metadata: Mapping[str, str]) -> dict[str, Any]:
+    config = read_config(tensors.path, metadata)
+    with using_config(tensors.path):
+        defaults, card = record(Defaults, config.get("defaults", {})), record(Card, config.get("card", {}))
+        size = {"width": int(defaults.width), "height": int(defaults.height)}
+    return {
+        "layout": "native",
+        "family": str(config["family"]),
+        "label": f"{card.name} {card.version}".strip() or "a model in this package's own format",
+        "prediction": str(config["prediction"]),
+        **size,
+        "dtype": metadata.get("packing", main_dtype(tensors, "")),
+        "parameters": {part: count_under(tensors, prefix) for part, prefix in PREFIXES.items()},
+        "name": card.name,
+        "licence": card.licence,
+    }
+
+
+def _inspect_folder(folder: Path, variant: str | None) -> Detection:
+    read_index(folder)
+    parts = {"unet": "unet", "vae": "vae", "clip": "text_encoder"}
+    files = {part: component(folder / place, variant) for part, place in parts.items()}
+    configs = {part: read_component(folder / place / "config.json") for part, place in parts.items()}
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    told = scheduler.is_file()
+    with using_config(folder):
+        unet = unet_config(configs["unet"], folder / "unet" / "config.json")
+        clip = clip_config(configs["clip"], folder / "text_encoder" / "config.json", projection=False)
+        downscale = vae_config(configs["vae"], folder / "vae" / "config.json").downscale
+        prediction = noise_schedule(read_component(scheduler), scheduler)[1] if told else "eps"
+    family = family_of_folder(clip.activation, unet.in_channels, prediction)
+    size = configs["unet"].get("sample_size")
+    pixels = int(size * downscale) if isinstance(size, int) else FAMILIES[family].size
+    return Detection(
+        path=folder,
+        layout="diffusers",
+        container=files["unet"].kind,
+        family=family,
+        label=FAMILIES[family].label,
+        prediction=prediction,
+        width=pixels,
+        height=pixels,
+        dtype=main_dtype(files["unet"], ""),
+        parameters={part: count_under(file, "") for part, file in files.items()},
+        guesses=() if told else ("prediction 'eps' is a guess: the folder has no scheduler",),
+    )
+
+
+def count_under(tensors: TensorFile, prefix: str) -> int:
+    """Weights under a prefix: floating or packed tensors, without the scales of packed ones and position numbers."""
+    total = 0
+    for name in tensors:
+        if not name.startswith(prefix) or name.endswith("position_ids"):
+            continue
+        if not (name.endswith(SCALE) and name.removesuffix(SCALE) in tensors):
+            total += tensors.info(name).count
+    return total
+
+
+def main_dtype(tensors: TensorFile, prefix: str) -> str:
+    """The dtype that most weights under a prefix have, as torch names it."""
+    counts: Counter[str] = Counter()
+    for name in tensors:
+        if name.startswith(prefix):
+            counts[str(tensors.info(name).dtype).removeprefix("torch.")] += tensors.info(name).count
+    return counts.most_common(1)[0][0] if counts else "none"

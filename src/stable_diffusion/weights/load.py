@@ -1,0 +1,235 @@
+"""Loading a model from a single file (LDM layout or our own) or from a diffusers folder, strictly."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..diffusion.prediction import Prediction, resolve_prediction
+from ..diffusion.schedule import DiscreteSchedule, FlowSchedule, ddpm_schedule, schedule_from_config
+from ..errors import BrokenModel, InvalidRequest, unknown_choice
+from ..models.clip import CLIPText
+from ..models.unet import UNet
+from ..models.vae import VAE
+from .assemble import Under, build
+from .diffusers import clip_transformers, unet_diffusers, vae_diffusers
+from .families import FAMILIES
+from .files import existing, read_tensors
+from .folder import INDEX, component, read_config, read_index
+from .folder_configs import clip_config, latent_format, noise_schedule, unet_config, vae_config
+from .keys import KeyTable
+from .ldm import unet_ldm, vae_ldm
+from .native import is_native, load_native
+from .openclip import clip_openclip
+from .parts import Card, Defaults, Parts, Source, TokenizerSource
+from .plausible import using_config
+from .recognise import AUTOENCODER_LEFTOVERS, UNET, Overrides, Recognised, recognise
+from .recognise import VAE as VAE_PREFIX
+from .tensors import TensorFile, without_prefix
+
+__all__ = ["Card", "Defaults", "Parts", "Source", "TokenizerSource", "load_parts"]
+
+
+def load_parts(
+    path: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    **overrides: Any,
+) -> Parts:
+    """The model at `path`, which is a single file or a diffusers folder.
+
+    Files are .safetensors or torch checkpoints of Stable Diffusion 1 or 2, or files in our own format. Weights are cast
+    to `dtype` and moved to `device` once; gradients are off. `overrides` name what detection would otherwise decide
+    (fields of `Overrides`: family, prediction, heads, head_dim, clip_heads, clip_layer, latent_scale,
+    zero_terminal_snr, variant); None leaves it to detection. `guesses` says what neither the model nor the caller told.
+
+    Raises ModelFileError (with UnknownModel, BrokenModel and UnsafeFile below it) for what is wrong with the model,
+    and InvalidRequest for an override that does not exist or does not fit.
+    """
+    given = parse_overrides(overrides)
+    place = existing(path)
+    if place.name == INDEX:
+        place = place.parent
+    if place.is_dir():
+        _refuse(given, ("family", "heads", "head_dim", "clip_heads"), "a diffusers folder says it itself")
+        return _overridden(_load_folder(place, given.variant, dtype, device), given)
+    tensors, metadata = read_tensors(place)
+    _refuse(given, ("variant",), "only diffusers folders have variants")
+    if is_native(metadata):
+        _refuse(given, ("family", "heads", "head_dim", "clip_heads"), "a file in our own format says it itself")
+        return _overridden(load_native(place, tensors, metadata, dtype=dtype, device=device), given)
+    tensors = without_prefix(tensors, "state_dict.")
+    found = recognise(tensors, metadata, given)
+    return _overridden(_load_single(tensors, metadata, found, dtype, device), given)
+
+
+def parse_overrides(overrides: Mapping[str, Any]) -> Overrides:
+    """Keyword arguments -> Overrides; InvalidRequest names the nearest where one does not exist."""
+    known = [item.name for item in fields(Overrides)]
+    for name in overrides:
+        if name not in known:
+            raise unknown_choice("model setting", name, known)
+    return Overrides(**overrides)
+
+
+def _refuse(given: Overrides, names: tuple[str, ...], why: str) -> None:
+    for name in names:
+        if getattr(given, name) is not None:
+            raise InvalidRequest(f"{name}={getattr(given, name)!r} was given, but {why}")
+
+
+def _overridden(parts: Parts, given: Overrides) -> Parts:
+    """`parts` with what the caller said; overrides that shape networks have already been used."""
+    if given.prediction is not None:
+        parts = replace(parts, prediction=resolve_prediction(given.prediction))
+    if given.clip_layer is not None:
+        layers = parts.clip.config.layers
+        if not -layers - 1 <= given.clip_layer <= layers:
+            raise InvalidRequest(f"clip_layer is {given.clip_layer}; the text encoder has {layers} layers")
+        parts = replace(parts, clip_layer=given.clip_layer)
+    if given.latent_scale is not None:
+        if not 0 < given.latent_scale < float("inf"):
+            raise InvalidRequest(f"latent_scale is {given.latent_scale}; a finite number above 0 is expected")
+        parts = replace(parts, latents=replace(parts.latents, scale=given.latent_scale))
+    if given.zero_terminal_snr is not None:
+        parts = replace(parts, schedule=_with_terminal_snr(parts.schedule, given.zero_terminal_snr))
+    return parts
+
+
+def _with_terminal_snr(schedule: Any, zero: bool) -> DiscreteSchedule | FlowSchedule:
+    config = schedule.to_config()
+    if "zero_terminal_snr" not in config:
+        raise InvalidRequest(f"zero_terminal_snr was given, but the noise schedule is of kind {config.get('kind')!r}")
+    return schedule_from_config({**config, "zero_terminal_snr": zero})
+
+
+# --- single files ---------------------------------------------------------------------------------------------------
+
+
+def _load_single(
+    tensors: TensorFile, metadata: Mapping[str, str], found: Recognised, dtype: torch.dtype, device: torch.device | str
+) -> Parts:
+    family, path = found.family, tensors.path
+
+    def read(kind: Any, config: Any, prefix: str, table: KeyTable, what: str, drop: tuple[str, ...] = ()) -> Any:
+        theirs = Under(tensors, prefix, drop)
+        what = f"{path} looks like {family.label}, but its {what}"
+        return build(lambda: kind(config), theirs, table, what=what, dtype=dtype, device=device)
+
+    text_table = clip_transformers if family.text == "transformers" else clip_openclip
+    unet: UNet = read(UNet, found.unet, UNET, unet_ldm(found.unet), "U-Net")
+    prediction, guesses = _probed(unet, found)
+    return Parts(
+        unet=unet,
+        vae=read(VAE, found.vae, VAE_PREFIX, vae_ldm(found.vae), "autoencoder", AUTOENCODER_LEFTOVERS),
+        clip=read(CLIPText, found.clip, found.text_prefix, text_table(found.clip), "text encoder"),
+        tokenizer=TokenizerSource(pad_token_id=family.pad_token_id),
+        latents=replace(family.latents, channels=found.vae.latent_channels, downscale=found.vae.downscale),
+        schedule=ddpm_schedule(zero_terminal_snr=found.zero_terminal_snr),
+        prediction=prediction,
+        family=_named_for(family.name, prediction),
+        defaults=FAMILIES[_named_for(family.name, prediction)].defaults,
+        clip_layer=found.clip_layer,
+        card=_card(metadata),
+        source=Source(path),
+        guesses=guesses,
+    )
+
+
+def _probed(unet: UNet, found: Recognised) -> tuple[Prediction, tuple[str, ...]]:
+    """The prediction, asked of the network itself where the file does not tell.
+
+    At the last timestep an eps network answers about its input, a v network minus the picture that it imagines; for a
+    constant input of 0.5 the mean of (output - input) is far below zero only for the latter. Only the released
+    shape was measured for this, so that other shapes keep the guess.
+    """
+    guessed = [guess for guess in found.guesses if guess.startswith("prediction ")]
+    if not guessed or "training steps" in guessed[0] or found.unet.channels[0] != 320 or found.unet.in_channels != 4:
+        return found.prediction, found.guesses
+    like = next(unet.parameters())
+    x = torch.full((1, 4, 8, 8), 0.5, dtype=like.dtype, device=like.device)
+    tokens = torch.full((1, 2, found.unet.context_dim), 0.5, dtype=like.dtype, device=like.device)
+    with torch.no_grad():
+        answer = float((unet(x, torch.tensor([999.0], device=like.device), tokens) - x).mean())
+    prediction: Prediction = "v" if answer < -1 else "eps"
+    others = tuple(guess for guess in found.guesses if guess not in guessed)
+    return prediction, (f"prediction {prediction!r} is inferred from the network's answer to a constant input", *others)
+
+
+def _named_for(name: str, prediction: Prediction) -> str:
+    """Stable Diffusion 2 and its base differ in nothing but the prediction."""
+    return {"v": "sd2", "eps": "sd2-base"}.get(prediction, name) if name in ("sd2", "sd2-base") else name
+
+
+def _card(metadata: Mapping[str, str]) -> Card:
+    """Title and licence as modelspec has them."""
+    return Card(name=metadata.get("modelspec.title", ""), licence=metadata.get("modelspec.license", ""))
+
+
+# --- diffusers folders ----------------------------------------------------------------------------------------------
+
+
+def _load_folder(folder: Path, variant: str | None, dtype: torch.dtype, device: torch.device | str) -> Parts:
+    read_index(folder)
+
+    def read(kind: Any, config: Any, table: KeyTable, tensors: TensorFile) -> Any:
+        what = f"{tensors.path}"
+        return build(lambda: kind(config), Under(tensors, ""), table, what=what, dtype=dtype, device=device)
+
+    configs = {part: read_config(folder / part / "config.json") for part in ("unet", "vae", "text_encoder")}
+    files = {part: component(folder / part, variant) for part in configs}
+    with using_config(folder):
+        unet = unet_config(configs["unet"], folder / "unet" / "config.json")
+        vae = vae_config(configs["vae"], folder / "vae" / "config.json")
+        projection = "text_projection.weight" in files["text_encoder"]
+        clip = clip_config(configs["text_encoder"], folder / "text_encoder" / "config.json", projection=projection)
+        latents = latent_format(configs["vae"], vae)
+    schedule, prediction, guesses = _schedule_of(folder)
+    tokenizer, tokenizer_guess = _tokenizer_of(folder, clip.vocab_size)
+    size = configs["unet"].get("sample_size")
+    pixels = size * vae.downscale if isinstance(size, int) and size > 0 else 512
+    return Parts(
+        unet=read(UNet, unet, unet_diffusers(unet), files["unet"]),
+        vae=read(VAE, vae, vae_diffusers(vae), files["vae"]),
+        clip=read(CLIPText, clip, clip_transformers(clip), files["text_encoder"]),
+        tokenizer=tokenizer,
+        latents=latents,
+        schedule=schedule,
+        prediction=prediction,
+        family=family_of_folder(clip.activation, unet.in_channels, prediction),
+        defaults=Defaults(width=pixels, height=pixels),
+        source=Source(folder),
+        guesses=guesses + tokenizer_guess,
+    )
+
+
+def family_of_folder(activation: str, in_channels: int, prediction: str) -> str:
+    """The family's name for a folder, whose configs say all that matters: only for display and defaults."""
+    if activation == "quick_gelu":
+        return "sd1-inpaint" if in_channels == 9 else "sd1"
+    if in_channels == 9:
+        return "sd2-inpaint"
+    return "sd2" if prediction == "v" else "sd2-base"
+
+
+def _schedule_of(folder: Path) -> tuple[DiscreteSchedule | FlowSchedule, Prediction, tuple[str, ...]]:
+    file = folder / "scheduler" / "scheduler_config.json"
+    if file.is_file():
+        return *noise_schedule(read_config(file), file), ()
+    guess = "the noise schedule and prediction 'eps' are those of Stable Diffusion 1: the folder has no scheduler"
+    return ddpm_schedule(), "eps", (guess,)
+
+
+def _tokenizer_of(folder: Path, vocabulary: int) -> tuple[TokenizerSource, tuple[str, ...]]:
+    place = folder / "tokenizer"
+    if any((place / name).is_file() for name in ("vocab.json", "tokenizer.json")):
+        return TokenizerSource(folder=place), ()
+    if vocabulary != 49408:
+        raise BrokenModel(f"{folder} has no tokenizer, and its text encoder does not have CLIP's 49408 tokens")
+    return TokenizerSource(), ("the tokenizer is CLIP's own: the folder has none",)

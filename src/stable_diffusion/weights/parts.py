@@ -1,0 +1,110 @@
+"""What loading a model gives: its networks, and all that the networks' shapes cannot say."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..diffusion.prediction import Prediction
+from ..errors import InvalidRequest
+from ..latents import LatentFormat
+from ..types import Schedule
+from .hashes import SHORT, sha256
+
+if TYPE_CHECKING:
+    from ..models.clip import CLIPText
+    from ..models.unet import UNet
+    from ..models.vae import VAE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """Settings a model was made for, used where a request leaves them out. Sizes in pixels."""
+
+    width: int = 512
+    height: int = 512
+    steps: int = 20
+    guidance: float = 7.5
+    sampler: str = "dpmpp_2m"
+    schedule: str = "karras"
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height", "steps"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise InvalidRequest(f"the default {name} is {value!r}; a whole number from 1 is expected")
+        if not isinstance(self.guidance, (int, float)) or not math.isfinite(self.guidance):
+            raise InvalidRequest(f"the default guidance is {self.guidance!r}; a finite number is expected")
+        if not isinstance(self.sampler, str) or not isinstance(self.schedule, str):
+            raise InvalidRequest(f"the default sampler is {self.sampler!r}, {self.schedule!r}; two names are expected")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerSource:
+    """Where a model's tokenizer comes from; one of three.
+
+    `json` is the text of a tokenizer.json that lies inside the model file, `folder` a diffusers `tokenizer/` folder;
+    where both are None it is CLIP's own vocabulary, which ships with the package. `pad_token_id` fills a prompt up to
+    the context length (CLIP-L: 49407, the end token; OpenCLIP-H: 0); None means the tokenizer's own padding token.
+    """
+
+    json: str | None = None
+    folder: Path | None = None
+    pad_token_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """The file or folder that a model was read from; hashes are computed when first asked for."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """File name without its ending, or the folder's name."""
+        return self.path.name if self.path.is_dir() else self.path.stem
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """sha256 of the file, or None for a folder, which has no one hash."""
+        return sha256(self.path) if self.path.is_file() else None
+
+    @property
+    def short_hash(self) -> str | None:
+        """The `Model hash` that A1111 writes into pictures, or None for a folder."""
+        return None if self.sha256 is None else self.sha256[:SHORT]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Who made a model and what may be done with it, as its file says; empty where it says nothing."""
+
+    name: str = ""
+    version: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A loaded model, part by part.
+
+    `clip_layer` counts hidden layers from the end (-1 last, -2 the one before); its tokens always pass the final norm.
+    `guesses` says in plain sentences what neither the file nor the caller told.
+    """
+
+    unet: UNet
+    vae: VAE
+    clip: CLIPText
+    tokenizer: TokenizerSource
+    latents: LatentFormat
+    schedule: Schedule
+    prediction: Prediction
+    family: str
+    defaults: Defaults
+    clip_layer: int = -1
+    card: Card = field(default_factory=Card)
+    source: Source | None = None
+    guesses: tuple[str, ...] = ()

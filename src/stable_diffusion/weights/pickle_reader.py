@@ -1,0 +1,221 @@
+"""Reader of torch's pickled checkpoints (.ckpt .pt .pth .bin), zip and older stream layout, without running any code.
+
+Sources: `torch.serialization` describes both layouts. Zip (since torch 1.6): `NAME/data.pkl` holds the object, in which
+each storage is a persistent id ("storage", class, key, location, length), and `NAME/data/KEY` its bytes. Stream (older
+torch): four pickles (magic number, protocol, system, object), a fifth with the list of keys, then per key the element
+count as int64 and the bytes. `pickle_machine` reads the pickles; only the tensors asked for are taken out of the file.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import re
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import BrokenModel, ModelFileError, UnsafeFile
+from .pickle_calls import Storage, StoredTensor, torch_machine
+from .tensors import MappedBytes, TensorFile, TensorInfo
+
+PICKLE_LIMIT = 64 * 2**20
+"""Longest accepted data.pkl in bytes; that of a public checkpoint is under 2 MiB."""
+
+ENTRY_LIMIT = 200_000
+"""Most entries accepted in a zip checkpoint."""
+
+STREAM_MAGIC = 0x1950A86A20F9469CFC6C
+STREAM_PROTOCOL = 1001
+
+Extent = tuple[int, int]
+"""(first byte, length in bytes) of a storage inside the file."""
+
+
+def read_zip(path: Path) -> tuple[TensorFile, dict[str, str]]:
+    """Tensors and scalar metadata of a zip checkpoint."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            prefix, entries = _check_entries(path, archive)
+            pickled = archive.read(f"{prefix}data.pkl")
+    except ModelFileError:
+        raise
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, OSError, ValueError) as error:
+        raise BrokenModel(f"{path} is a damaged or cut-short checkpoint archive ({error})") from error
+    root = torch_machine(str(path)).load(io.BytesIO(pickled))
+    mapped = MappedBytes(path)
+
+    def storage_bytes(storage: Storage) -> Extent:
+        entry = entries.get(f"{prefix}data/{storage.key}")
+        if entry is None:
+            raise BrokenModel(f"{path} lacks the data of storage {storage.key[:40]!r}")
+        if entry.file_size < storage.nbytes:
+            raise BrokenModel(
+                f"{path}: storage {storage.key[:40]!r} needs {storage.nbytes} bytes, has {entry.file_size}"
+            )
+        return _data_start(path, mapped, entry), storage.nbytes
+
+    return _tensor_file(path, root, mapped, storage_bytes, kind="torch zip")
+
+
+def _check_entries(path: Path, archive: zipfile.ZipFile) -> tuple[str, dict[str, zipfile.ZipInfo]]:
+    """The archive's folder prefix and its entries by name; refuses bombs, foreign archives and other byte orders."""
+    infos = archive.infolist()
+    if len(infos) > ENTRY_LIMIT:
+        raise UnsafeFile(f"{path} has {len(infos)} zip entries; at most {ENTRY_LIMIT} are accepted")
+    entries = {info.filename: info for info in infos}
+    if len(entries) != len(infos):
+        raise UnsafeFile(f"{path} is a zip archive in which two entries have the same name")
+    for info in infos:
+        # torch stores without compression, so nothing here can grow when it is read.
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            raise UnsafeFile(
+                f"{path} has the compressed entry {info.filename[:60]!r}; torch checkpoints are not compressed"
+            )
+    if sum(info.file_size for info in infos) > path.stat().st_size:
+        raise UnsafeFile(f"{path} is a zip archive whose entries claim more bytes than the file has")
+    pickles = [name for name in entries if re.fullmatch(r"([^/\\]+/)?data\.pkl", name)]
+    if len(pickles) != 1:
+        raise ModelFileError(f"{path} is a zip archive without a torch checkpoint in it (no data.pkl)")
+    prefix = pickles[0][: -len("data.pkl")]
+    if entries[pickles[0]].file_size > PICKLE_LIMIT:
+        raise UnsafeFile(
+            f"{path} has a pickle of {entries[pickles[0]].file_size} bytes; at most {PICKLE_LIMIT} are read"
+        )
+    if any(name.startswith(f"{prefix}code/") for name in entries):
+        raise UnsafeFile(f"{path} is a TorchScript program, which would have to be run; a file of tensors is expected")
+    order = entries.get(f"{prefix}byteorder")
+    if order is not None and order.file_size < 16 and archive.read(order).strip() != b"little":
+        raise ModelFileError(f"{path} was saved on a big-endian machine; only little-endian files are read")
+    return prefix, entries
+
+
+def _data_start(path: Path, mapped: MappedBytes, entry: zipfile.ZipInfo) -> int:
+    """First data byte of a stored entry: past the local header, whose name and extra field have their own lengths."""
+    fixed = 30  # bytes of a local file header before its name (PKWARE APPNOTE 4.3.7)
+    if entry.header_offset < 0 or entry.header_offset + fixed > mapped.size:
+        raise UnsafeFile(f"{path} has the zip entry {entry.filename[:60]!r} outside the file")
+    header = bytes(mapped.tensor(entry.header_offset, torch.uint8, fixed).tolist())
+    if header[:4] != b"PK\x03\x04":
+        raise UnsafeFile(f"{path} has the zip entry {entry.filename[:60]!r} without a local header")
+    name_length, extra_length = struct.unpack("<HH", header[26:30])
+    start = entry.header_offset + fixed + int(name_length) + int(extra_length)
+    if start + entry.file_size > mapped.size:
+        raise BrokenModel(f"{path} is cut short: the zip entry {entry.filename[:60]!r} ends outside the file")
+    return start
+
+
+def read_stream(path: Path) -> tuple[TensorFile, dict[str, str]]:
+    """Tensors and scalar metadata of a checkpoint in the stream layout (torch before 1.6)."""
+    machine = torch_machine(str(path))
+    with path.open("rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as file:
+        if machine.load(file) != STREAM_MAGIC:  # type: ignore[arg-type]
+            raise UnsafeFile(f"{path} is a pickle that torch did not write; only torch checkpoints are read")
+        protocol, system, root, keys = (machine.load(file) for _ in range(4))  # type: ignore[arg-type]
+        if protocol != STREAM_PROTOCOL or not isinstance(system, dict) or not isinstance(keys, list):
+            raise UnsafeFile(f"{path} does not follow the layout of a torch checkpoint")
+        if system.get("little_endian") is not True:
+            raise ModelFileError(f"{path} was saved on a big-endian machine; only little-endian files are read")
+        extents = _stream_extents(path, file, machine.storages, keys)
+
+    def storage_bytes(storage: Storage) -> Extent:
+        if storage.key not in extents:
+            raise BrokenModel(f"{path} lacks the data of storage {storage.key[:40]!r}")
+        return extents[storage.key]
+
+    return _tensor_file(path, root, MappedBytes(path), storage_bytes, kind="torch stream")
+
+
+def _stream_extents(path: Path, file: mmap.mmap, storages: Mapping[str, Storage], keys: list[Any]) -> dict[str, Extent]:
+    """Where each storage's bytes lie, walking the element counts in front of them."""
+    extents: dict[str, Extent] = {}
+    position = file.tell()
+    for key in keys:
+        storage = storages.get(key) if isinstance(key, str) else None
+        if storage is None:
+            raise UnsafeFile(f"{path} lists a storage that its tensors do not mention")
+        if position + 8 > len(file):
+            raise BrokenModel(f"{path} is cut short: the data of its tensors ends early")
+        count = int.from_bytes(file[position : position + 8], "little", signed=True)
+        nbytes = count * storage.dtype.itemsize
+        if count < 0 or position + 8 + nbytes > len(file):
+            raise BrokenModel(f"{path} is cut short: storage {key[:40]!r} of {count} elements ends outside the file")
+        if nbytes < storage.nbytes:
+            raise UnsafeFile(f"{path}: storage {key[:40]!r} has {count} elements, its tensors expect {storage.count}")
+        extents[key] = (position + 8, nbytes)
+        position += 8 + nbytes
+    return extents
+
+
+def _tensor_file(
+    path: Path, root: Any, mapped: MappedBytes, storage_bytes: Callable[[Storage], Extent], kind: str
+) -> tuple[TensorFile, dict[str, str]]:
+    found = collect(root)
+    for name, tensor in found.tensors.items():
+        _check_view(path, name, tensor)
+        storage_bytes(tensor.storage)  # raises here rather than at the first use of the tensor
+
+    def read(name: str) -> Tensor:
+        stored = found.tensors[name]
+        storage = stored.storage
+        start, _ = storage_bytes(storage)
+        elements = mapped.tensor(start, storage.dtype, storage.count)
+        # as_strided counts its offset from the start of the memory behind the tensor, not from the tensor.
+        return elements.as_strided(stored.shape, stored.stride, elements.storage_offset() + stored.offset)
+
+    infos = {name: TensorInfo(tensor.storage.dtype, tensor.shape) for name, tensor in found.tensors.items()}
+    return TensorFile(path, infos, read, kind=kind), found.scalars
+
+
+def _check_view(path: Path, name: str, tensor: StoredTensor) -> None:
+    """A tensor may only show bytes of its own storage, and no element more often than once."""
+    last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride, strict=True))
+    count = prod(tensor.shape)
+    if count > tensor.storage.count or (count > 0 and last >= tensor.storage.count):
+        raise UnsafeFile(f"{path}: tensor {name[:80]!r} of shape {tensor.shape} reaches outside its storage")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a checkpoint's object holds: tensors by dotted name, and numbers and short texts beside them."""
+
+    tensors: dict[str, StoredTensor]
+    scalars: dict[str, str]
+
+
+def collect(root: Any) -> Collected:
+    """Tensors by dotted name, out of the innermost `state_dict`; scalars (`global_step`, ...) from every level.
+
+    Optimizer states, callbacks and other objects beside the weights are left where they are.
+    """
+    scalars: dict[str, str] = {}
+    visited: set[int] = set()
+    while isinstance(root, dict) and id(root) not in visited:
+        visited.add(id(root))
+        for key, value in root.items():
+            if isinstance(key, str) and isinstance(value, (bool, int, float, str)) and len(str(value)[:4097]) <= 4096:
+                scalars.setdefault(key, str(value))
+        inner = root.get("state_dict")
+        if not isinstance(inner, dict):
+            break
+        root = inner
+    tensors: dict[str, StoredTensor] = {}
+    _flatten("", root, tensors, depth=0)
+    return Collected(tensors, scalars)
+
+
+def _flatten(prefix: str, value: Any, tensors: dict[str, StoredTensor], depth: int) -> None:
+    """Put the tensors of nested dictionaries under dotted names; six levels cover every known layout."""
+    if isinstance(value, StoredTensor):
+        tensors[prefix] = value
+    elif isinstance(value, dict) and depth < 6:
+        for key, item in value.items():
+            if isinstance(item, (dict, StoredTensor)) and not str(key).startswith("optimizer"):
+                _flatten(f"{prefix}.{key}" if prefix else str(key), item, tensors, depth + 1)

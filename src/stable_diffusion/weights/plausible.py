@@ -1,0 +1,54 @@
+"""Checks of configs that come with a file, before anything is built from them.
+
+A config is a few numbers that decide how many layers are made, so a hostile one could keep a machine busy for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import BrokenModel, InvalidRequest, ModelFileError
+
+NUMBER_LIMIT = 2**20
+LIST_LIMIT = 4096
+COUNT_LIMIT = 64
+STAGE_LIMIT = 16
+
+COUNTS = frozenset(
+    "blocks_per_stage transformer_depth mid_depth decoder_blocks layers layers_per_block transformer_layers_per_block "
+    "num_hidden_layers".split()
+)
+"""Settings that say how many layers there are; the largest public model has 32."""
+
+STAGES = frozenset("channels decoder_channels block_out_channels down_block_types up_block_types".split())
+
+
+def check_plausible(config: Any, where: Path, name: str = "") -> None:
+    """BrokenModel where a parsed JSON value holds a number or list that no model has."""
+    if isinstance(config, dict):
+        for key, value in config.items():
+            check_plausible(value, where, key)
+    elif isinstance(config, list):
+        limit = STAGE_LIMIT if name in STAGES else LIST_LIMIT
+        if len(config) > limit:
+            raise BrokenModel(f"{where} has {len(config)} numbers for {name[:40]!r}; at most {limit} are plausible")
+        for item in config:
+            check_plausible(item, where, name)
+    elif isinstance(config, (int, float)):
+        limit = COUNT_LIMIT if name in COUNTS else NUMBER_LIMIT
+        if not abs(config) <= limit:  # written so that NaN fails too
+            raise BrokenModel(f"{where} has {name[:40]!r} of {str(config)[:40]}; at most {limit} is plausible")
+
+
+@contextmanager
+def using_config(where: Path) -> Iterator[None]:
+    """Turns what a nonsensical config does to the code that reads it into one BrokenModel."""
+    try:
+        yield
+    except ModelFileError:
+        raise
+    except (InvalidRequest, TypeError, ValueError, KeyError, AttributeError, ArithmeticError, IndexError) as error:
+        raise BrokenModel(f"{where} has a config that this version cannot use: {error}") from error

@@ -1,0 +1,122 @@
+"""Configs from tensor shapes: how a checkpoint in the LDM layout tells the shape of its networks.
+
+Every function takes the shapes of one network, {name without prefix: shape}, and returns the config's fields as far as
+shapes tell them. They raise BrokenModel where a tensor that decides is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import BrokenModel
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def unet_fields(shapes: Shapes) -> dict[str, Any]:
+    """Fields of `UNetConfig` from `input_blocks`, `middle_block` and `out`; heads cannot be told from shapes."""
+    channels: list[int] = []
+    blocks: list[int] = []
+    depths: list[int] = []
+    number, fresh = 1, True
+    while True:
+        block = f"input_blocks.{number}"
+        if f"{block}.0.op.weight" in shapes:
+            fresh = True
+        elif f"{block}.0.out_layers.3.weight" in shapes:
+            if fresh:
+                channels.append(shapes[f"{block}.0.out_layers.3.weight"][0])
+                depths.append(_count(shapes, f"{block}.1.transformer_blocks"))
+                blocks.append(0)
+                fresh = False
+            blocks[-1] += 1
+        else:
+            break
+        number += 1
+    if not channels:
+        raise BrokenModel("the U-Net has no input_blocks.1, so its shape cannot be told")
+    keys = [name for name in shapes if name.endswith("attn2.to_k.weight")]
+    projections = [shapes[name] for name in shapes if name.endswith(".proj_in.weight")]
+    vector = shapes.get("label_emb.0.0.weight")
+    return {
+        "in_channels": _need(shapes, "input_blocks.0.0.weight")[1],
+        "out_channels": _need(shapes, "out.2.weight")[0],
+        "channels": tuple(channels),
+        "blocks_per_stage": tuple(blocks) if len(set(blocks)) > 1 else blocks[0],
+        "transformer_depth": tuple(depths),
+        "mid_depth": _count(shapes, "middle_block.1.transformer_blocks"),
+        "context_dim": shapes[keys[0]][1] if keys else 0,
+        "vector_dim": None if vector is None else vector[1],
+        "linear_projection": bool(projections) and len(projections[0]) == 2,
+    }
+
+
+def vae_fields(shapes: Shapes) -> dict[str, Any]:
+    """Fields of `VAEConfig` from `encoder` and `decoder` in the LDM layout."""
+    sides = {}
+    for side, stages in (("encoder", "down"), ("decoder", "up")):
+        count = _count(shapes, f"{side}.{stages}")
+        names = [f"{side}.{stages}.{stage}.block.0.conv1.weight" for stage in range(count)]
+        sides[side] = tuple(_need(shapes, name)[0] for name in names)
+    channels = sides["encoder"]
+    if not channels:
+        raise BrokenModel("the autoencoder has no encoder.down.0, so its shape cannot be told")
+    return {
+        "image_channels": _need(shapes, "encoder.conv_in.weight")[1],
+        "latent_channels": _need(shapes, "decoder.conv_in.weight")[1],
+        "channels": channels,
+        "decoder_channels": None if sides["decoder"] == channels else sides["decoder"],
+        "blocks_per_stage": _count(shapes, "encoder.down.0.block"),
+        "decoder_blocks": _count(shapes, "decoder.up.0.block"),
+        "mid_attention": "encoder.mid.attn_1.q.weight" in shapes,
+        "quant_conv": "quant_conv.weight" in shapes,
+    }
+
+
+def clip_fields(shapes: Shapes) -> dict[str, Any]:
+    """Fields of `CLIPTextConfig` from the layout of transformers, with or without the leading `text_model.`."""
+    base = "text_model." if any(name.startswith("text_model.") for name in shapes) else ""
+    vocabulary, width = _need(shapes, f"{base}embeddings.token_embedding.weight")
+    projection = shapes.get("text_projection.weight")
+    return {
+        "vocab_size": vocabulary,
+        "width": width,
+        "layers": _count(shapes, f"{base}encoder.layers"),
+        "mlp_width": _need(shapes, f"{base}encoder.layers.0.mlp.fc1.weight")[0],
+        "context_length": _need(shapes, f"{base}embeddings.position_embedding.weight")[0],
+        "projection_dim": None if projection is None else projection[0],
+        "eos_token_id": vocabulary - 1,
+    }
+
+
+def openclip_fields(shapes: Shapes) -> dict[str, Any]:
+    """Fields of `CLIPTextConfig` from the layout of OpenCLIP."""
+    vocabulary, width = _need(shapes, "token_embedding.weight")
+    projection = shapes.get("text_projection")
+    return {
+        "vocab_size": vocabulary,
+        "width": width,
+        "layers": _count(shapes, "transformer.resblocks"),
+        "mlp_width": _need(shapes, "transformer.resblocks.0.mlp.c_fc.weight")[0],
+        "context_length": _need(shapes, "positional_embedding")[0],
+        "projection_dim": None if projection is None else projection[1],
+        "eos_token_id": vocabulary - 1,
+    }
+
+
+def _need(shapes: Shapes, name: str) -> tuple[int, ...]:
+    shape = shapes.get(name)
+    if shape is None or len(shape) < 2:
+        found = "is missing" if shape is None else f"has the shape {list(shape)}"
+        raise BrokenModel(f"the tensor {name} {found}, so the shape of the network cannot be told")
+    return shape
+
+
+def _count(shapes: Shapes, prefix: str) -> int:
+    """Length of a numbered list of modules: one more than the highest number, so that a gap shows as missing."""
+    start = len(prefix) + 1
+    numbers = {name[start:].split(".", 1)[0] for name in shapes if name.startswith(prefix + ".")}
+    # A hostile file may number a layer 10^9; no network has a thousand layers in one list.
+    counted = [int(number) for number in numbers if number.isascii() and number.isdigit() and len(number) < 4]
+    return max(counted, default=-1) + 1

@@ -1,0 +1,98 @@
+"""The tensors of one file: a lazy mapping from name to tensor, over bytes mapped into memory.
+
+Nothing is read until a tensor is asked for, and what is asked for is a view of the mapped file where dtype and
+alignment allow it. The mapping is private (copy on write): writing to a tensor never changes the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What is known of a tensor before its bytes are read."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.count * self.dtype.itemsize
+
+
+class TensorFile(Mapping[str, Tensor]):
+    """Read-only mapping from tensor name to tensor; `info` tells dtype and shape without reading any bytes."""
+
+    def __init__(self, path: Path, infos: dict[str, TensorInfo], read: Callable[[str], Tensor], kind: str) -> None:
+        """`read` makes the named tensor; `kind` names the container ("safetensors", "torch zip", "torch legacy")."""
+        self.path = path
+        self.kind = kind
+        self._infos = infos
+        self._read = read
+
+    def info(self, name: str) -> TensorInfo:
+        return self._infos[name]
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Shape of a tensor, or None where the file has no such name."""
+        found = self._infos.get(name)
+        return None if found is None else found.shape
+
+    def __getitem__(self, name: str) -> Tensor:
+        info = self._infos[name]
+        tensor = self._read(name)
+        assert tensor.shape == info.shape and tensor.dtype == info.dtype, name
+        return tensor
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._infos
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._infos)
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+
+class MappedBytes:
+    """A whole file mapped privately into memory, handed out as tensors."""
+
+    def __init__(self, path: Path) -> None:
+        self.size = path.stat().st_size
+        self._bytes = torch.from_file(str(path), shared=False, size=self.size, dtype=torch.uint8)
+
+    def tensor(self, start: int, dtype: torch.dtype, count: int) -> Tensor:
+        """`count` elements of `dtype` from byte `start`: a view, or a copy where `start` is not aligned for `dtype`."""
+        stop = start + count * dtype.itemsize
+        assert 0 <= start <= stop <= self.size
+        if count == 0:
+            return torch.empty(0, dtype=dtype)
+        piece = self._bytes[start:stop]
+        # torch.from_file maps at a page boundary, so the offset in the file decides the alignment.
+        return (piece if start % dtype.itemsize == 0 else piece.clone()).view(dtype)
+
+
+def without_prefix(tensors: TensorFile, prefix: str) -> TensorFile:
+    """The same tensors, those under `prefix` renamed without it, however often it is repeated."""
+    if not any(name.startswith(prefix) for name in tensors):
+        return tensors
+    renamed: dict[str, str] = {}
+    for name in tensors:
+        short = name
+        while short.startswith(prefix):
+            short = short[len(prefix) :]
+        renamed.setdefault(short, name)
+    infos = {short: tensors.info(name) for short, name in renamed.items()}
+    return TensorFile(tensors.path, infos, lambda short: tensors[renamed[short]], kind=tensors.kind)

@@ -1,0 +1,275 @@
+"""Step by step equality with diffusers' schedulers, for a fixed pseudo-random network and the same levels.
+
+Their schedulers keep tables in float32 and some cast the state to it; here they are given float64 tables and casts, so
+that any difference beyond rounding shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import diffusers
+import pytest
+import torch
+from closed_form import Replay
+from torch import Tensor
+
+from stable_diffusion.diffusion.denoise import network_denoiser
+from stable_diffusion.diffusion.samplers import sample
+from stable_diffusion.diffusion.schedule import DiscreteSchedule, FlowSchedule, ddpm_schedule, input_scale
+from stable_diffusion.diffusion.sigmas import schedule_sigmas
+from stable_diffusion.types import Conditioning
+
+SIZE = (2, 4, 3, 5)
+SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+LEADING = {"timestep_spacing": "leading", "steps_offset": 1}
+TRAILING = {"timestep_spacing": "trailing"}
+TOLERANCE = 1e-9  # relative to the largest value of the state
+NOTHING = Conditioning(tokens=torch.zeros(2, 1, 1))
+
+
+def network(x: Tensor, timestep: Tensor, tokens: Any = None, *, vector: Any = None) -> Tensor:
+    """Any smooth function of state and time, element by element."""
+    time = timestep.to(torch.float64).reshape(-1, 1, 1, 1) / 1000
+    return 0.6 * torch.sin(2.1 * x + 3 * time) + 0.5 * x * time + 0.1 * torch.cos(40 * time)
+
+
+def start_noise() -> Tensor:
+    return torch.randn(SIZE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def ours(name: str, levels: Tensor, schedule: Any, prediction: Any, **options: Any) -> list[Tensor]:
+    """States after each step, in the coordinates that the network sees."""
+    base = network_denoiser(network, schedule, prediction)
+    first = torch.ones(1, dtype=torch.float64) * levels[0]
+    x = start_noise() / input_scale(schedule, first)
+    noise = Replay(SIZE, torch.float64, seed=9)
+    steps = sample(name, lambda x, s: base(x, s, NOTHING), x, levels, schedule, noise=noise, **options)
+    return [s.x * input_scale(schedule, levels[s.index + 1 : s.index + 2].double()) for s in steps]
+
+
+def theirs(scheduler: Any, count: int, *, levels: Tensor | None = None, draws: bool = False) -> list[Tensor]:
+    """States after each call of `step`, from a variance-preserving start."""
+    if hasattr(scheduler, "alphas_cumprod"):
+        scheduler.alphas_cumprod = ddpm_schedule().alphas_cumprod.clone()
+        if hasattr(scheduler, "final_alpha_cumprod") and not scheduler.config.set_alpha_to_one:
+            scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0]
+    scheduler.set_timesteps(count)
+    if levels is not None:
+        scheduler.sigmas = levels
+    scale = getattr(scheduler, "init_noise_sigma", 1.0)
+    x = start_noise() * (1.0 if scale == 1 else (levels[0] ** 2 + 1).sqrt())
+    extra = {"generator": torch.Generator().manual_seed(9)} if draws else {}
+    states = []
+    for timestep in scheduler.timesteps:
+        seen = scheduler.scale_model_input(x, timestep) if hasattr(scheduler, "scale_model_input") else x
+        output = network(seen, torch.as_tensor(timestep).expand(2))
+        with mock.patch.object(torch, "float32", torch.float64):  # several schedulers cast to torch.float32 in `step`
+            x = scheduler.step(output, timestep, x, return_dict=False, **extra)[0].double()
+        states.append(x)
+    return states
+
+
+def assert_same(left: list[Tensor], right: list[Tensor], tolerance: float) -> None:
+    assert len(left) == len(right)
+    for index, (a, b) in enumerate(zip(left, right, strict=True)):
+        error = float((a - b).abs().max() / b.abs().max())
+        assert error < tolerance, (index, error)
+
+
+def levels_of(kind: str, count: int, schedule: Any = None, **options: Any) -> Tensor:
+    """Our grid in float64 (from the timesteps that its float32 levels mean), so that only the solver is compared."""
+    schedule = ddpm_schedule() if schedule is None else schedule
+    sigmas = schedule_sigmas(kind, schedule, count, **options)
+    exact = schedule.sigma(schedule.timestep(sigmas).double())
+    return torch.where(sigmas == 0, torch.zeros((), dtype=torch.float64), exact)
+
+
+def to_vp(states: list[Tensor], levels: Tensor) -> list[Tensor]:
+    """Variance-exploding states after each step to what the network sees."""
+    return [x / (levels[index + 1] ** 2 + 1).sqrt() for index, x in enumerate(states)]
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
+@pytest.mark.parametrize("eta", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("final", ["zero", "sigma_min"])
+@pytest.mark.parametrize(("spacing", "kind"), [(LEADING, "ddim_uniform"), (TRAILING, "sgm_uniform")])
+def test_ddim(prediction: str, eta: float, final: str, spacing: dict, kind: str) -> None:
+    names = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+    scheduler = diffusers.DDIMScheduler(
+        **SD, **spacing, clip_sample=False, set_alpha_to_one=final == "zero", prediction_type=names[prediction]
+    )
+    original = scheduler.step
+    scheduler.step = lambda *a, **k: original(*a, eta=eta, **k)
+    right = theirs(scheduler, 10, draws=True)
+    left = ours("ddim", levels_of(kind, 10, final=final), ddpm_schedule(), prediction, eta=eta)
+    assert_same(left, right, TOLERANCE)
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 30])
+def test_plms_is_pndm_without_its_runge_kutta_start(count: int) -> None:
+    scheduler = diffusers.PNDMScheduler(**SD, steps_offset=1, skip_prk_steps=True, set_alpha_to_one=False)
+    right = theirs(scheduler, count)
+    left = ours("plms", levels_of("ddim_uniform", count, final="sigma_min"), ddpm_schedule(), "eps")
+    assert len(right) == count + (count > 1)  # its second call belongs to the first step
+    if count == 1:  # one step to the first level: they take Euler's step, we still correct it
+        left = ours("euler", levels_of("ddim_uniform", 1, final="sigma_min"), ddpm_schedule(), "eps")
+    assert_same(left, right[-count:], TOLERANCE)
+
+
+@pytest.mark.parametrize(("spacing", "kind"), [(LEADING, "ddim_uniform"), (TRAILING, "sgm_uniform")])
+def test_euler(spacing: dict, kind: str) -> None:
+    levels = levels_of(kind, 12)
+    right = theirs(diffusers.EulerDiscreteScheduler(**SD, **spacing), 12, levels=levels)
+    assert_same(ours("euler", levels, ddpm_schedule(), "eps"), to_vp(right, levels), TOLERANCE)
+
+
+def test_euler_ancestral() -> None:
+    levels = levels_of("sgm_uniform", 12)
+    scheduler = diffusers.EulerAncestralDiscreteScheduler(**SD, **TRAILING)
+    right = theirs(scheduler, 12, levels=levels, draws=True)
+    assert_same(ours("euler_ancestral", levels, ddpm_schedule(), "eps"), to_vp(right, levels), TOLERANCE)
+
+
+def test_heun() -> None:
+    levels = levels_of("sgm_uniform", 12)
+    doubled = torch.cat([levels[:1], levels[1:-1].repeat_interleave(2), levels[-1:]])
+    right = theirs(diffusers.HeunDiscreteScheduler(**SD, **TRAILING), 12, levels=doubled)
+    assert_same(ours("heun", levels, ddpm_schedule(), "eps"), to_vp([*right[1::2], right[-1]], levels), TOLERANCE)
+
+
+def test_lms_up_to_the_last_step() -> None:
+    """The last step to 0 differs: theirs extrapolates, ours returns x0."""
+    levels = levels_of("sgm_uniform", 12)
+    right = theirs(diffusers.LMSDiscreteScheduler(**SD, **TRAILING), 12, levels=levels)
+    assert_same(ours("lms", levels, ddpm_schedule(), "eps")[:-1], to_vp(right, levels)[:-1], TOLERANCE)
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 25])
+@pytest.mark.parametrize(
+    ("name", "options", "algorithm", "solver"),
+    [
+        ("dpmpp_2m", {}, "dpmsolver++", "midpoint"),
+        ("dpmpp_2m_sde", {"eta": 0.0, "solver": "heun"}, "dpmsolver++", "heun"),
+        ("dpmpp_2m_sde", {}, "sde-dpmsolver++", "midpoint"),
+        ("dpmpp_2m_sde", {"solver": "heun"}, "sde-dpmsolver++", "heun"),
+    ],
+)
+def test_dpm_solver_multistep(name: str, options: dict, algorithm: str, solver: str, count: int) -> None:
+    levels = levels_of("sgm_uniform", count)
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        **SD, **TRAILING, algorithm_type=algorithm, solver_type=solver, final_sigmas_type="zero"
+    )
+    right = theirs(scheduler, count, levels=levels, draws=True)
+    assert_same(ours(name, levels, ddpm_schedule(), "eps", **options), right, TOLERANCE)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10])
+@pytest.mark.parametrize("variant", ["bh1", "bh2"])
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_uni_pc(order: int, variant: str, count: int) -> None:
+    final = "zero" if variant == "bh2" else "sigma_min"  # at 0 their bh1 is NaN
+    levels = levels_of("sgm_uniform", count, final=final)
+    scheduler = diffusers.UniPCMultistepScheduler(
+        **SD, **TRAILING, solver_order=order, solver_type=variant, final_sigmas_type="zero"
+    )
+    right = theirs(scheduler, count, levels=levels)
+    assert_same(ours("uni_pc", levels, ddpm_schedule(), "eps", order=order, variant=variant), right, TOLERANCE)
+
+
+def lcm_levels(scheduler: Any) -> Tensor:
+    return torch.cat([ddpm_schedule().sigma(scheduler.timesteps.double()), torch.zeros(1, dtype=torch.float64)])
+
+
+def test_lcm() -> None:
+    """Theirs mixes in c_skip = 0.25 / ((10 t)^2 + 0.25) of the state, 1e-7 and less at these timesteps."""
+    scheduler = diffusers.LCMScheduler(**SD, set_alpha_to_one=True)
+    right = theirs(scheduler, 4, draws=True)
+    assert_same(ours("lcm", lcm_levels(scheduler), ddpm_schedule(), "eps"), right, 1e-6)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+def test_tcd(eta: float) -> None:
+    scheduler = diffusers.TCDScheduler(**SD)
+    original = scheduler.step
+    scheduler.step = lambda *a, **k: original(*a, eta=eta, **k)
+    right = theirs(scheduler, 4, draws=True)
+    levels = lcm_levels(scheduler)
+    levels[-1] = ddpm_schedule().sigma_min  # theirs ends on timestep 0, without noise
+    left = ours("tcd", levels, ddpm_schedule(), "eps", eta=eta)
+    assert_same(left[:-1], right[:-1], TOLERANCE)
+
+
+def test_ddpm() -> None:
+    scheduler = diffusers.DDPMScheduler(**SD, **TRAILING, clip_sample=False)
+    scheduler.alphas = 1 - scheduler.betas.double()
+    right = theirs(scheduler, 10, draws=True)
+    assert_same(ours("ddpm", levels_of("sgm_uniform", 10), ddpm_schedule(), "eps"), right, TOLERANCE)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_flow_match_euler(shift: float) -> None:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    original: Callable[..., None] = scheduler.set_timesteps
+    scheduler.set_timesteps = lambda n: original(sigmas=[1 - k / n for k in range(n)])
+    schedule = FlowSchedule(shift)
+    right = theirs(scheduler, 12)
+    assert_same(ours("euler", schedule_sigmas("sgm_uniform", schedule, 12).double(), schedule, "flow"), right, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["dpmpp_2m", "uni_pc"])
+def test_flow_with_half_log_snr_solvers(name: str) -> None:
+    kinds = {"dpmpp_2m": diffusers.DPMSolverMultistepScheduler, "uni_pc": diffusers.UniPCMultistepScheduler}
+    scheduler = kinds[name](
+        **SD, use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=1.0, final_sigmas_type="zero"
+    )
+    levels = torch.cat([torch.linspace(0.98, 0.05, 12, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
+    original = scheduler.set_timesteps
+
+    def with_levels(count: int) -> None:
+        original(count)
+        scheduler.timesteps = levels[:-1] * 1000
+        scheduler._step_index = 0
+
+    scheduler.set_timesteps = with_levels
+    right = theirs(scheduler, 12, levels=levels)
+    assert_same(ours(name, levels, FlowSchedule(), "flow"), right, TOLERANCE)
+
+
+@pytest.mark.parametrize("count", [7, 20, 50])
+@pytest.mark.parametrize(("spacing", "kind"), [(LEADING, "ddim_uniform"), (TRAILING, "sgm_uniform")])
+def test_levels_and_timesteps_are_diffusers(spacing: dict, kind: str, count: int) -> None:
+    scheduler = diffusers.EulerDiscreteScheduler(**SD, **spacing)
+    scheduler.set_timesteps(count)
+    schedule = ddpm_schedule()
+    sigmas = schedule_sigmas(kind, schedule, count)
+    assert torch.equal(schedule.timestep(sigmas[:-1]), scheduler.timesteps.to(torch.float32))
+    torch.testing.assert_close(sigmas, scheduler.sigmas, rtol=2e-5, atol=0)  # their table is a float32 product
+
+
+def test_linspace_levels_are_diffusers() -> None:
+    scheduler = diffusers.EulerDiscreteScheduler(**SD, timestep_spacing="linspace", interpolation_type="log_linear")
+    scheduler.set_timesteps(20)
+    schedule = DiscreteSchedule(scheduler.alphas_cumprod.double())
+    sigmas = schedule_sigmas("normal", schedule, 20)
+    torch.testing.assert_close(schedule.timestep(sigmas[:-1]), scheduler.timesteps, rtol=1e-6, atol=1e-3)
+
+
+@pytest.mark.parametrize(("flag", "kind"), [("use_karras_sigmas", "karras"), ("use_exponential_sigmas", "exponential")])
+def test_karras_and_exponential_levels_are_diffusers(flag: str, kind: str) -> None:
+    scheduler = diffusers.EulerDiscreteScheduler(**SD, **{flag: True}, timestep_spacing="linspace")
+    scheduler.set_timesteps(20)
+    torch.testing.assert_close(schedule_sigmas(kind, ddpm_schedule(), 20), scheduler.sigmas, rtol=2e-5, atol=0)
+
+
+@pytest.mark.parametrize("zero_terminal_snr", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "theirs_kind"), [("linear", "linear"), ("scaled_linear", "scaled_linear"), ("cosine", "squaredcos_cap_v2")]
+)
+def test_noise_schedules_are_diffusers(kind: Any, theirs_kind: str, zero_terminal_snr: bool) -> None:
+    config = {**SD, "beta_schedule": theirs_kind}
+    scheduler = diffusers.DDIMScheduler(**config, rescale_betas_zero_snr=zero_terminal_snr)
+    found = ddpm_schedule(kind, zero_terminal_snr=zero_terminal_snr).alphas_cumprod
+    torch.testing.assert_close(found.float()[:-1], scheduler.alphas_cumprod[:-1], rtol=2e-4, atol=1e-7)

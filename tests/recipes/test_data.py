@@ -1,0 +1,191 @@
+"""Sources, colours, split, tokenizer, pack: offline, with tiny fixtures instead of the packages."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recipes.embedded.data import build as stage
+from recipes.embedded.data.colours import PAINT, oklab, paint_lab, recolour, recolourable
+from recipes.embedded.data.concepts import bare_code, emoji_concepts
+from recipes.embedded.data.fetch import read_iconify, sha256, unpack
+from recipes.embedded.data.pack import write_images, write_lines, write_pack
+from recipes.embedded.data.scenes.graph import Scene, Thing, read_placeables
+from recipes.embedded.data.sources import SETS, LicenceRefused, Package, check_licence, check_sets
+from recipes.embedded.data.split import propose, read_split
+from recipes.embedded.data.tokens import END, START, chinese_words, train_tokenizer
+
+NOTO = next(entry for entry in SETS if entry.name == "noto")
+
+
+def test_every_listed_source_is_allowed() -> None:
+    assert check_sets() == SETS
+    assert all(entry.attribution and entry.url for entry in SETS)
+
+
+@pytest.mark.parametrize("licence", ["CC-BY-SA-4.0", "CC-BY-NC-4.0", "GPL-3.0", "", "proprietary", "mit"])
+def test_unknown_licence_is_refused(licence: str) -> None:
+    with pytest.raises(LicenceRefused, match="allowed are"):
+        check_licence("some-set", licence)
+    with pytest.raises(LicenceRefused):
+        check_sets((replace(NOTO, licence=licence),))
+
+
+def test_licence_stated_by_the_package_counts(tmp_path: Path) -> None:
+    path = tmp_path / NOTO.path
+    path.parent.mkdir(parents=True)
+    for stated, error in (("GPL-3.0", LicenceRefused), ("MIT", ValueError)):
+        path.write_text(json.dumps({"info": {"license": {"spdx": stated}}, "icons": {}}))
+        with pytest.raises(error):
+            read_iconify(NOTO, {NOTO.package: tmp_path})
+
+
+def small_package(folder: Path, wrong: bool = False) -> Package:
+    package = Package(name="@a/b", version="1.0.0", sha256="0" * 64, members=("kept/", "one.json"))
+    with tarfile.open(folder / package.tarball, "w:gz") as archive:
+        for name in ("package/kept/x.txt", "package/left/y.txt", "package/one.json", "package/../escape.txt"):
+            info = tarfile.TarInfo(name)
+            info.size = 2
+            archive.addfile(info, io.BytesIO(b"hi"))
+    return package if wrong else replace(package, sha256=sha256(folder / package.tarball))
+
+
+def test_unpack_takes_only_what_is_wanted(tmp_path: Path) -> None:
+    root = unpack(small_package(tmp_path), tmp_path)
+    files = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    assert files == {"kept/x.txt", "one.json", "unpacked.json"}
+    assert not (tmp_path / "escape.txt").exists()
+
+
+def test_a_changed_package_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected 000"):
+        unpack(small_package(tmp_path, wrong=True), tmp_path)
+
+
+def emoji(label: str, code: str, subgroup: int, **more: object) -> dict[str, object]:
+    return {"label": label, "hexcode": code, "group": 0, "subgroup": subgroup, **more}
+
+
+def test_concepts_leave_out_duplicates(tmp_path: Path) -> None:
+    subgroups = {
+        "1": "food-fruit",
+        "2": "country-flag",
+        "3": "person-role",
+        "4": "keycap",
+        "5": "time",
+        "6": "skin-tone",
+    }
+    entries = [
+        emoji("red apple", "1F34E", 1),
+        emoji("flag: Wales", "1F3F4", 2),
+        emoji("artist", "1F9D1-200D-1F3A8", 3),
+        emoji("man artist", "1F468-200D-1F3A8", 3),
+        emoji("keycap: 1", "0031-FE0F-20E3", 4),
+        emoji("one o’clock", "1F550", 5),
+        emoji("three o’clock", "1F552", 5),
+        emoji("light skin tone", "1F3FB", 6),
+        {"label": "regional indicator A", "hexcode": "1F1E6"},
+    ]
+    for language in ("en", "zh"):
+        (tmp_path / language).mkdir()
+        (tmp_path / language / "data.json").write_text(json.dumps(entries), "utf-8")
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta/groups.json").write_text(json.dumps({"subgroups": subgroups}))
+    concepts = {concept.id: concept for concept in emoji_concepts(tmp_path)}
+    assert set(concepts) == {"red-apple", "artist", "three-oclock"}
+    assert concepts["red-apple"].english[0] == "apple" and concepts["red-apple"].colour == "red"
+    assert concepts["red-apple"].chinese[0] == "苹果"
+    assert bare_code("0031-FE0F-20E3") == "0031-20e3"
+
+
+def blob(colour: str) -> np.ndarray:
+    picture = np.zeros((24, 24, 4), dtype=np.uint8)
+    picture[4:20, 4:20] = (*(int(PAINT[colour][i : i + 2], 16) for i in (1, 3, 5)), 255)
+    picture[4:7, 4:20, :3] = (60, 170, 70)  # a green part that must stay
+    return picture
+
+
+@pytest.mark.parametrize("colour", sorted(set(PAINT) - {"red", "green"}))
+def test_recolouring_reaches_the_named_colour(colour: str) -> None:
+    red = blob("red")
+    assert recolourable(red, "red") and not recolourable(red, "blue")
+    result = recolour(red, colour)
+    assert np.array_equal(result[..., 3], red[..., 3])
+    middle = oklab(result[12, 12, :3].astype(np.float64) / 255)
+    distances = {name: float(np.linalg.norm(middle - paint_lab(name))) for name in PAINT}
+    assert min(distances, key=distances.__getitem__) == colour
+    assert np.abs(result[5, 12, :3].astype(int) - red[5, 12, :3]).max() <= 3
+
+
+def test_split_is_respected_by_every_kind_of_record() -> None:
+    split = read_split()
+    for held in (split.concept_style, split.colour_concept, split.relation):
+        assert len(held) > 50
+    concept, style = sorted(split.concept_style)[0]
+    assert split.of(concept, style, None) == "heldout" and split.of(concept, "other style", None) == "train"
+    colour, thing = sorted(split.colour_concept)[0]
+    assert split.of(thing, "icon", colour) == "heldout" and split.of(thing, "icon", None) == "train"
+    relation, a, b = sorted(split.relation)[0]
+    table, things = read_placeables(), (Thing(concept=a), Thing(concept=b))
+    scene = Scene(
+        time="noon", weather="clear", ground="field", things=things, relation=relation, style="flat", seed="1"
+    )
+    assert stage.scene_record(scene, table, split, ["MIT"])["split"] == "heldout"
+    turned = replace(scene, things=things[::-1])
+    assert (stage.scene_record(turned, table, split, ["MIT"])["split"] == "heldout") == (
+        (relation, b, a) in split.relation
+    )
+
+
+def test_split_proposal_is_deterministic() -> None:
+    pool = [(f"c{i}", f"s{j}") for i in range(50) for j in range(4)]
+    first = propose(pool, pool, [(*entry, "x") for entry in pool])
+    assert first == propose(list(reversed(pool)), pool, [(*entry, "x") for entry in pool])
+    assert len(first["concept_style"]) == 8
+
+
+def test_tokenizer_keeps_chinese_words_whole() -> None:
+    texts = ["海上的日落", "美丽的海上日落", "一个红色的苹果", "苹果", "a red apple", "a sunset over the ocean"] * 8
+    words = chinese_words(["海上", "日落", "苹果", "红色", "美丽的云", "猫"])
+    assert words == sorted(["海上", "日落", "苹果", "红色"], key=lambda word: (-len(word), word))
+    tokenizer = train_tokenizer(texts, words, vocabulary=600)
+    tokenizer.no_padding()
+    ids = tokenizer.encode("美丽的海上日落").ids
+    pieces = [tokenizer.decode([i]) for i in ids[1:-1]]
+    assert pieces[-2:] == ["海上", "日落"]
+    assert ids[0] == tokenizer.token_to_id(START) == 0 and ids[-1] == tokenizer.token_to_id(END) == 1
+    assert tokenizer.encode("Apple").ids == tokenizer.encode("ａｐｐｌｅ").ids
+    assert tokenizer.encode("apple").ids[1:-1] == tokenizer.encode("red apple").ids[2:-1]
+    long = tokenizer.encode("apple " * 60)
+    assert len(long.ids) == 32 and long.ids[-1] == 1
+
+
+def test_pack_checks_counts_and_shapes(tmp_path: Path) -> None:
+    write_images(tmp_path / "a", [np.zeros((8, 8, 4), dtype=np.uint8)] * 3)
+    write_lines(tmp_path / "a/records.jsonl", [{"id": str(i)} for i in range(3)])
+    content = write_pack(tmp_path, 8, ["a"], [])
+    assert content["shards"] == [{"path": "a", "count": 3}]
+    assert json.loads((tmp_path / "pack.json").read_text())["size"] == 8
+    with pytest.raises(ValueError, match="size is 16"):
+        write_pack(tmp_path, 16, ["a"], [])
+    write_lines(tmp_path / "a/records.jsonl", [{"id": "0"}])
+    with pytest.raises(ValueError, match="1 records"):
+        write_pack(tmp_path, 8, ["a"], [])
+
+
+def test_a_second_build_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = stage.Options(size=16)
+    (tmp_path / "pack.json").write_text("{}")
+    key = stage.digest(options, [*stage.code_files("**/*.py", "*.tsv"), stage.SPLIT_FILE])
+    (tmp_path / "stamp.json").write_text(json.dumps({"key": key}))
+    monkeypatch.setattr(stage, "fetch", lambda folder: pytest.fail("nothing is to be fetched"))
+    lines: list[str] = []
+    stage.build(tmp_path, tmp_path, options, report=lines.append)
+    assert lines == ["nothing to do: the pack is up to date"]
+    with pytest.raises(pytest.fail.Exception):
+        stage.build(tmp_path, tmp_path, replace(options, seed="2"))

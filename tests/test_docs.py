@@ -1,0 +1,127 @@
+"""The documentation holds: linked files exist, Python examples run, both READMEs give the same commands."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "README.zh.md", *(ROOT / "docs").glob("*.md")])
+PAGES += [
+    ROOT / "src/stable_diffusion/embedded/model_card.md",
+    ROOT / "src/stable_diffusion/embedded/LICENSE-weights.md",
+]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+SHIPPED = (ROOT / "src/stable_diffusion/embedded/model.safetensors").is_file()
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+EXAMPLES = [(page, code) for page in PAGES for code in blocks(page, "python")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_linked_file_exists(page: Path) -> None:
+    links = [link.split("#")[0] for link in LINK.findall(page.read_text(encoding="utf-8"))]
+    local = [link for link in links if link and "://" not in link]
+    missing = [link for link in local if not (page.parent / link).exists()]
+    if not SHIPPED:  # a working tree before the first training run has no pictures of the built-in model
+        missing = [link for link in missing if "images/" not in link]
+    assert not missing, f"{page.name} links to {missing}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_named_example_and_page_exists(page: Path) -> None:
+    named = re.findall(r"`((?:examples|docs|recipes)/[\w./-]*)`", page.read_text(encoding="utf-8"))
+    missing = [name for name in named if not (ROOT / name).exists()]
+    assert not missing, f"{page.name} names {missing}"
+
+
+@pytest.mark.parametrize(("page", "code"), EXAMPLES, ids=[page.name for page, _ in EXAMPLES])
+def test_python_examples_run(
+    page: Path, code: str, tiny_model: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On a tiny model in place of the embedded one; nothing else is replaced."""
+    from stable_diffusion.pipeline import generate, model
+
+    def load(*arguments: Any, **settings: Any) -> Any:
+        return tiny_model
+
+    import stable_diffusion
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stable_diffusion, "load", load, raising=False)
+    monkeypatch.setattr(model, "load", load)
+    monkeypatch.setattr(generate, "load", load)
+    exec(compile(code, f"{page.name} example", "exec"), {"__name__": "__main__"})
+
+
+def test_both_readmes_give_the_same_commands() -> None:
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        from readme_command import commands
+    finally:
+        sys.path.pop(0)
+    english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md"))
+    assert commands(english) == commands(chinese)
+    first, second = commands(english)
+    assert first.endswith('stable-diffusion "a beautiful sunset over the ocean"') and second.endswith("pytest")
+    assert blocks(ROOT / "README.md", "console") == blocks(ROOT / "README.zh.md", "console")
+
+
+def test_commands_in_the_documentation_are_understood() -> None:
+    """Every `$ stable-diffusion ...` line parses: the command exists and takes these options."""
+    import shlex
+
+    import click
+
+    from stable_diffusion.cli.main import cli
+
+    for page in PAGES:
+        for block in blocks(page, "console"):
+            for line in re.findall(r"^\$ (.*)$", block.replace("\\\n", " "), re.MULTILINE):
+                for words in (shlex.split(part) for part in line.split("&&")):
+                    if words[0] == "torchrun":
+                        words = words[words.index("-m") + 1 :]
+                        words[0] = "stable-diffusion"
+                    assert words[0] == "stable-diffusion", line
+                    command: click.Command = cli
+                    arguments, context = words[1:], None
+                    while isinstance(command, click.Group):
+                        context = command.make_context(words[0], list(arguments), context)
+                        name, found, arguments = command.resolve_command(
+                            context, [*context._protected_args, *context.args]
+                        )
+                        assert found is not None, (page.name, line)
+                        command = found
+                    command.make_context(str(name), list(arguments), context)
+
+
+def test_no_page_mentions_absolute_paths_of_one_machine() -> None:
+    for page in PAGES:
+        assert not re.search(r"(^|[\s`(])/(home|root|work|tmp)/", page.read_text(encoding="utf-8")), page.name
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda script: script.stem)
+def test_example_scripts_draw_their_figure(
+    script: Path, tiny_native_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(script.parent))
+    spec = importlib.util.spec_from_file_location(f"example_{script.stem}", script)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.__doc__
+    if script.stem == "figure":
+        return
+    figure = module.draw(tiny_native_model)
+    assert figure.width > 32 and figure.height > 16
+    assert len(figure.getcolors(10**6) or []) > 20, "the figure is nearly empty"

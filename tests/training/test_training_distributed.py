@@ -1,0 +1,51 @@
+"""Two gloo processes take the same steps as one."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from tiny_training import settings
+
+from stable_diffusion.training import checkpoint as ckpt
+from stable_diffusion.training.run import train
+
+
+def _worker(rank: int, port: int, jobs: list[tuple[str, str, str, dict[str, Any]]]) -> None:
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+    }
+    torch.set_num_threads(1)
+    for stage, data, out, overrides in jobs:
+        train(stage, data=data, out=out, overrides=overrides, device="cpu")
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
+def test_two_processes_equal_one(pack_folder: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    """Same global batch, so the same weights up to summation order; Adam only, as Muon rounds to bfloat16."""
+    jobs = []
+    for stage in ("vae", "text", "denoiser"):
+        more = {"adversarial_after": 1.0} if stage == "vae" else {}
+        # a large epsilon keeps AdamW linear, so that rounding noise in tiny gradients is not blown up to full steps
+        overrides = settings(stage, runs, steps=3, **{"optimiser.name": "adamw", "optimiser.epsilon": 1e-2}, **more)
+        train(stage, data=pack_folder, out=tmp_path / "one" / stage, overrides=overrides, device="cpu")
+        jobs.append((stage, str(pack_folder), str(tmp_path / "two" / stage), overrides))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(_worker, args=(port, jobs), nprocs=2, join=True)
+    for stage, *_ in jobs:
+        one, two = (ckpt.read_tensors(tmp_path / n / stage / ckpt.NAME, "model.") for n in ("one", "two"))
+        for name, value in one.items():
+            torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-4, msg=f"{stage} {name}")
+        assert ckpt.read_state(tmp_path / "two" / stage / ckpt.NAME)["step"] == 3
