@@ -70,6 +70,8 @@ class StageConfig:
 
     total_minutes: training time over all invocations that the learning-rate plan spans (None: this invocation's).
     precision: "bf16" or "float32". threads: CPU threads (0: torch's choice). Minutes are wall-clock.
+    start_from: a model file or run folder whose weights a new run begins with, start_parts: which of its modules take
+    them (empty: all that the source has).
     """
 
     seed: int = 0
@@ -85,6 +87,8 @@ class StageConfig:
     log_every: int = 10
     checkpoint_minutes: float = 5.0
     sample_minutes: float = 10.0
+    start_from: str = ""
+    start_parts: tuple[str, ...] = ()
     data: DataConfig = field(default_factory=DataConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 

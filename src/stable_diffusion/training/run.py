@@ -24,6 +24,7 @@ from stable_diffusion.training.ema import EMA, named_tensors
 from stable_diffusion.training.optim import Optimiser, learning_rate_factor
 from stable_diffusion.training.report import Log, Progress, loss_curve, save_png
 from stable_diffusion.training.stage import Context, Stage
+from stable_diffusion.training.warm_start import warm_start
 
 Clock = Callable[[], float]
 
@@ -153,6 +154,9 @@ class Loop:
             raise InvalidRequest(f"nothing to resume: {str(self.context.out)!r} holds no checkpoint")
         if path is not None:
             self._restore(path)
+        elif self.config.start_from:
+            warm_start(self.stage.modules, self.config.start_from, self.config.start_parts)
+            self.ema = EMA(self.stage.averaged, self.config.ema)
         if self.world.main:
             self.context.out.mkdir(parents=True, exist_ok=True)
             self.log = Log(self.context.out / "log.jsonl", self.plan.step if path is not None else -1)

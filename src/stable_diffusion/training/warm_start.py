@@ -1,0 +1,51 @@
+"""Starting a new run from weights that exist: a model file in the package's own format, or another run's folder.
+
+Unlike a resume nothing but weights is taken: the optimiser, the step count and the learning-rate plan begin anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from stable_diffusion.errors import InvalidRequest, unknown_choice
+from stable_diffusion.training.checkpoint import assign, find_checkpoint, load_part, read_state
+
+
+def warm_start(modules: Mapping[str, nn.Module], source: str | Path, parts: Sequence[str] = ()) -> tuple[str, ...]:
+    """Load the weights of `parts` (empty: all that `source` has) from `source` into `modules`; returns their names.
+
+    source: a run folder (its averaged weights), or a model file with "unet", "vae" and "text". Errors: InvalidRequest
+    for a part that is not there and where nothing fits, BrokenModel for weights of another shape.
+    """
+    for part in parts:
+        if part not in modules:
+            raise unknown_choice("part to start from", part, modules)
+    path = Path(source)
+    found = _of_run(path, modules) if path.is_dir() else _of_file(path)
+    wanted = parts or [name for name in modules if name in found]
+    missing = [name for name in wanted if name not in found]
+    if missing or not wanted:
+        lacking = ", ".join(missing or modules)
+        raise InvalidRequest(f"start_from = {str(source)!r} holds no {lacking}, only {', '.join(found) or 'nothing'}")
+    for name in wanted:
+        assign(modules[name], found[name], f"{name} of {source}")
+    return tuple(wanted)
+
+
+def _of_run(folder: Path, modules: Mapping[str, nn.Module]) -> dict[str, dict[str, Tensor]]:
+    path = find_checkpoint(folder)
+    if path is None:
+        raise InvalidRequest(f"start_from = {str(folder)!r} is not the folder of a training run: it has no checkpoint")
+    held = read_state(path)["modules"]
+    return {name: load_part(folder, name)[0] for name in modules if name in held}
+
+
+def _of_file(path: Path) -> dict[str, dict[str, Tensor]]:
+    from stable_diffusion.weights.load import load_parts
+
+    loaded = load_parts(path)
+    networks: dict[str, nn.Module] = {"unet": loaded.unet, "vae": loaded.vae, "text": loaded.clip}
+    return {name: dict(network.state_dict()) for name, network in networks.items()}

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import UNET, settings
+
+from stable_diffusion.errors import BrokenModel, InvalidRequest
+from stable_diffusion.training.checkpoint import load_part, read_state
+from stable_diffusion.training.export import export
+from stable_diffusion.training.run import train
+
+
+def start(pack: Path, out: Path, runs: dict[str, Path], **more: object) -> Path:
+    """A denoiser run of one step at a rate of zero: what it ends with is what it began with."""
+    still = {"optimiser.learning_rate": 0.0, "optimiser.muon_learning_rate": 0.0, "ema": 0.0}
+    train("denoiser", data=pack, out=out, overrides=settings("denoiser", runs, steps=1) | still | more, device="cpu")
+    return out
+
+
+def unet(run: Path) -> dict[str, torch.Tensor]:
+    return load_part(run, "unet")[0]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_starts_from_another_runs_average(pack_folder: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    fresh = start(pack_folder, tmp_path / "fresh", runs)
+    warm = start(pack_folder, tmp_path / "warm", runs, start_from=str(runs["denoiser"]), start_parts=["unet"])
+    assert same(unet(warm), unet(runs["denoiser"])) and not same(unet(fresh), unet(runs["denoiser"]))
+    text = load_part(warm, "text")[0]
+    assert same(text, load_part(runs["text"], "text")[0])  # not among start_parts
+    assert read_state(warm / "checkpoint.safetensors")["step"] == 1
+
+
+def test_a_run_starts_from_a_model_file(pack_folder: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    model = export(runs["denoiser"], tmp_path / "m.safetensors", tokenizer=pack_folder, dtype="float32")
+    warm = start(pack_folder, tmp_path / "warm", runs, start_from=str(model))
+    assert same(unet(warm), unet(runs["denoiser"]))
+
+
+def test_a_resumed_run_does_not_start_again(pack_folder: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    out = start(pack_folder, tmp_path / "warm", runs, start_from=str(runs["denoiser"]))
+    train(
+        "denoiser",
+        data=pack_folder,
+        out=out,
+        overrides=settings("denoiser", runs, steps=3) | {"start_from": str(runs["denoiser"]), "ema": 0.0},
+        device="cpu",
+    )
+    assert not same(unet(out), unet(runs["denoiser"]))
+
+
+def test_what_does_not_fit_is_refused(pack_folder: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="unknown part to start from 'unett'.*unet"):
+        start(pack_folder, tmp_path / "a", runs, start_from=str(runs["denoiser"]), start_parts=["unett"])
+    with pytest.raises(InvalidRequest, match="holds no unet, text"):
+        start(pack_folder, tmp_path / "b", runs, start_from=str(runs["vae"]))
+    with pytest.raises(InvalidRequest, match="it has no checkpoint"):
+        start(pack_folder, tmp_path / "c", runs, start_from=str(tmp_path))
+    with pytest.raises(BrokenModel, match="does not fit the config"):
+        other = {**UNET, "channels": [16, 32]}
+        start(pack_folder, tmp_path / "d", runs, start_from=str(runs["denoiser"]), unet=other)
