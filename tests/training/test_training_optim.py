@@ -115,3 +115,15 @@ def test_learning_rate_plans() -> None:
     assert learning_rate_factor(100, 100, cosine) == pytest.approx(0.1)
     constant = OptimiserConfig(warmup_steps=0, schedule="constant")
     assert learning_rate_factor(99, 100, constant) == 1.0
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (16, 144), (40, 16)])
+def test_the_iteration_on_the_gram_matrix_is_the_one_on_the_matrix(shape: tuple[int, int]) -> None:
+    """Jordan et al. 2024: X <- a X + b (X X^T) X + c (X X^T)^2 X, five times."""
+    torch.manual_seed(2)
+    matrix = torch.randn(shape)
+    x = matrix / matrix.norm()
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x - 4.7750 * gram @ x + 2.0315 * gram @ gram @ x
+    assert (orthogonalise(matrix) - x).abs().max() < 1e-4

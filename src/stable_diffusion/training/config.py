@@ -69,7 +69,7 @@ class StageConfig:
     """What every stage has. steps: end of the plan counted over all invocations (None: the time budget decides).
 
     total_minutes: training time over all invocations that the learning-rate plan spans (None: this invocation's).
-    precision: "bf16" or "float32". threads: CPU threads (0: torch's choice). Minutes are wall-clock.
+    precision: "bf16", "float32" or "auto", bf16 where the machine is faster in it. threads: CPU threads (0: torch's choice). Minutes are wall-clock.
     start_from: a model file or run folder whose weights a new run begins with, start_parts: which of its modules take
     them (empty: all that the source has).
     """
@@ -79,7 +79,7 @@ class StageConfig:
     batch_size: int = 32
     steps: int | None = None
     total_minutes: float | None = None
-    precision: str = "bf16"
+    precision: str = "auto"
     channels_last: bool = False
     compile: bool = False
     threads: int = 0
@@ -93,7 +93,7 @@ class StageConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 
     def __post_init__(self) -> None:
-        _choice("precision", self.precision, ("bf16", "float32"))
+        _choice("precision", self.precision, ("auto", "bf16", "float32"))
         for name in ("size", "batch_size", "log_every"):
             if getattr(self, name) < 1:
                 raise InvalidRequest(f"{name} = {getattr(self, name)} must be at least 1")

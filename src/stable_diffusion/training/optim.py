@@ -47,18 +47,24 @@ def learning_rate_factor(step: int, total: int | None, config: OptimiserConfig) 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
     """About U V^T of the singular value decomposition of [rows, columns]: singular values land in about [0.7, 1.2].
 
-    Runs in bfloat16: the iteration only needs to bring singular values near 1.
+    Every quintic step multiplies X from the left by M = a I + b G + c G^2, G = X X^T, so that only the small square
+    G and the product Q of the M need iterating, and X is touched twice: 2 r + 17 square products for an r times wider
+    matrix instead of 10 r + 5, and a 3x3 convolution has r = 9. Squaring X costs half the digits, hence float32.
     """
     a, b, c = NEWTON_SCHULZ
-    x = matrix.bfloat16()
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if tall else matrix).float()
     x = x / (x.norm() + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
-    result: Tensor = (x.T if tall else x).to(matrix.dtype)
-    return result
+    gram = x @ x.T
+    product = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    for left in reversed(range(steps)):
+        step = torch.addmm(b * gram, gram, gram, alpha=c)
+        step.diagonal().add_(a)
+        product = step @ product
+        if left:
+            gram = step @ gram @ step
+    result: Tensor = product @ x
+    return (result.T if tall else result).to(matrix.dtype)
 
 
 def muon_eligible(name: str, parameter: Tensor) -> bool:

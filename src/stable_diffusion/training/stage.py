@@ -21,6 +21,7 @@ from stable_diffusion.training.config import StageConfig
 from stable_diffusion.training.data import Pack
 from stable_diffusion.training.distributed import World
 from stable_diffusion.training.optim import Group
+from stable_diffusion.training.precision import fast_bfloat16
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def shared_noise(shape: tuple[int, ...], world: World, *, seed: int, salt: int, 
 
 def autocast(device: torch.device, config: StageConfig) -> contextlib.AbstractContextManager[Any]:
     """bfloat16 where the config says so; float32 weights and optimiser stay."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+    half = config.precision == "bf16" or (config.precision == "auto" and fast_bfloat16(device.type))
+    return torch.autocast(device.type, torch.bfloat16, enabled=half)
 
 
 def prepare(module: nn.Module, device: torch.device, config: StageConfig) -> nn.Module:

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.training.precision import fast_bfloat16
 from stable_diffusion.training.report import write_atomic
 
 WIDTH = 384
@@ -73,7 +74,7 @@ def _encode(texts: Sequence[str], folder: Path, device: torch.device) -> NDArray
         encodings = tokenizer.encode_batch([texts[row] for row in rows])
         ids = torch.tensor([encoding.ids for encoding in encodings], device=device)
         mask = torch.tensor([encoding.attention_mask for encoding in encodings], device=device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device.type)):
             hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         weights = mask[..., None].float()
         mean = (hidden * weights).sum(dim=1) / weights.sum(dim=1)

@@ -114,7 +114,7 @@ class TextTraining:
             dropout=0.0,
         )
         with autocast(device, config):
-            pooled = self.run_text(ids.to(device)).pooled.float()
+            pooled = self.run_text(self._cropped(ids).to(device)).pooled.float()
             seen = self.run_tower(self.pictures(self.rows[rows])).embedding.float()
         losses = {"contrastive": self._contrast(pooled, seen, self._names(rows, numbers))}
         total = config.contrastive_weight * losses["contrastive"]
@@ -123,6 +123,11 @@ class TextTraining:
             total = total + config.teacher_weight * losses["teacher"]
         total.backward()  # type: ignore[no-untyped-call]
         return {key: value.detach() for key, value in {"loss": total, **losses}.items()}
+
+    def _cropped(self, ids: Tensor) -> Tensor:
+        """ids [B,T] without the columns in which no row is before or at its end: causal attention never misses them."""
+        longest = int((ids != self.text_config.eos_token_id).sum(dim=1).max())
+        return ids[:, : longest + 1]
 
     def _names(self, rows: NDArray[np.int64], numbers: NDArray[np.int64]) -> Tensor:
         """[B,2]: what the picture is, and its caption; pairs that share either are no negatives."""
