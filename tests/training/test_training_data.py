@@ -47,6 +47,17 @@ def test_weights_multiply_and_unknown_names_are_errors(pack_folder: Path) -> Non
         pack.weights(rows, DataConfig(weights={"glif": 1.0}))
 
 
+def test_weights_of_concepts_and_shards_by_pattern(pack_folder: Path) -> None:
+    pack = Pack(pack_folder)
+    rows = pack.select(DataConfig())
+    weights = pack.weights(rows, DataConfig(weights={"b*": 0.5, "a": 2.0, "*een disc": 0.1}))
+    for row, weight in zip(rows, weights, strict=True):
+        record = pack.records[row]
+        expected = 2.0 if record.shard == 0 else 0.5  # shard "b" and concept "blue disc" begin with b, as does "bold"
+        expected *= (0.5 if record.concept == "blue disc" else 1.0) * (0.5 if record.style == "bold" else 1.0)
+        assert weight == pytest.approx(expected * (0.1 if record.concept == "green disc" else 1.0))
+
+
 def test_pictures_come_from_the_right_shard(pack_folder: Path) -> None:
     pack = Pack(pack_folder)
     images = np.load(pack_folder / "b" / "images.npy")

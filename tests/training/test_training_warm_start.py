@@ -10,6 +10,7 @@ from stable_diffusion.errors import BrokenModel, InvalidRequest
 from stable_diffusion.training.checkpoint import load_part, read_state
 from stable_diffusion.training.export import export
 from stable_diffusion.training.run import train
+from stable_diffusion.weights.load import load_parts
 
 
 def start(pack: Path, out: Path, runs: dict[str, Path], **more: object) -> Path:
@@ -40,6 +41,15 @@ def test_a_run_starts_from_a_model_file(pack_folder: Path, runs: dict[str, Path]
     model = export(runs["denoiser"], tmp_path / "m.safetensors", tokenizer=pack_folder, dtype="float32")
     warm = start(pack_folder, tmp_path / "warm", runs, start_from=str(model))
     assert same(unet(warm), unet(runs["denoiser"]))
+
+
+def test_the_earlier_stages_may_be_a_model_file(pack_folder: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    model = str(export(runs["denoiser"], tmp_path / "m.safetensors", tokenizer=pack_folder, dtype="float32"))
+    run = start(pack_folder, tmp_path / "run", runs, vae_run=model, text_run=model)
+    assert same(load_part(run, "text")[0], load_part(runs["denoiser"], "text")[0])
+    again = load_parts(export(run, tmp_path / "n.safetensors", tokenizer=pack_folder, dtype="float32"))
+    assert same(dict(again.vae.state_dict()), load_part(runs["vae"], "vae")[0])
+    assert again.latents == load_parts(model).latents
 
 
 def test_a_resumed_run_does_not_start_again(pack_folder: Path, runs: dict[str, Path], tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ T = TypeVar("T")
 class DataConfig:
     """Which records are drawn, how often, and which of their captions.
 
-    kinds, styles: keep only these (empty: all); exclude_styles: leave these out. weights: how often a kind, style or
-    source is drawn relative to 1.0 (products where several match). chinese: share of Chinese captions where a record
+    kinds, styles: keep only these (empty: all); exclude_styles: leave these out. weights: how often a kind, style,
+    source, concept or shard is drawn relative to 1.0 (products where several match; * and ? as in file names). chinese: share of Chinese captions where a record
     has both. caption_dropout: share of empty captions. limit: first N records only (0: all).
     """
 
@@ -143,7 +143,8 @@ class TextStage(StageConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiserStage(StageConfig):
-    """Denoiser on cached latents. vae_run, text_run: run folders of the earlier stages.
+    """Denoiser on cached latents. vae_run, text_run: run folders of the earlier stages, or
+    a model file that holds them.
 
     text_learning_rate: share of the denoiser's rate at which the text encoder is trained jointly (0: frozen).
     times: "logit_normal" or "uniform"; weighting: "none" or "min_snr". prompts: what the sample sheet shows.

@@ -8,7 +8,9 @@ RGBA, straight alpha) and records.jsonl, and tokenizer.json for the captions.
 
 from __future__ import annotations
 
+import fnmatch
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +53,7 @@ class Pack:
         self.size = int(manifest["size"])
         self.shards: list[NDArray[np.uint8]] = []
         self.records: list[Record] = []
+        self.shard_names = [str(shard["path"]) for shard in manifest["shards"]]
         for number, shard in enumerate(manifest["shards"]):
             self._add_shard(number, self.folder / shard["path"])
 
@@ -92,15 +95,25 @@ class Pack:
         return np.array(keep[: config.limit] if config.limit else keep, dtype=np.int64)
 
     def weights(self, indices: NDArray[np.int64], config: DataConfig) -> NDArray[np.float64]:
-        """Relative draw rate of each record: the product of the weights of its kind, style and source."""
-        known = {name for r in self.records for name in (r.kind, r.style, r.source)}
-        for name in config.weights:
-            if name not in known:
-                raise InvalidRequest(f"data.weights.{name}: no record of the pack has that kind, style or source")
-        table = config.weights
-        records = (self.records[index] for index in indices)
-        values = [table.get(r.kind, 1.0) * table.get(r.style, 1.0) * table.get(r.source, 1.0) for r in records]
-        return np.array(values, dtype=np.float64)
+        """Relative draw rate of each record: the product of the weights of what it is called.
+
+        A record is called by its kind, style, source, concept and shard; names may hold * and ? (as in file names).
+        """
+        names = [self._names(record) for record in self.records]
+        known = {name for group in names for name in group}
+        table: dict[str, float] = dict.fromkeys(known, 1.0)
+        for pattern, weight in config.weights.items():
+            found = fnmatch.filter(known, pattern)
+            if not found:
+                raise InvalidRequest(
+                    f"data.weights.{pattern}: no record of the pack has that kind, style, source, concept or shard"
+                )
+            for name in found:
+                table[name] *= weight
+        return np.array([math.prod(table[name] for name in names[index]) for index in indices], dtype=np.float64)
+
+    def _names(self, record: Record) -> set[str]:
+        return {record.kind, record.style, record.source, record.concept, self.shard_names[record.shard]}
 
     def pictures(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
         """Copies of the pictures, uint8 [B,S,S,4], straight alpha."""

@@ -45,6 +45,7 @@ from stable_diffusion.training.stage import (
 from stable_diffusion.training.text import held_out
 from stable_diffusion.training.vae import latent_format_from
 from stable_diffusion.types import Conditioning
+from stable_diffusion.weights.load import load_parts
 
 CHUNK = 32
 VALIDATION = 256
@@ -256,9 +257,12 @@ def make_schedule(config: DenoiserStage) -> DiscreteSchedule | FlowSchedule:
 
 
 def load_vae(run: str) -> tuple[VAE, LatentFormat]:
-    """The autoencoder of a VAE run and its latent statistics."""
+    """The autoencoder of a VAE run, or of a model file, and its latent statistics."""
     if not run:
         raise InvalidRequest("vae_run is not set: give the folder of a VAE training run (--set vae_run=RUNS/vae)")
+    if Path(run).is_file():
+        parts = load_parts(run)
+        return parts.vae, parts.latents
     weights, state = load_part(run, "vae")
     vae = VAE(build(VAEConfig, state["facts"]["vae"], "vae"))
     assign(vae, weights, f"the VAE of {run}")
@@ -266,9 +270,12 @@ def load_vae(run: str) -> tuple[VAE, LatentFormat]:
 
 
 def load_text(run: str) -> tuple[CLIPText, CLIPTextConfig]:
-    """The text encoder of a text (or denoiser) run."""
+    """The text encoder of a text (or denoiser) run, or of a model file."""
     if not run:
         raise InvalidRequest("text_run is not set: give the folder of a text training run (--set text_run=RUNS/text)")
+    if Path(run).is_file():
+        clip = load_parts(run).clip
+        return clip, clip.config
     weights, state = load_part(run, "text")
     config = build(CLIPTextConfig, state["facts"]["text"], "text")
     text = CLIPText(config)
