@@ -1,6 +1,6 @@
 """The nouns that every room shares.
 
-Shapes: B batch, C latent channels, H W latent height and width, T tokens, D token width, P pooled width, V vector width.
+Shapes: B batch, C latent channels, H W latent size, T tokens, D token width, P pooled width, V vector width.
 The state `x` of the diffusion is always `x = alpha(sigma) * x0 + sigma * noise` (see `Schedule`).
 """
 
@@ -21,8 +21,8 @@ Denoiser: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 class Conditioning:
     """What the denoiser is told besides the noisy latent.
 
-    tokens [B,T,D] goes to cross-attention; pooled [B,P] is the sentence as one vector; vector [B,V] is added to the time
-    embedding (pooled text, size conditioning); image [B,C,H,W] is concatenated to the latent (inpainting models).
+    tokens [B,T,D] goes to cross-attention; pooled [B,P] is the sentence as one vector; vector [B,V] is added to the
+    time embedding (pooled text, size conditioning); image [B,C,H,W] is concatenated to the latent (inpainting models).
     """
 
     tokens: Tensor
@@ -33,7 +33,8 @@ class Conditioning:
     def map(self, function: Callable[[Tensor], Tensor]) -> Conditioning:
         """The same conditioning with `function` applied to every tensor it holds."""
         values: dict[str, Any] = {name: getattr(self, name) for name in ("tokens", "pooled", "vector", "image")}
-        return replace(self, **{name: None if v is None else function(v) for name, v in values.items()})
+        mapped: dict[str, Any] = {name: None if v is None else function(v) for name, v in values.items()}
+        return replace(self, **mapped)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Conditioning:
         return self.map(lambda tensor: tensor.to(device=device, dtype=dtype))

@@ -65,7 +65,7 @@ def test_a_resumed_run_does_not_start_again(pack_folder: Path, runs: dict[str, P
 
 
 def test_what_does_not_fit_is_refused(pack_folder: Path, runs: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="unknown part to start from 'unett'.*unet"):
+    with pytest.raises(InvalidRequest, match=r"unknown part to start from 'unett'.*unet"):
         start(pack_folder, tmp_path / "a", runs, start_from=str(runs["denoiser"]), start_parts=["unett"])
     with pytest.raises(InvalidRequest, match="holds no unet, text"):
         start(pack_folder, tmp_path / "b", runs, start_from=str(runs["vae"]))

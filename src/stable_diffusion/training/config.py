@@ -25,8 +25,9 @@ class DataConfig:
     """Which records are drawn, how often, and which of their captions.
 
     kinds, styles: keep only these (empty: all); exclude_styles: leave these out. weights: how often a kind, style,
-    source, concept or shard is drawn relative to 1.0 (products where several match; * and ? as in file names). chinese: share of Chinese captions where a record
-    has both. caption_dropout: share of empty captions. limit: first N records only (0: all).
+    source, concept or shard is drawn relative to 1.0 (products where several match; * and ? as in file names). chinese:
+    share of Chinese captions where a record has both. caption_dropout: share of empty captions. limit: first N records
+    only (0: all).
     """
 
     kinds: tuple[str, ...] = ()
@@ -69,7 +70,8 @@ class StageConfig:
     """What every stage has. steps: end of the plan counted over all invocations (None: the time budget decides).
 
     total_minutes: training time over all invocations that the learning-rate plan spans (None: this invocation's).
-    precision: "bf16", "float32" or "auto", bf16 where the machine is faster in it. threads: CPU threads (0: torch's choice). Minutes are wall-clock.
+    precision: "bf16", "float32" or "auto", which is bf16 where the machine is faster in it. threads: CPU threads (0:
+    torch's choice). Minutes are wall-clock.
     start_from: a model file or run folder whose weights a new run begins with, start_parts: which of its modules take
     them (empty: all that the source has).
     """

@@ -18,7 +18,7 @@ SIDE, TRIES = 192, 3
 def fast_bfloat16(device: str) -> bool:
     """True where a matrix product in bfloat16 takes no longer than in float32. device: "cpu", "cuda", ..."""
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device != "cpu":
         return False
     return product_seconds(torch.bfloat16) <= product_seconds(torch.float32)
