@@ -16,15 +16,12 @@ from collections.abc import Callable
 
 import torch
 
+from stable_diffusion.embedded import MODEL
 from stable_diffusion.models.unet import UNet, UNetConfig
+from stable_diffusion.weights.load import load_parts
 
 SHAPES = {
-    "embedded, 12x12 latent": (
-        UNetConfig(
-            in_channels=16, out_channels=16, channels=(192, 320), transformer_depth=(1, 2), head_dim=64, context_dim=256
-        ),
-        12,
-    ),
+    "the built-in model, 12x12 latent": (load_parts(MODEL).unet.config, 12),
     "Stable Diffusion 1 at a quarter of the width, 64x64 latent": (
         UNetConfig(channels=(96, 160, 320, 320), heads=8),
         64,
@@ -51,8 +48,10 @@ def ratio(config: UNetConfig, side: int, count: int, device: torch.device, repea
     def rows(pictures: int) -> Callable[[], object]:
         x = torch.randn(2 * pictures, config.in_channels, side, side, device=device, dtype=dtype)
         tokens = torch.randn(2 * pictures, 77, config.context_dim, device=device, dtype=dtype)
+        width = config.vector_dim
+        vector = None if width is None else torch.randn(2 * pictures, width, device=device, dtype=dtype)
         timestep = torch.full((2 * pictures,), 500.0, device=device)
-        return lambda: unet(x, timestep, tokens)
+        return lambda: unet(x, timestep, tokens, vector=vector)
 
     one, together = rows(1), rows(count)
     seconds(one, device), seconds(together, device)

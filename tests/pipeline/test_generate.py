@@ -59,7 +59,7 @@ def test_picture_k_is_bit_identical_to_itself_alone(
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_latents_agree_bit_for_bit_in_a_real_batch_too(sampler: str, tiny_native_model: StableDiffusion) -> None:
+def test_latents_agree_in_a_real_batch_too(sampler: str, tiny_native_model: StableDiffusion) -> None:
     """The mathematics of a batch never mixes rows. (The network may round otherwise for another batch size.)"""
     request = Request("a cat", seed=5, count=3, steps=4, sampler=sampler, guidance_rescale=0.5)
     (batch,) = [e for e in generate(tiny_native_model, request, batch=3, output="latent") if isinstance(e, Images)]
