@@ -2,7 +2,7 @@
 
 A task is a choice of three values: the latent to start from, the slice of noise levels, and the wrapped denoiser; they
 meet in `DenoisingProcess`. Noise contract: picture k has seed s + k, and is bit-identical to that picture made alone.
-On the CPU pictures are therefore made one at a time, which costs nothing there (benchmarks/batching.py).
+On the CPU pictures are therefore made one at a time, which costs time with small models only (docs/reproducibility.md).
 """
 
 from __future__ import annotations
