@@ -20,3 +20,14 @@ def legacy_hash(path: Path) -> str:
     with path.open("rb") as file:
         file.seek(2**20)
         return hashlib.sha256(file.read(2**16)).hexdigest()[:8]
+
+
+def adapter_hash(path: Path) -> str:
+    """sha256 of a .safetensors file without its header, which trainers and A1111 use for adapters since editing the
+    metadata leaves it as it is; of the whole file for other formats."""
+    with path.open("rb") as file:
+        start = file.read(9)
+        length = int.from_bytes(start[:8], "little")
+        is_safetensors = start[8:9] == b"{" and length < path.stat().st_size
+        file.seek(8 + length if is_safetensors else 0)
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,187 @@
+"""Putting an adapter on a model: its groups meet the model's layers, and what fits nothing is listed."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from ..errors import BrokenModel, InvalidRequest
+from ..weights.keys import Rule, apply
+from .kinds import bias_delta, delta, label
+from .names import Network
+from .read import AdapterFile, Group, read_adapter
+from .stack import Change, Layer, Stack, stack_of
+
+MAX_STRENGTH = 100.0
+_Deltas = Callable[[Group, Rule, Sequence[Tensor]], Sequence[Tensor] | None]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """An adapter's changes by network ("unet", "text"), how many groups of each kind, and what fits nothing."""
+
+    file: AdapterFile
+    changes: Mapping[str, tuple[Change, ...]]
+    kinds: Mapping[str, int]
+    unmatched: tuple[str, ...]
+
+    def layers(self, strength: float, text_strength: float | None) -> dict[str, Layer]:
+        """One layer for each network that the adapter changes."""
+        strengths = _strengths(strength, text_strength)
+        return {role: Layer(changes, strengths[role]) for role, changes in self.changes.items() if changes}
+
+
+class Attachment:
+    """An adapter on a model, until `detach` or the end of a `with` block.
+
+    `kinds` counts its groups ("LoRA": 192), `unmatched` names what fitted no layer of this model and was left out.
+    """
+
+    def __init__(
+        self, matched: Matched, networks: Sequence[Network], strength: float, text_strength: float | None
+    ) -> None:
+        self.file, self.kinds, self.unmatched = matched.file, dict(matched.kinds), matched.unmatched
+        self.strength = strength
+        self.text_strength = strength if text_strength is None else text_strength
+        layers = matched.layers(strength, text_strength)
+        self._on: dict[str, tuple[Stack, Layer]] = {
+            network.role: (stack_of(network.module), layers[network.role])
+            for network in networks
+            if network.role in layers
+        }
+        for stack, layer in self._on.values():
+            stack.attach(layer)
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+    @property
+    def hash(self) -> str:
+        """64 hex digits; pictures carry the first 12."""
+        return self.file.hash
+
+    @property
+    def attached(self) -> bool:
+        return bool(self._on)
+
+    def set_strength(self, strength: float, text_strength: float | None = None) -> None:
+        """Change how much of the adapter is added; 0 is none of it, less than 0 its opposite."""
+        strengths = _strengths(strength, text_strength)
+        self.strength, self.text_strength = strengths["unet"], strengths["text"]
+        for role, (stack, layer) in self._on.items():
+            layer.strength = strengths[role]
+            stack.refresh(layer)
+
+    def detach(self) -> None:
+        """Take the adapter off; the weights are again what they were, bit for bit. A second call does nothing."""
+        for stack, layer in self._on.values():
+            stack.detach(layer)
+        self._on = {}
+
+    def fuse(self) -> None:
+        """Make the change part of the model's own weights for good: it can no longer be detached."""
+        for stack, layer in self._on.values():
+            stack.fuse(layer)
+        self._on = {}
+
+    def __enter__(self) -> Attachment:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items())
+        state = f"strength {self.strength:g}, text {self.text_strength:g}" if self.attached else "detached"
+        return f"Attachment({self.name!r}, {kinds}, {state}, {len(self.unmatched)} unmatched)"
+
+
+def attach(
+    networks: Sequence[Network], path: str | os.PathLike[str], strength: float = 1.0, text_strength: float | None = None
+) -> Attachment:
+    """Put the adapter at `path` on networks. Raises what `read_adapter` and `match` raise; then nothing is changed."""
+    _strengths(strength, text_strength)
+    return Attachment(match(read_adapter(path), networks), networks, strength, text_strength)
+
+
+def match(file: AdapterFile, networks: Sequence[Network]) -> Matched:
+    """Which groups change which weights. BrokenModel where not one fits."""
+    changes: dict[str, list[Change]] = {network.role: [] for network in networks}
+    kinds: Counter[str] = Counter()
+    unmatched, misfits = list(file.unknown), []
+    for stem, group in file.groups.items():
+        network, target = next(
+            ((network, found) for network in networks if (found := network.find(stem)) is not None), (None, None)
+        )
+        if network is None or target is None:
+            unmatched.append(stem)
+            continue
+        try:
+            stack = stack_of(network.module)
+            made = _changes(stack, group, target.weight, target.bias)
+        except BrokenModel as error:
+            misfits.append(f"{stem} ({error})")
+            continue
+        changes[network.role] += made
+        kinds[label(group.tensors)] += 1
+    if not kinds:
+        why = misfits[0] if misfits else f"it has no layer {unmatched[0]!r}"
+        raise BrokenModel(f"{file.path} fits nothing in this model: {why}")
+    return Matched(file, {role: tuple(made) for role, made in changes.items()}, kinds, (*unmatched, *misfits))
+
+
+def _changes(stack: Stack, group: Group, weight: Rule, bias: Rule | None) -> list[Change]:
+    """The changes of a group, after trying each on shapes alone; BrokenModel where a shape does not fit."""
+    made = []
+    for rule, deltas in ((weight, _weight_deltas), (bias, _bias_deltas)):
+        if rule is None:
+            continue
+        shapes = [stack.original(name).to("meta", torch.float32) for name in rule.ours]
+        tried = Group({what: tensor.to("meta") for what, tensor in group.tensors.items()}, group.alpha, group.on_input)
+        if deltas(tried, rule, shapes) is not None:
+            made.append(Change(rule.ours, partial(_required, deltas, group, rule)))
+    if not made:
+        raise BrokenModel("the layer has no bias, or the group changes nothing")
+    return made
+
+
+def _required(deltas: _Deltas, group: Group, rule: Rule, originals: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The differences on the device of the originals, in float32."""
+    like = originals[0]
+    moved = {what: tensor.to(like.device, torch.float32) for what, tensor in group.tensors.items()}
+    found = deltas(Group(moved, group.alpha, group.on_input), rule, originals)
+    assert found is not None
+    return found
+
+
+def _weight_deltas(group: Group, rule: Rule, originals: Sequence[Tensor]) -> Sequence[Tensor] | None:
+    (theirs,) = apply(rule.op.inverse, list(originals), 1)
+    found = delta(group.tensors, theirs, alpha=group.alpha, on_input=group.on_input)
+    return None if found is None else apply(rule.op, [found], len(rule.ours))
+
+
+def _bias_deltas(group: Group, rule: Rule, originals: Sequence[Tensor]) -> Sequence[Tensor] | None:
+    (theirs,) = apply(rule.op.inverse, list(originals), 1)
+    found = bias_delta(group.tensors, theirs, alpha=group.alpha)
+    return None if found is None else apply(rule.op, [found], len(rule.ours))
+
+
+def _strengths(strength: float, text_strength: float | None) -> dict[str, float]:
+    """Strength by network; InvalidRequest where one is no number from -100 to 100."""
+    found = {"unet": strength, "text": strength if text_strength is None else text_strength}
+    for name, value in zip(("strength", "text_strength"), found.values(), strict=True):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or abs(value) > MAX_STRENGTH:
+            raise InvalidRequest(f"{name} is {value!r}; expected a number from -{MAX_STRENGTH:g} to {MAX_STRENGTH:g}")
+    return {role: float(value) for role, value in found.items()}

@@ -1,0 +1,100 @@
+"""Textual inversion: new words, each one or more vectors that stand where tokens of text stand.
+
+Source: Gal et al. 2022, "An image is worth one word". Layouts: A1111 (`string_to_param` with one tensor, in a pickle or
+a safetensors file), safetensors with `emb_params`, diffusers (one tensor under the token's name), and files for models
+with two text encoders (`clip_l` and `clip_g`). A pickle is read by our own reader, which runs nothing.
+
+Shapes: n vectors of the text encoder's width D.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import BrokenModel, UnknownModel
+from ..weights.files import model_file, read_tensors
+from ..weights.hashes import sha256
+from ..weights.other_kinds import other_kind
+from ..weights.tensors import TensorFile
+
+MOST_VECTORS = 256
+TWO_ENCODERS = ("clip_l", "clip_g")
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """`vectors`: what an encoder is called ("clip_l", "clip_g", "" where the file does not say) -> [n,D] in float32.
+
+    `names` are the words that stand for it in a prompt: the file's name, and the one that the file gives itself.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    vectors: Mapping[str, Tensor] = field(repr=False)
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the file; pictures carry the first 12 digits."""
+        return sha256(self.path)
+
+    def fitting(self, width: int) -> Tensor:
+        """The vectors for an encoder of this width; BrokenModel names the widths where none fits."""
+        for vectors in self.vectors.values():
+            if vectors.shape[1] == width:
+                return vectors
+        widths = " and ".join(str(vectors.shape[1]) for vectors in self.vectors.values())
+        raise BrokenModel(f"{self.path} is an embedding of width {widths}; this model's text encoder has width {width}")
+
+
+def read_embedding(path: str | os.PathLike[str], name: str | None = None) -> Embedding:
+    """The embedding in a file, under `name` where one is given.
+
+    Raises ModelFileError where the file is damaged, and UnknownModel where it is something else.
+    """
+    file = model_file(path)
+    tensors, metadata = read_tensors(file)
+    found, token = _layout(tensors)
+    if not found:
+        kind = other_kind({each: tensors.info(each).shape for each in tensors}, metadata)
+        raise UnknownModel(f"{file} is {kind or 'no file that is known here'}; expected a textual inversion embedding")
+    vectors = {encoder: _checked(tensors, key) for encoder, key in found.items()}
+    own = [metadata.get("name", "") if "string_to_param" in next(iter(found.values())) else "", token]
+    names = (name,) if name is not None else tuple(dict.fromkeys([file.stem, *(each for each in own if each.strip())]))
+    return Embedding(file, names, vectors)
+
+
+def _layout(tensors: TensorFile) -> tuple[dict[str, str], str]:
+    """(encoder -> name of its tensor, the token that the file names or an empty text)."""
+    two = {name: name for name in TWO_ENCODERS if name in tensors}
+    if two:
+        return two, ""
+    params = [name for name in tensors if name.startswith("string_to_param.")]
+    if params:
+        return {"": params[0]}, ""
+    if "emb_params" in tensors:
+        return {"": "emb_params"}, ""
+    vectors = [name for name in tensors if 1 <= len(tensors.info(name).shape) <= 2]
+    if len(tensors) == 1 and vectors and not vectors[0].endswith((".weight", ".bias", ".alpha")):
+        return {"": vectors[0]}, vectors[0]
+    return {}, ""
+
+
+def _checked(tensors: TensorFile, name: str) -> Tensor:
+    """The tensor as [n,D] in float32, finite and of a sensible size."""
+    info = tensors.info(name)
+    shape = info.shape if len(info.shape) == 2 else (1, *info.shape)
+    if len(shape) != 2 or not info.dtype.is_floating_point or not 1 <= shape[0] <= MOST_VECTORS or not shape[1]:
+        raise BrokenModel(
+            f"{tensors.path}: {name[:80]!r} is {info.dtype} of shape {list(info.shape)}; expected 1 to {MOST_VECTORS} "
+            "vectors of floats"
+        )
+    vectors = tensors[name].reshape(shape).to(torch.float32, copy=True)
+    if not bool(torch.isfinite(vectors).all()):
+        raise BrokenModel(f"{tensors.path}: {name[:80]!r} holds numbers that are not finite")
+    return vectors
