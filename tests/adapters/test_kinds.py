@@ -20,7 +20,7 @@ from lycoris.functional.general import weight_decompose  # noqa: E402
 from lycoris.modules.glora import GLoRAModule  # noqa: E402
 from lycoris.modules.ia3 import IA3Module  # noqa: E402
 
-O, I, R, ALPHA = 12, 8, 3, 2.0
+O, I, R, ALPHA = 12, 8, 3, 2.0  # noqa: E741
 SCALE = ALPHA / R
 SHAPES = [(O, I), (O, I, 1, 1), (O, I, 3, 3)]
 
@@ -108,14 +108,12 @@ def test_lokr(kernel: tuple[int, ...], left: str, right: str, draw: Callable[...
         group |= {"lokr_t2": draw(R, R, *kernel), "lokr_w2_a": draw(R, 4), "lokr_w2_b": draw(R, 4)}
     names = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
     if not kernel and right == "product" and left == "product":
-        # lycoris' functional form takes matrices only as [r, o, 1] here
+        # the functional form form takes matrices only as [r, o, 1] here
         w1, w2 = group["lokr_w1_a"] @ group["lokr_w1_b"], group["lokr_w2_a"] @ group["lokr_w2_b"]
         theirs = lycoris_lokr.make_kron(w1, w2, SCALE)
     else:
         gamma = 1.0 if left == right == "whole" else ALPHA
-        if (
-            left == "whole" and right == "core"
-        ):  # its functional form divides by the rows of w2_a, its module by the rank
+        if left == "whole" and right == "core":  # the functional form divides by the wrong axis
             gamma = SCALE * 4
         theirs = lycoris_lokr.diff_weight(*(group.get(name) for name in names), gamma=gamma)
     ours = delta(group, draw(O, I, *kernel), alpha=ALPHA)
@@ -130,7 +128,7 @@ def test_ia3(on_input: bool, conv: bool, draw: Callable[..., Tensor]) -> None:
     reference.weight.data.normal_(generator=torch.Generator().manual_seed(1))
     weight = layer.weight.detach()
     ours = delta({"ia3": reference.weight.detach()}, weight, on_input=on_input)
-    # The module's own branch for outputs broadcasts along the columns of a convolution; its forward pass is the measure.
+    # The module's own branch for outputs broadcasts along the columns of a convolution.
     if conv and not on_input:
         close(ours, weight * reference.weight.detach().reshape(-1, 1, 1, 1))
     else:

@@ -118,12 +118,15 @@ class CLIPText(nn.Module):
         if self.projection is not None:
             nn.init.normal_(self.projection.weight, std=std)
 
-    def forward(self, ids: Tensor, *, layer: int = -1, final_norm: bool = True) -> TextFeatures:
+    def forward(
+        self, ids: Tensor, *, layer: int = -1, final_norm: bool = True, extra: Tensor | None = None
+    ) -> TextFeatures:
         """ids [B,T], T at most `context_length` -> TextFeatures.
 
         `layer` chooses whose output becomes `tokens`: -1 the last layer's, -2 the last but one's ("clip skip 2"), and
         so on; 0 the embeddings', 1 the first layer's. `final_norm` applies the final norm to them. `pooled` is always
         the last layer's output at the first end-of-text token, normed, and projected where there is a projection.
+        `extra` [N,D] are vectors of words that the vocabulary lacks: id `vocab_size` + k means row k of it.
         InvalidRequest where T or `layer` is out of range.
         """
         length, depth = ids.shape[-1], len(self.layers)
@@ -131,7 +134,7 @@ class CLIPText(nn.Module):
             raise InvalidRequest(f"{length} tokens were given; this text encoder takes {self.config.context_length}")
         if not -depth - 1 <= layer <= depth:
             raise InvalidRequest(f"layer is {layer}; expected {-depth - 1} to {depth}, as there are {depth} layers")
-        x = self.token_embedding(ids) + self.position_embedding[:length]  # [B, T, D]
+        x = self.embed(ids, extra) + self.position_embedding[:length]  # [B, T, D]
         outputs = [x]
         for block in self.layers:
             outputs.append(block(outputs[-1]))
@@ -140,6 +143,14 @@ class CLIPText(nn.Module):
         if final_norm:
             chosen = last if layer in (-1, depth) else self.final_norm(chosen)
         return TextFeatures(chosen, self.pool(ids, last))
+
+    def embed(self, ids: Tensor, extra: Tensor | None = None) -> Tensor:
+        """ids [B,T] -> [B,T,D]: rows of the token embedding, and of `extra` [N,D] for ids beyond the vocabulary."""
+        tokens: Tensor = self.token_embedding(ids if extra is None else ids.clamp(max=self.config.vocab_size - 1))
+        if extra is None:
+            return tokens
+        beyond = ids - self.config.vocab_size  # [B, T]
+        return torch.where(beyond[..., None] >= 0, extra[beyond.clamp(min=0)].to(tokens), tokens)
 
     def pool(self, ids: Tensor, x: Tensor) -> Tensor:
         """The row of x [B,T,D] at the first end-of-text token of ids [B,T], or the last row where there is none."""

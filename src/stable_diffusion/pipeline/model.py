@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from ..adapters.attach import Attachment, attach
+from ..adapters.names import Network, networks
+from ..adapters.textual_inversion import Embedding, read_embedding
 from ..diffusion.samplers import automatic_schedule, resolve_sampler
 from ..embedded import model_path
 from ..errors import BrokenModel, InvalidRequest, ModelFileError, nearest, unknown_choice
@@ -52,6 +55,8 @@ class StableDiffusion:
     image_decoder: ImageDecoder
     diffusion_process: DiffusionProcess
     denoising_process: DenoisingProcess
+    _attachments: list[Attachment] = field(default_factory=list, repr=False)
+    _embeddings: list[Embedding] = field(default_factory=list, repr=False)
 
     @classmethod
     def from_parts(cls, parts: Parts, *, name: str | None = None) -> StableDiffusion:
@@ -122,6 +127,47 @@ class StableDiffusion:
     def dtype(self) -> torch.dtype:
         """Precision of the U-Net."""
         return next(self.parts.unet.parameters()).dtype
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The networks that adapters can change."""
+        return networks(self.parts.unet, self.parts.clip)
+
+    @property
+    def attachments(self) -> tuple[Attachment, ...]:
+        """Adapters that are on the model, in the order of attaching."""
+        self._attachments[:] = [attachment for attachment in self._attachments if attachment.attached]
+        return tuple(self._attachments)
+
+    @property
+    def embeddings(self) -> tuple[Embedding, ...]:
+        """Embeddings that were added."""
+        return tuple(self._embeddings)
+
+    def attach(
+        self, path: str | os.PathLike[str], strength: float = 1.0, text_strength: float | None = None
+    ) -> Attachment:
+        """Put a LoRA or one of its relatives on the model: `strength` for the U-Net, `text_strength` for the text
+        encoder (the same where it is None).
+
+        It stays until `detach()` of what is returned, or to the end of a `with` block; then the weights are again what
+        they were, bit for bit. A model from `load` may be shared: it stays in memory and so do its attachments.
+        Raises ModelFileError where the file is damaged, no adapter, or fits nothing in this model.
+        """
+        attachment = attach(self.networks, path, strength, text_strength)
+        self._attachments.append(attachment)
+        return attachment
+
+    def add_embedding(self, path: str | os.PathLike[str], name: str | None = None) -> Embedding:
+        """Let prompts use a textual inversion embedding, by `name` or else by its file's name and the one it has.
+
+        Raises ModelFileError where the file is damaged, no embedding, or not made for a text encoder of this width.
+        """
+        embedding = read_embedding(path, name)
+        vectors = embedding.fitting(self.parts.clip.config.width)
+        self.text_encoder.embeddings = {**self.text_encoder.embeddings, **dict.fromkeys(embedding.names, vectors)}
+        self._embeddings.append(embedding)
+        return embedding
 
     def automatic_schedule(self, sampler: str) -> str:
         """The noise schedule that "automatic" means for a sampler with this model."""

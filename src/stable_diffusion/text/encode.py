@@ -9,8 +9,10 @@ Shapes: T tokens in a window (77 for CLIP), n windows, D token width, P pooled w
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -20,6 +22,7 @@ from torch import Tensor
 from ..errors import InvalidRequest, unknown_choice
 from ..models.clip import CLIPText
 from ..types import Conditioning
+from .new_words import NewWords
 from .prompt import Span, parse_prompt, plain_prompt
 from .tokenizer import Piece, Tokenizer
 
@@ -77,6 +80,8 @@ class TextEncoder:
     from_empty     empty + weight (token - empty), with `empty` the empty prompt's token at the same place (for encoders
                    whose outputs have mean zero, where there is no mean to restore)
     none           the weighting signs are plain text
+
+    `embeddings` are words beyond the vocabulary: name -> vectors [n,D] that stand where its tokens would.
     """
 
     def __init__(
@@ -92,6 +97,31 @@ class TextEncoder:
             raise unknown_choice("emphasis", emphasis, EMPHASES)
         self.clip, self.tokenizer = clip, tokenizer
         self.layer, self.vector, self.emphasis = layer, vector, emphasis
+        self._new = NewWords({}, clip.config.vocab_size)
+
+    @property
+    def embeddings(self) -> Mapping[str, Tensor]:
+        return self._new.vectors
+
+    @embeddings.setter
+    def embeddings(self, embeddings: Mapping[str, Tensor]) -> None:
+        width = self.clip.config.width
+        for name, vectors in embeddings.items():
+            if not name.strip() or vectors.dim() != 2 or not vectors.shape[0] or vectors.shape[1] != width:
+                raise InvalidRequest(
+                    f"the embedding {name!r} has shape {list(vectors.shape)}; expected a name and [n, {width}]"
+                )
+        self._new = NewWords(embeddings, self.clip.config.vocab_size)
+
+    @contextmanager
+    def with_embeddings(self, more: Mapping[str, Tensor]) -> Iterator[None]:
+        """Further words for the time of a `with` block; a name that is known already means the newer one."""
+        before = self._new
+        self.embeddings = {**before.vectors, **more}
+        try:
+            yield
+        finally:
+            self._new = before
 
     def __call__(self, prompts: str | Sequence[str], *, clip_skip: int | None = None) -> Conditioning:
         """One row per prompt; tokens [B, n T, D]. Prompts of fewer windows are filled up with empty ones."""
@@ -116,7 +146,7 @@ class TextEncoder:
             conditioning=self._condition(windows, clip_skip),
             windows=tuple(windows),
             tokens=sum(len(window.ids) for window in windows),
-            dropped=self.tokenizer.decode([i for window in cut for i in window.ids]),
+            dropped=self._text([i for window in cut for i in window.ids]),
         )
 
     def windows(self, prompt: str) -> list[Window]:
@@ -142,11 +172,24 @@ class TextEncoder:
             for i in range(len(w.ids))
         ]
         for section in plain_prompt(prompt) if plain else parse_prompt(prompt):
-            for span in section:
-                for text, count in split_words(span.text, self.tokenizer.pieces(span.text)):
+            for segment in (segment for span in section for segment in self._new.split(span.text)):
+                for text, count in self._counted(segment.text, segment.ids):
                     found.append(Word(text, tuple(places[number : number + count])))
                     number += count
         return found
+
+    def _counted(self, text: str, ids: tuple[int, ...] | None) -> list[tuple[str, int]]:
+        """(word, number of its tokens) of a run of text."""
+        return split_words(text, self.tokenizer.pieces(text)) if ids is None else [(text, len(ids))]
+
+    def _text(self, ids: Sequence[int]) -> str:
+        """Readable text of ids, new words by their names."""
+        runs: list[str] = []
+        for new, run in itertools.groupby(ids, key=lambda i: i >= self.clip.config.vocab_size):
+            same = list(run)
+            names = " ".join(filter(None, map(self._new.name_of, same)))
+            runs.append(names if new else self.tokenizer.decode(same))
+        return " ".join(filter(None, runs))
 
     def hidden_layer(self, clip_skip: int | None) -> int:
         """The layer read for an A1111 clip skip (1 to the number of layers), or the model's own for None."""
@@ -165,7 +208,10 @@ class TextEncoder:
                 f"the weight of {span.text[:40]!r} in the prompt is {span.weight:g}; "
                 f"expected -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}"
             )
-        return self.tokenizer.encode(span.text)
+        ids: list[int] = []
+        for segment in self._new.split(span.text):
+            ids += self.tokenizer.encode(segment.text) if segment.ids is None else segment.ids
+        return ids
 
     @torch.no_grad()
     def _condition(self, windows: Sequence[Window], clip_skip: int | None) -> Conditioning:
@@ -179,7 +225,10 @@ class TextEncoder:
         return Conditioning(tokens=tokens, pooled=pooled, vector=pooled if self.vector else None)
 
     def _window(self, window: Window, layer: int) -> tuple[Tensor, Tensor]:
-        features = self.clip(self._tensor(window.ids), layer=layer, final_norm=True)
+        ids = self._tensor(window.ids)
+        table = self._new.table()
+        extra = None if table is None else table.to(ids.device)
+        features = self.clip(ids, layer=layer, final_norm=True, extra=extra)
         if all(weight == 1.0 for weight in window.weights):
             return features.tokens, features.pooled
         weights = [1.0, *window.weights]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def lora(up: Tensor, down: Tensor, mid: Tensor | None = None) -> Tensor:
-    """up [O,r,1..] down [r,I,k..] -> [O,I,k..]; with mid [r,r,k..] both factors are 1x1: up [O,r,1..] down [r,I,1..]."""
+    """up [O,r,1..] and down [r,I,k..] -> [O,I,k..]; with a core mid [r,r,k..] it is down [r,I,1..]."""
     if mid is not None:
         return torch.einsum("os,st...,ti->oi...", up.flatten(1), mid, down.flatten(1))
     delta = up.flatten(1) @ down.flatten(1)  # [O, I k]
