@@ -1,0 +1,168 @@
+"""The eye that judges: an image tower and the text encoder that it was trained with, and their tokenizer.
+
+Two sources: the folder of a text-stage training run (its checkpoint holds both networks; the tokenizer comes from the
+data pack), and one file that `save_eye` writes from it: safetensors with metadata `format` = `FORMAT`, `config` (JSON:
+tower, text, size) and `tokenizer` (the text of a tokenizer.json); tensors under `tower.` and `text.`.
+
+Legend: B pictures or sentences, P embedding width, D channels of the feature map.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import BrokenModel, InvalidRequest, ModelFileError
+from ..models.clip import CLIPText, CLIPTextConfig
+from ..models.image_tower import ImageTower, ImageTowerConfig
+from ..text.tokenizer import Tokenizer
+from ..weights.assemble import build
+from ..weights.hashes import sha256
+from ..weights.keys import KeyTable, Rule
+from ..weights.packing import pack, unpack
+from ..weights.safetensors_reader import read_safetensors
+from ..weights.safetensors_writer import write_safetensors
+from .pack import resized
+
+FORMAT = "stable_diffusion.tower.v1"
+RUN_FORMAT = "stable_diffusion.training.v1"
+CHUNK = 64
+
+
+class Seen(NamedTuple):
+    """`embedding` [B,P]: unit vectors to compare with sentences; `features` [B,D]: the feature map's means."""
+
+    embedding: Tensor
+    features: Tensor
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Eye:
+    """An image tower with its text encoder; `size` is the side of the pictures that it was trained on."""
+
+    tower: ImageTower
+    text: CLIPText
+    tokenizer: Tokenizer
+    tokenizer_json: str
+    size: int
+    name: str
+    hash: str | None = None
+
+    @torch.no_grad()
+    def look(self, pictures: Tensor) -> Seen:
+        """Straight pictures [B, 3 or 4, H, W] from 0 to 1 -> Seen; three channels count as opaque."""
+        parts = [self.tower(self._prepared(rows)) for rows in pictures.split(CHUNK)]
+        embedding = torch.cat([F.normalize(part.embedding.float(), dim=-1) for part in parts])
+        return Seen(embedding, torch.cat([part.features.float().mean(dim=(2, 3)) for part in parts]))
+
+    def _prepared(self, pictures: Tensor) -> Tensor:
+        """[B,4,size,size] premultiplied, from -1 to 1, as in training."""
+        if pictures.shape[1] == 3:
+            pictures = torch.cat([pictures, torch.ones_like(pictures[:, :1])], dim=1)
+        pictures = resized(pictures, self.size)
+        alpha = pictures[:, 3:]
+        return torch.cat([pictures[:, :3] * alpha, alpha], dim=1) * 2 - 1
+
+    @torch.no_grad()
+    def read(self, sentences: Sequence[str]) -> Tensor:
+        """Sentences -> unit vectors [B,P]; what does not fit in the window is cut."""
+        ids = [self.tokenizer.window(self.tokenizer.encode(text)[: self.tokenizer.capacity]) for text in sentences]
+        parts = [self.text(rows).pooled for rows in torch.tensor(ids).split(CHUNK)]
+        return F.normalize(torch.cat(parts).float(), dim=-1)
+
+
+def load_eye(path: str | Path, *, tokenizer: str | None = None) -> Eye:
+    """The eye of a file of `save_eye`, or of a text-stage run folder or checkpoint with the pack's `tokenizer` text.
+
+    InvalidRequest where there is no such file or a run comes without tokenizer, BrokenModel where its content does not
+    fit together.
+    """
+    file = Path(path) / "checkpoint.safetensors" if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise InvalidRequest(
+            f"there is no image tower {str(path)!r}: expected a tower file, or the folder of a text-stage training run"
+        )
+    tensors, metadata = read_safetensors(file)
+    kind = metadata.get("format")
+    if kind not in (FORMAT, RUN_FORMAT):
+        raise ModelFileError(f"{file} has the format {kind!r}; expected a tower file or the checkpoint of a text stage")
+    config = _config(file, metadata) if kind == FORMAT else _run_config(file, metadata)
+    text = metadata.get("tokenizer") if kind == FORMAT else tokenizer
+    if text is None:
+        raise InvalidRequest(f"{file} holds no tokenizer: give the data pack that it was trained on as well")
+    prefixes = ("",) if kind == FORMAT else ("ema.", "model.")
+    networks = {
+        part: _network(make, settings, _under(file, tensors, [f"{p}{part}." for p in prefixes]), f"{part} of {file}")
+        for part, make, settings in (
+            ("tower", ImageTower, ImageTowerConfig.from_dict(config["tower"])),
+            ("text", CLIPText, CLIPTextConfig.from_dict(config["text"])),
+        )
+    }
+    clip: CLIPText = networks["text"]
+    reader = Tokenizer.from_json(text, context_length=clip.config.context_length)
+    if reader.vocab_size != clip.config.vocab_size or reader.eos != clip.config.eos_token_id:
+        raise BrokenModel(
+            f"the tokenizer has {reader.vocab_size} tokens, the text encoder of {file} was trained with "
+            f"{clip.config.vocab_size}: they do not belong together"
+        )
+    return Eye(
+        tower=networks["tower"],
+        text=clip,
+        tokenizer=reader,
+        tokenizer_json=text,
+        size=int(config["size"]),
+        name=Path(path).stem,
+        hash=sha256(file)[:10],
+    )
+
+
+def save_eye(path: str | Path, eye: Eye, *, dtype: str = "float16") -> Path:
+    """Write an eye to one file that needs nothing beside it; dtype as in `weights.packing`."""
+    state = {f"tower.{name}": tensor for name, tensor in eye.tower.state_dict().items()}
+    state |= {f"text.{name}": tensor for name, tensor in eye.text.state_dict().items()}
+    config = {"tower": eye.tower.config.to_dict(), "text": eye.text.config.to_dict(), "size": eye.size}
+    metadata = {"format": FORMAT, "config": json.dumps(config, sort_keys=True), "tokenizer": eye.tokenizer_json}
+    write_safetensors(Path(path), pack(state, dtype), metadata)
+    return Path(path)
+
+
+def _config(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        config = json.loads(metadata["config"])
+        return {"tower": dict(config["tower"]), "text": dict(config["text"]), "size": int(config["size"])}
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise BrokenModel(f"{file} is a tower file, but its config is missing or damaged ({error!r})") from None
+
+
+def _run_config(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        state = json.loads(metadata["state"])
+        stage, facts = state["stage"], state["facts"]
+        if stage == "text":
+            return {"tower": facts["tower"], "text": facts["text"], "size": int(state["config"]["size"])}
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise BrokenModel(f"{file} is a training checkpoint, but its state is damaged ({error!r})") from None
+    raise InvalidRequest(f"{file} is the checkpoint of the stage {stage!r}; expected one of the stage 'text'")
+
+
+def _under(file: Path, tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors under the first prefix that has any, without it."""
+    for prefix in prefixes:
+        found = {name[len(prefix) :]: tensors[name] for name in tensors if name.startswith(prefix)}
+        if found:
+            return unpack(found)
+    raise BrokenModel(f"{file} holds no tensors under {' or '.join(prefixes)}")
+
+
+def _network(make: Any, config: Any, tensors: Mapping[str, Tensor], what: str) -> Any:
+    with torch.device("meta"):
+        names = list(make(config).state_dict())
+    table = KeyTable(tuple(Rule((name,), (name,)) for name in names))
+    return build(lambda: make(config), tensors, table, what=what)
