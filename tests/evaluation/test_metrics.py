@@ -41,7 +41,9 @@ def test_frechet_of_known_gaussians() -> None:
     expected = 9 + (1 - 2) ** 2 + 0 + (3 - 1) ** 2
     assert math.isclose(gaussian_distance(mean, a, torch.zeros(3), b), expected, rel_tol=1e-9)
     turn = torch.linalg.qr(normal(3, 3).double()).Q
-    turned = gaussian_distance(turn @ mean.double(), turn @ a.double() @ turn.T, torch.zeros(3), turn @ b.double() @ turn.T)
+    turned = gaussian_distance(
+        turn @ mean.double(), turn @ a.double() @ turn.T, torch.zeros(3), turn @ b.double() @ turn.T
+    )
     assert math.isclose(turned, expected, rel_tol=1e-9)
 
 

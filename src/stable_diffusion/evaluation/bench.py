@@ -1,0 +1,106 @@
+"""What every section works with: the model's painter, the eye, the pack, and how much to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..pipeline.model import StableDiffusion
+from .pack import PicturePack, Record, resized
+from .painter import Painter
+from .questions import prompt_pairs
+from .report import LeftOut, Shown
+from .similarity import over_white
+from .tower import CHUNK, Eye, Seen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much is measured. `quick` fits in 20 minutes on two cores for the embedded model."""
+
+    seed: int = 0
+    painted: int = 100
+    chinese: int = 40
+    held_out: int = 440
+    training: int = 3000
+    reconstructed: int = 48
+    colour: int = 30
+    counting: int = 15
+    relations: int = 16
+    style: int = 15
+    diverse_prompts: int = 4
+    diverse_seeds: int = 8
+    sensitive: int = 2
+    timed: int = 3
+    precisions: tuple[str, ...] = ("int8", "bfloat16")
+    samplers: tuple[str, ...] = ("euler", "heun", "dpmpp_2m", "uni_pc", "euler_ancestral")
+
+
+QUICK = Plan()
+FULL = Plan(
+    painted=1000,
+    chinese=300,
+    held_out=10_000,
+    training=1_000_000,
+    reconstructed=500,
+    colour=100,
+    counting=99,
+    relations=16,
+    style=100,
+    diverse_prompts=16,
+    diverse_seeds=16,
+    sensitive=8,
+    timed=8,
+    precisions=("int8", "bfloat16", "float16"),
+)
+
+
+@dataclass(eq=False, kw_only=True)
+class Bench:
+    painter: Painter
+    plan: Plan
+    pack: PicturePack | None = None
+    eye: Eye | None = None
+    left_out: list[LeftOut] = field(default_factory=list)
+    shown: list[Shown] = field(default_factory=list)
+    _seen: dict[str, Seen] = field(default_factory=dict)
+
+    @property
+    def model(self) -> StableDiffusion:
+        return self.painter.model
+
+    def skip(self, what: str, why: str) -> None:
+        self.left_out.append(LeftOut(what=what, why=why))
+
+    def show(self, title: str, captions: list[str], pictures: Tensor, limit: int = 24) -> None:
+        kept = range(0, len(captions), max(1, -(-len(captions) // limit)))
+        rows = [captions[k] for k in kept]
+        self.shown.append(Shown(title=title, captions=tuple(rows), pictures=pictures[list(kept)].clone()))
+
+    def prompts(self) -> list[tuple[str, str]]:
+        """(English, Chinese) prompts: captions of held-out records, no two alike; without a pack a fixed list."""
+        if self.pack is None:
+            return prompt_pairs()[: self.plan.painted]
+        records = self.pack.distinct("heldout", self.plan.painted)
+        return [(str(record.english), str(record.chinese)) for record in records]
+
+    def real(self, records: list[Record], size: int | None = None) -> Tensor:
+        """Pictures of the pack as the model could make them: over white where it has no alpha."""
+        assert self.pack is not None
+        pictures = self.pack.pictures(records)
+        pictures = pictures if size is None else resized(pictures, size)
+        return pictures if self.model.parts.vae.config.image_channels == 4 else over_white(pictures)
+
+    def seen(self, split: str, count: int) -> Seen:
+        """What the eye sees in the pictures of a split, remembered."""
+        assert self.pack is not None and self.eye is not None
+        if split not in self._seen:
+            records, parts = self.pack.choose(split, count), []
+            for start in range(0, len(records), CHUNK):
+                self.painter.report(f"looking at {split} pictures", start, len(records))
+                parts.append(self.eye.look(self.real(records[start : start + CHUNK])))
+            embedding, features = (torch.cat(rows) for rows in zip(*parts, strict=True))
+            self._seen[split] = Seen(embedding, features)
+        return self._seen[split]
