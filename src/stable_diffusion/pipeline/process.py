@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,11 @@ from ..models.unet import UNet
 from ..text.encode import TextEncoder
 from ..types import Conditioning, Denoiser, Step
 from .codec import ImageEncoder
+from .size import SizeConditioning, with_size
+from .masks import soft_inpainting
+from .tiling import FLAT, Wrap, wrapping
+from .variation import Variation, varied
+from .windows import Windows, windowed
 
 AnySchedule = DiscreteSchedule | FlowSchedule
 Picture = Image.Image | str | Path | Tensor
@@ -127,10 +133,13 @@ class DenoisingProcess:
         noise_schedule: str,
         steps: int,
         guidance: float,
+        downscale: int = 8,
+        size_numbers: int = 0,
     ) -> None:
         self.unet, self.schedule, self.prediction = unet, schedule, prediction
         self.latent_channels, self.default_size = latent_channels, default_size
         self.sampler, self.noise_schedule, self.steps, self.guidance = sampler, noise_schedule, steps, guidance
+        self.downscale, self.size_numbers = downscale, size_numbers
         self._text_encoder = text_encoder
 
     @property
@@ -162,6 +171,10 @@ class DenoisingProcess:
         rescale: float = 0.0,
         interval: tuple[float, float] | None = None,
         final: Literal["zero", "sigma_min"] = "zero",
+        soft: bool = False,
+        wrap: Wrap = FLAT,
+        windows: Windows | None = None,
+        variation: Variation | None = None,
         **options: Any,
     ) -> Iterator[Step]:
         """Checks everything, then returns the generator of steps for one picture per seed.
@@ -172,6 +185,9 @@ class DenoisingProcess:
         interval   (first, last) fractions of the steps between which guidance acts
         final      "sigma_min" ends on the first trained level, as DDIM and PLMS do in CompVis and diffusers, and gives
                    the last state in variance-preserving coordinates
+        soft       the mask is the strength of each place, and not only where (see `soft_inpainting`)
+        wrap       edges that meet    windows   paint a large canvas in these    variation   of the start noise
+        told_size  what a model with size conditioning (SDXL) is told; None the size of the picture, uncropped
         options    of the sampler, such as eta
         """
         if mask is not None and latent is None:
@@ -179,18 +195,20 @@ class DenoisingProcess:
         resolved = resolve_sampler(self.sampler if sampler is None else sampler)
         named = self.noise_schedule if schedule is None and sampler is None else schedule or resolved.schedule
         full = self.sigmas(resolved.sampler.id, named, self.steps if steps is None else steps, final)
-        denoise = self.guided(prompt, negative, guidance, rescale, interval and sigma_interval(full, *interval))
+        between = interval and sigma_interval(full, *interval)
+        denoise = self.guided(prompt, negative, guidance, rescale, between, wrap=wrap, windows=windows)
         if latent is not None and strength == 0:
             return iter(())
         sigmas = full if latent is None else truncate(full, strength)
         device = next(self.unet.parameters()).device
-        height, width = (self.default_size if size is None else size) if latent is None else latent.shape[-2:]
         seeds = [seed] if isinstance(seed, int) else list(seed)
-        source = noise_source(resolved.sampler, seeds, (self.latent_channels, height, width), self.schedule)
+        draw = partial(noise_source, resolved.sampler, schedule=self.schedule)
+        source = varied(draw, seeds, (self.latent_channels, height, width), variation)
         noise = source.start().to(device)
         x0 = None if latent is None else latent.to(device, torch.float32).expand_as(noise)
         if mask is not None and x0 is not None:
-            denoise = inpainting(denoise, x0, mask.to(x0), noise, self.schedule)
+            known = (denoise, x0, mask.to(x0), noise, self.schedule)
+            denoise = soft_inpainting(*known, sigmas) if soft else inpainting(*known)
         x = start_state(self.schedule, noise, float(sigmas[0]), x0)
         options = {**resolved.options, **options}
         run = sample(resolved.sampler, denoise, x, sigmas, self.schedule, noise=source, **options)
@@ -203,11 +221,20 @@ class DenoisingProcess:
         guidance: float | None = None,
         rescale: float = 0.0,
         interval: tuple[float, float] | None = None,
+        *,
+        wrap: Wrap = FLAT,
+        windows: Windows | None = None,
     ) -> Denoiser:
-        """The denoiser led by a prompt, away from the negative one: (x, sigma) -> x0; `interval` in units of sigma."""
+        """The denoiser led by a prompt, away from the negative one: (x, sigma) -> x0; `interval` in units of sigma.
+
+        With `wrap` its edges meet, and with `windows` it paints canvases larger than the network's own size.
+        """
         scale = self.guidance if guidance is None else guidance
         away = None if scale == 1 else self._conditioning(negative)
-        return guided(self.denoiser, self._conditioning(prompt), away, scale, rescale=rescale, interval=interval)
+        space = self.denoiser
+        base = wrapping(space, wrap) if windows is None else windowed(space, windows, wrap)
+        cond = self._conditioning(prompt)
+        return guided(base, cond, away, scale, rescale=rescale, interval=interval, space=space)
 
     def _finished(self, steps: Iterator[Step]) -> Iterator[Step]:
         """The last state out of variance-exploding coordinates, where the run does not end on zero noise."""
@@ -219,5 +246,5 @@ class DenoisingProcess:
             scale = per_image(input_scale(self.schedule, sigma), step.x)
             yield Step(step.index, step.total, step.sigma, step.x * scale, step.denoised)
 
-    def _conditioning(self, prompt: str | Conditioning) -> Conditioning:
-        return self._text_encoder(prompt) if isinstance(prompt, str) else prompt
+    def _conditioning(self, prompt: str | Conditioning, negative: bool) -> Conditioning:
+        return self._text_encoder.encode(prompt, negative=negative).conditioning if isinstance(prompt, str) else prompt

@@ -1,0 +1,80 @@
+"""The second pass of "hires fix": a finished small latent enlarged, and painted again at part of the noise.
+
+A model that paints at a size it was not made for repeats things; one that starts from an enlarged small picture keeps
+its composition. Names of upscalers and the meaning of steps are A1111's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import InvalidRequest, unknown_choice
+from .image import from_model
+from .masks import lanczos
+from .tiling import Wrap
+
+if TYPE_CHECKING:
+    from .model import StableDiffusion
+
+UPSCALERS = ("Latent", "Latent (bicubic)", "Latent (nearest-exact)", "Lanczos")
+"""Latent ones interpolate the latent; Lanczos enlarges the decoded picture and encodes it again."""
+MODES = {"Latent": "bilinear", "Latent (bicubic)": "bicubic", "Latent (nearest-exact)": "nearest-exact"}
+STRENGTH = 0.7
+"""Strength of the second pass where none is given, as in A1111."""
+
+
+def upscaler_name(name: str) -> str:
+    """The upscaler's name as A1111 writes it, from any case; UnknownChoice with the nearest one otherwise."""
+    found = next((known for known in UPSCALERS if known.casefold() == name.strip().casefold()), None)
+    if found is None:
+        raise unknown_choice("hires upscaler", name, UPSCALERS)
+    return found
+
+
+def hires_size(width: int, height: int, scale: float, step: int) -> tuple[int, int]:
+    """The size of the second pass: each side times `scale`, rounded to a multiple of `step`."""
+    return max(step, round(width * scale / step) * step), max(step, round(height * scale / step) * step)
+
+
+def schedule_steps(steps: int, strength: float, most: int) -> int:
+    """Steps of the whole schedule, of which the last `steps` are made at this strength.
+
+    A1111 makes as many steps in the second pass as asked for, whatever the strength; img2img elsewhere makes
+    steps * strength. The least number whose share is `steps`.
+    """
+    total = math.ceil(steps / strength - 1e-9)
+    if total > most:
+        raise InvalidRequest(
+            f"{steps} hires steps at strength {strength:g} need a schedule of {total} steps; expected at most {most}, "
+            f"so fewer steps, or a strength of at least {steps / most:g}"
+        )
+    return total + (int(total * strength) < steps)
+
+
+def enlarged(model: StableDiffusion, latent: Tensor, size: tuple[int, int], upscaler: str, wrap: Wrap) -> Tensor:
+    """The latent [B,c,h,w] of a finished picture at `size` (width, height in pixels); edges that meet still meet."""
+    height, width = size[1] // model.factor, size[0] // model.factor
+    if upscaler != "Lanczos":
+        return wrap.resized(latent, height, width, lambda x, h, w: _interpolated(x, h, w, MODES[upscaler]))
+    picture = model.image_decoder.tensor(latent).clamp(-1, 1)
+    large = wrap.resized(picture, size[1], size[0], lanczos).clamp(-1, 1)
+    return model.image_encoder(_valid(large))
+
+
+def _interpolated(latent: Tensor, height: int, width: int, mode: str) -> Tensor:
+    return F.interpolate(latent, size=(height, width), mode=mode)
+
+
+def _valid(picture: Tensor) -> Tensor:
+    """Premultiplied colour is never more than alpha; a filter that overshoots may say otherwise."""
+    if picture.shape[1] != 4:
+        return picture
+    straight = from_model(picture)
+    alpha = straight[:, 3:]
+    premultiplied = straight.clone()
+    premultiplied[:, :3] = straight[:, :3] * alpha
+    return premultiplied * 2 - 1
