@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 
@@ -46,9 +46,16 @@ class Attachment:
     """
 
     def __init__(
-        self, matched: Matched, networks: Sequence[Network], strength: float, text_strength: float | None
+        self,
+        matched: Matched,
+        networks: Sequence[Network],
+        strength: float,
+        text_strength: float | None,
+        listed: list[Attachment],
     ) -> None:
-        self.file, self.kinds, self.unmatched = matched.file, dict(matched.kinds), matched.unmatched
+        """`listed` are all attachments of the model: this one is among them as long as it is on it."""
+        self.file = replace(matched.file, groups={})  # the tensors are held by the layers, which go when it is detached
+        self.kinds, self.unmatched = dict(matched.kinds), matched.unmatched
         self.strength = strength
         self.text_strength = strength if text_strength is None else text_strength
         layers = matched.layers(strength, text_strength)
@@ -59,6 +66,8 @@ class Attachment:
         }
         for stack, layer in self._on.values():
             stack.attach(layer)
+        self._listed = listed
+        listed.append(self)
 
     @property
     def name(self) -> str:
@@ -85,13 +94,18 @@ class Attachment:
         """Take the adapter off; the weights are again what they were, bit for bit. A second call does nothing."""
         for stack, layer in self._on.values():
             stack.detach(layer)
-        self._on = {}
+        self._forget()
 
     def fuse(self) -> None:
         """Make the change part of the model's own weights for good: it can no longer be detached."""
         for stack, layer in self._on.values():
             stack.fuse(layer)
+        self._forget()
+
+    def _forget(self) -> None:
         self._on = {}
+        if self in self._listed:
+            self._listed.remove(self)
 
     def __enter__(self) -> Attachment:
         return self
@@ -108,11 +122,16 @@ class Attachment:
 
 
 def attach(
-    networks: Sequence[Network], path: str | os.PathLike[str], strength: float = 1.0, text_strength: float | None = None
+    networks: Sequence[Network],
+    path: str | os.PathLike[str],
+    strength: float = 1.0,
+    text_strength: float | None = None,
+    listed: list[Attachment] | None = None,
 ) -> Attachment:
     """Put the adapter at `path` on networks. Raises what `read_adapter` and `match` raise; then nothing is changed."""
     _strengths(strength, text_strength)
-    return Attachment(match(read_adapter(path), networks), networks, strength, text_strength)
+    matched = match(read_adapter(path), networks)
+    return Attachment(matched, networks, strength, text_strength, [] if listed is None else listed)
 
 
 def match(file: AdapterFile, networks: Sequence[Network]) -> Matched:

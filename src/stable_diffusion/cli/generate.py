@@ -38,6 +38,8 @@ stable-diffusion "a red apple" --negative leaf --steps 30 --cfg 4 --seed 7 --out
 stable-diffusion "a blue apple" --image apple.png --strength 0.6
 stable-diffusion "a worm" --image apple.png --mask hole.png
 stable-diffusion generate --like apple.png --seed 8
+stable-diffusion "a lighthouse" --lora style.safetensors:0.8
+stable-diffusion "a lighthouse <lora:style:0.8>" --lora-dir loras
 echo "a cat" | stable-diffusion -
 """
 
@@ -52,6 +54,9 @@ echo "a cat" | stable-diffusion -
 @click.option("--image", type=click.Path(path_type=Path), help="Picture to start from.")
 @click.option("--mask", type=click.Path(path_type=Path), help="White where --image is painted anew.")
 @click.option("--strength", type=Number(min=0, max=1), show_default="0.75", help="How much of --image is painted anew.")
+@click.option("--lora", "loras", multiple=True, metavar="FILE[:STRENGTH]", help="LoRA or relative; may be repeated.")
+@click.option("--lora-dir", type=click.Path(path_type=Path), help="Where `<lora:name:weight>` in PROMPT is found.")
+@click.option("--embeddings-dir", type=click.Path(path_type=Path), help="Embeddings, used in PROMPT by file name.")
 @click.option("--like", type=click.Path(path_type=Path), help="Take the settings written in this picture.")
 @model_options
 @out_options("outputs/SEED-PROMPT.png")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from torch import Tensor
 from .. import __version__
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice
 from ..types import Conditioning, Step
+from .adapters import RequestAdapters, request_adapters
 from .image import cover, latent_mask, mask_tensor, put_back, to_images, to_model, to_straight
 from .metadata import KEY, parameters_text
 from .model import StableDiffusion, load
@@ -71,23 +72,26 @@ def generate(
         name=model.name,
         automatic=model.automatic_schedule,
     )
-    encoder = model.text_encoder
-    prompt = encoder.encode(request.prompt, clip_skip=request.clip_skip)
-    negative = encoder.encode(request.negative_prompt, clip_skip=request.clip_skip)
+    encoder, adapters = model.text_encoder, request_adapters(model, request)
+    with adapters.encoding():
+        prompt = encoder.encode(adapters.prompt, clip_skip=request.clip_skip)
+        negative = encoder.encode(adapters.negative_prompt, clip_skip=request.clip_skip, negative=True)
     notes = [note for note in (prompt.note(), negative.note(), *_ignored(asked, request)) if note is not None]
+    notes += adapters.notes
     canvas = _canvas(model, request)
     image = _image_conditioning(model, request, canvas)
     conditionings = [replace(each.conditioning, image=image) for each in (prompt, negative)]
     size = batch if batch is not None else 1 if model.device.type == "cpu" else request.count
     run = partial(_steps, model, request, conditionings, canvas, options)
     run(range(1))  # checks sampler, schedule, levels and options now: nothing is computed before the first step
-    return _stream(model, request, canvas, run, size, output, tuple(notes))
+    return _stream(model, request, canvas, adapters, run, size, output, tuple(notes))
 
 
 def _stream(
     model: StableDiffusion,
     request: Request,
     canvas: Canvas,
+    adapters: RequestAdapters,
     run: Callable[[range], Iterator[Step]],
     size: int,
     output: Output,
@@ -96,7 +100,7 @@ def _stream(
     for first in range(0, request.count, size):
         indices = range(first, min(first + size, request.count))
         latent = None if canvas.latent is None else canvas.latent.expand(len(indices), -1, -1, -1)
-        for step in run(indices):
+        for step in adapters.denoising(run(indices)):
             latent = step.x
             yield Progress(
                 index=step.index + 1,
@@ -107,7 +111,7 @@ def _stream(
                 preview=partial(model.image_decoder.preview, step.denoised),
             )
         assert latent is not None
-        yield _finish(model, request, canvas, latent, indices, output, notes)
+        yield _finish(model, request, canvas, adapters, latent, indices, output, notes)
 
 
 def _steps(
@@ -142,6 +146,7 @@ def _finish(
     model: StableDiffusion,
     request: Request,
     canvas: Canvas,
+    adapters: RequestAdapters,
     latent: Tensor,
     indices: range,
     output: Output,
@@ -160,7 +165,7 @@ def _finish(
         straight = put_back(straight, canvas.original.expand(len(straight), -1, -1, -1), canvas.mask)
     images = to_images(straight)
     for image, each in zip(images, requests, strict=True):
-        image.info[KEY] = parameters_text(each, model_hash=model.hash, version=__version__)
+        image.info[KEY] = parameters_text(each, model_hash=model.hash, version=__version__, used=adapters.used)
     tensor = straight if output == "straight" else None
     return Images(images=tuple(images), first=indices[0], requests=requests, notes=notes, tensor=tensor)
 
@@ -236,6 +241,9 @@ def generate_image(
     guidance_rescale: float = 0.0,
     guidance_interval: tuple[float, float] | None = None,
     clip_skip: int | None = None,
+    loras: Sequence[Any] = (),
+    lora_dir: str | Path | None = None,
+    embeddings_dir: str | Path | None = None,
 ) -> Any:
     """A picture for a sentence: a Pillow image, or a list of `count` images where `count` is more than 1.
 
@@ -263,6 +271,9 @@ def generate_image(
         guidance_rescale=guidance_rescale,
         guidance_interval=guidance_interval,
         clip_skip=clip_skip,
+        loras=loras,  # type: ignore[arg-type]  # paths become Lora there
+        lora_dir=lora_dir,  # type: ignore[arg-type]
+        embeddings_dir=embeddings_dir,  # type: ignore[arg-type]
     )
     ready = model if isinstance(model, StableDiffusion) else load(request.model)
     pictures: list[Image.Image] = []

@@ -20,6 +20,7 @@ from PIL import Image
 from ..diffusion.samplers import SAMPLERS
 from ..diffusion.sigmas import AUTOMATIC, SCHEDULES
 from ..errors import InvalidRequest
+from .adapters import Used
 from .image import open_picture
 from .request import Request, canonical_sampler
 
@@ -44,8 +45,15 @@ class PictureInfo:
     text: str = field(default="", repr=False)
 
 
-def parameters_text(request: Request, *, model_hash: str | None = None, version: str | None = None) -> str:
-    """The text for one finished picture; `request` is resolved and has count 1. Keys are in A1111's order."""
+def parameters_text(
+    request: Request, *, model_hash: str | None = None, version: str | None = None, used: Used | None = None
+) -> str:
+    """The text for one finished picture; `request` is resolved and has count 1. Keys are in A1111's order.
+
+    `used` are its adapters: those that were given as files are written as the tags that mean them.
+    """
+    used = Used() if used is None else used
+    prompt = request.prompt + used.tags
     sampler = "" if request.sampler is None else request.sampler
     schedule = request.schedule
     values: dict[str, object] = {
@@ -62,12 +70,13 @@ def parameters_text(request: Request, *, model_hash: str | None = None, version:
         "RNG": "CPU",
         "Guidance rescale": request.guidance_rescale if request.guidance_rescale else None,
         "Guidance interval": _interval_text(request.guidance_interval),
+        **used.values(),
         "Version": VERSION if version is None else f"{VERSION} {version}",
     }
-    text = _written(request.prompt, request.negative_prompt, values)
-    if split_text(text)[:2] == (request.prompt, request.negative_prompt):
+    text = _written(prompt, request.negative_prompt, values)
+    if split_text(text)[:2] == (prompt, request.negative_prompt):
         return text
-    exact = {"Exact prompt": request.prompt, "Exact negative prompt": request.negative_prompt}
+    exact = {"Exact prompt": prompt, "Exact negative prompt": request.negative_prompt}
     quoted = {key: json.dumps(value, ensure_ascii=False) for key, value in exact.items() if value}
     return text + "".join(f", {key}: {value}" for key, value in quoted.items())
 
@@ -186,7 +195,7 @@ def _parsed(key: str, text: str, kind: type[int] | type[float]) -> float:
 
 
 _IGNORED = (
-    *("Hires upscale", "Hires resize", "Refiner", "Variation seed", "Lora hashes", "TI hashes", "VAE", "Eta", "Tiling"),
+    *("Hires upscale", "Hires resize", "Refiner", "Variation seed", "TI hashes", "VAE", "Eta", "Tiling"),
     *("ENSD", "Token merging ratio", "Face restoration", "Mask blur", "Image CFG scale", "NGMS"),
 )
 

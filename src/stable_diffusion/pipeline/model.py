@@ -15,7 +15,9 @@ from ..adapters.textual_inversion import Embedding, read_embedding
 from ..diffusion.samplers import automatic_schedule, resolve_sampler
 from ..embedded import model_path
 from ..errors import BrokenModel, InvalidRequest, ModelFileError, nearest, unknown_choice
+from ..models.clip import CLIPText
 from ..text.encode import TextEncoder
+from ..text.encode_two import PairedTextEncoder
 from ..text.tokenizer import Tokenizer
 from ..weights.load import load_parts
 from ..weights.parts import Defaults, Parts, TokenizerSource
@@ -61,21 +63,8 @@ class StableDiffusion:
     @classmethod
     def from_parts(cls, parts: Parts, *, name: str | None = None) -> StableDiffusion:
         """Put the parts together; BrokenModel where they do not fit one another."""
-        unet, clip, vae, defaults = parts.unet, parts.clip, parts.vae, parts.defaults
-        tokenizer = _tokenizer(parts)
-        wants_vector = unet.config.vector_dim is not None
-        pooled = clip.config.width if clip.config.projection_dim is None else clip.config.projection_dim
-        if wants_vector and pooled != unet.config.vector_dim:
-            raise BrokenModel(
-                f"the text encoder gives {pooled} pooled numbers, the U-Net takes {unet.config.vector_dim}"
-            )
-        text_encoder = TextEncoder(
-            clip,
-            tokenizer,
-            layer=parts.clip_layer,
-            vector=wants_vector,
-            emphasis="restore_mean" if parts.family.startswith("sd") else "from_empty",
-        )
+        unet, vae, defaults = parts.unet, parts.vae, parts.defaults
+        text_encoder = _text_encoder(parts)
         schedule = parts.schedule
         assert isinstance(schedule, AnySchedule)
         encoder = ImageEncoder(vae, parts.latents)
@@ -98,6 +87,8 @@ class StableDiffusion:
                 noise_schedule=defaults.schedule,
                 steps=defaults.steps,
                 guidance=defaults.guidance,
+                downscale=downscale,
+                size_numbers=parts.size_numbers,
             ),
         )
 
@@ -136,7 +127,6 @@ class StableDiffusion:
     @property
     def attachments(self) -> tuple[Attachment, ...]:
         """Adapters that are on the model, in the order of attaching."""
-        self._attachments[:] = [attachment for attachment in self._attachments if attachment.attached]
         return tuple(self._attachments)
 
     @property
@@ -154,9 +144,7 @@ class StableDiffusion:
         they were, bit for bit. A model from `load` may be shared: it stays in memory and so do its attachments.
         Raises ModelFileError where the file is damaged, no adapter, or fits nothing in this model.
         """
-        attachment = attach(self.networks, path, strength, text_strength)
-        self._attachments.append(attachment)
-        return attachment
+        return attach(self.networks, path, strength, text_strength, self._attachments)
 
     def add_embedding(self, path: str | os.PathLike[str], name: str | None = None) -> Embedding:
         """Let prompts use a textual inversion embedding, by `name` or else by its file's name and the one it has.
@@ -181,7 +169,7 @@ def load(
 ) -> StableDiffusion:
     """The model at a path, or of a name in a folder of `STABLE_DIFFUSION_MODELS`; without one, the embedded model.
 
-    A path is a single file (.safetensors or .ckpt of Stable Diffusion 1.x or 2.x, or our own format) or a diffusers
+    A path is a single file (.safetensors or .ckpt of Stable Diffusion 1.x, 2.x or XL, or our own format) or a diffusers
     folder. device "auto" is a CUDA GPU where there is one, else the CPU; dtype "auto" is float32 on the CPU and
     float16 on a GPU. The embedded model and the last one loaded from a path stay in memory, so loading them again
     costs nothing. Raises ModelFileError or InvalidRequest.
@@ -269,9 +257,35 @@ def _name(parts: Parts) -> str:
     return parts.card.name or parts.family if parts.source is None else parts.source.name
 
 
-def _tokenizer(parts: Parts) -> Tokenizer:
-    source: TokenizerSource = parts.tokenizer
-    context = parts.clip.config.context_length
+def _text_encoder(parts: Parts) -> TextEncoder:
+    """The one or two text encoders; BrokenModel where the U-Net's vector is not what they give."""
+    clip, clip2 = parts.clip, parts.clip2
+    tokenizer = _tokenizer(parts.tokenizer, clip)
+    last = (clip if clip2 is None else clip2).config
+    pooled, vector_dim = last.projection_dim or last.width, parts.unet.config.vector_dim
+    if parts.size_numbers:
+        if vector_dim is None or vector_dim <= pooled or (vector_dim - pooled) % (2 * parts.size_numbers):
+            raise BrokenModel(
+                f"the text encoder gives {pooled} pooled numbers and the size {parts.size_numbers}; "
+                f"the U-Net's vector has {vector_dim}"
+            )
+        others = [] if clip2 is None else [(clip2, _tokenizer(parts.tokenizer2 or parts.tokenizer, clip2))]
+        return PairedTextEncoder([(clip, tokenizer), *others], layer=parts.clip_layer, zero_empty=parts.zero_empty)
+    if vector_dim is not None and pooled != vector_dim:
+        raise BrokenModel(f"the text encoder gives {pooled} pooled numbers, the U-Net takes {vector_dim}")
+    return TextEncoder(
+        clip,
+        tokenizer,
+        layer=parts.clip_layer,
+        vector=vector_dim is not None,
+        emphasis="restore_mean" if parts.family.startswith("sd") else "from_empty",
+        final_norm=parts.text_norm,
+        zero_empty=parts.zero_empty,
+    )
+
+
+def _tokenizer(source: TokenizerSource, clip: CLIPText) -> Tokenizer:
+    context = clip.config.context_length
     if source.json is not None:
         tokenizer = Tokenizer.from_json(source.json, context_length=context)
     elif source.folder is not None:
@@ -280,8 +294,8 @@ def _tokenizer(parts: Parts) -> Tokenizer:
         tokenizer = Tokenizer.clip(context_length=context)
     if source.pad_token_id is not None:
         tokenizer.pad = source.pad_token_id
-    if tokenizer.vocab_size > parts.clip.config.vocab_size:
+    if tokenizer.vocab_size > clip.config.vocab_size:
         raise BrokenModel(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, the text encoder only {parts.clip.config.vocab_size}"
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the text encoder only {clip.config.vocab_size}"
         )
     return tokenizer

@@ -19,6 +19,7 @@ from PIL import Image
 from ..diffusion.samplers import resolve_sampler
 from ..diffusion.sigmas import AUTOMATIC, resolve_schedule
 from ..errors import InvalidRequest
+from .adapters import Lora, checked_loras
 from .image import fitting_size, open_picture
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class Request:
     strength                  0 to 1, how much of `image` is painted anew (0.75)
     guidance_rescale          0 to 1              guidance_interval   (first, last) as fractions of the steps
     clip_skip                 1 reads the text encoder's last layer, 2 the one before; None the model's own choice
+    loras                     adapter files for these pictures: paths, or (path, strength[, strength for the text])
+    lora_dir, embeddings_dir  the folders where `<lora:name:weight>` and the names of embeddings in prompts are found
     """
 
     prompt: str
@@ -87,6 +90,9 @@ class Request:
     guidance_rescale: float = 0.0
     guidance_interval: tuple[float, float] | None = None
     clip_skip: int | None = None
+    loras: tuple[Lora, ...] = ()
+    lora_dir: Path | None = None
+    embeddings_dir: Path | None = None
 
     def __post_init__(self) -> None:
         prompt = checked_text("prompt", self.prompt)
@@ -111,6 +117,10 @@ class Request:
         self._check_guidance()
         self._check_names()
         self._check_pictures()
+        self._set(loras=checked_loras(self.loras))
+        for name in ("lora_dir", "embeddings_dir"):
+            if getattr(self, name) is not None:
+                self._set(**{name: Path(getattr(self, name)).expanduser()})
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():

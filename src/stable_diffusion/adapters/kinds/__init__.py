@@ -57,15 +57,15 @@ def _plain(group: Group, weight: Tensor, alpha: float | None, on_input: bool) ->
     if kind == "LoRA":
         return lora(group["up"], group["down"], get("mid")) * _scale(group, alpha)
     if kind == "LoHa":
-        factors = (group[f"hada_{name}"] for name in ("w1_a", "w1_b", "w2_a", "w2_b"))
-        return loha(*factors, get("hada_t1"), get("hada_t2")) * _scale(group, alpha)
+        w1_a, w1_b, w2_a, w2_b = (group[f"hada_{name}"] for name in ("w1_a", "w1_b", "w2_a", "w2_b"))
+        return loha(w1_a, w1_b, w2_a, w2_b, get("hada_t1"), get("hada_t2")) * _scale(group, alpha)
     if kind == "LoKr":
         w1 = lokr_factor(get("lokr_w1"), get("lokr_w1_a"), get("lokr_w1_b"))
         w2 = lokr_factor(get("lokr_w2"), get("lokr_w2_a"), get("lokr_w2_b"), get("lokr_t2"))
         return lokr(w1, w2) * _scale(group, alpha)
     if kind == "GLoRA":
-        factors = (group[name] for name in ("a1", "a2", "b1", "b2"))
-        return glora(weight, *factors, get("bm")) * _scale(group, alpha)
+        a1, a2, b1, b2 = (group[name] for name in ("a1", "a2", "b1", "b2"))
+        return glora(weight, a1, a2, b1, b2, get("bm")) * _scale(group, alpha)
     if kind == "OFT":
         blocks = group["oft_blocks"] if "oft_blocks" in group else group["oft_diag"]
         limit = None if not alpha else alpha * weight.shape[0]

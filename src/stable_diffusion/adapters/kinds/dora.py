@@ -19,4 +19,5 @@ def dora(weight: Tensor, delta: Tensor, magnitude: Tensor, *, rows: bool) -> Ten
     axis = 0 if rows else 1
     others = [dim for dim in range(changed.dim()) if dim != axis]
     norm = torch.linalg.vector_norm(changed, dim=others, keepdim=True) + torch.finfo(changed.dtype).eps
-    return changed * (magnitude.reshape(norm.shape) / norm) - weight
+    difference: Tensor = changed * (magnitude.reshape(norm.shape) / norm) - weight
+    return difference
