@@ -73,7 +73,39 @@ VARIANTS = {
             "transformer_layers_per_block": (2, 1, 1),
         },
     ),
-}
+    "ssd-1b": (
+        UNetConfig(
+            channels=(16, 24, 40),
+            transformer_depth=(0, 2, 4),
+            up_depth=(0, (2, 1, 1), (4, 4, 5)),
+            mid_depth=0,
+            mid_blocks=1,
+            head_dim=8,
+            context_dim=28,
+            linear_projection=True,
+            groups=4,
+        ),
+        {
+            "attention_head_dim": (2, 3, 5),
+            "layers_per_block": 2,
+            "transformer_layers_per_block": [1, [2, 2], [4, 4]],
+            "reverse_transformer_layers_per_block": [[4, 4, 5], [2, 1, 1], 1],
+            "mid_block_type": "UNetMidBlock2D",
+        },
+    ),
+    "koala": (
+        UNetConfig(
+            channels=(16, 24, 40), blocks_per_stage=1, transformer_depth=(0, 2, 5), mid_depth=0, mid_blocks=0, head_dim=8,
+            context_dim=28, linear_projection=True, groups=4,
+        ),
+        {
+            "attention_head_dim": (2, 3, 5),
+            "layers_per_block": 1,
+            "transformer_layers_per_block": (1, 2, 5),
+            "mid_block_type": None,
+        },
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture(params=VARIANTS)
@@ -81,7 +113,7 @@ def pair(request, randomise):
     """(ours, diffusers') with equal random weights."""
     diffusers = pytest.importorskip("diffusers")
     config, arguments = VARIANTS[request.param]
-    depths = config.depths()
+    depths = [stage.attends for stage in config.down_stages()]
     reference = diffusers.UNet2DConditionModel(
         in_channels=config.in_channels,
         out_channels=config.out_channels,
@@ -245,6 +277,9 @@ def test_vector_is_needed_or_refused():
         ({"heads": (4, 4)}, "each of the 3 stages"),
         ({"blocks_per_stage": (1, 0, 1)}, "at least 1"),
         ({"transformer_depth": -1}, "at least 0"),
+        ({"up_depth": (0, (1, 2, 3, 4), 0)}, "one number for each of 2 blocks"),
+        ({"blocks_per_stage": 2, "transformer_depth": (0, (1, 0), 0)}, "none or all of a stage 0"),
+        ({"mid_blocks": 1, "mid_depth": 1}, "mid_blocks is 1 with mid_depth 1"),
     ],
 )
 def test_bad_config_says_why(changes, message):

@@ -16,7 +16,7 @@ class ModelConfig:
         """Plain values, ready for JSON; tuples become lists."""
         assert dataclasses.is_dataclass(self)
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {name: _lists(value) for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Self:
@@ -26,7 +26,17 @@ class ModelConfig:
         for name in table:
             if name not in known:
                 raise unknown_choice(f"key in a {cls.__name__}", name, known)
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in table.items()})
+        return cls(**{name: tuples(value) for name, value in table.items()})
+
+
+def _lists(value: Any) -> Any:
+    """Tuples as JSON's lists, at every depth."""
+    return [_lists(item) for item in value] if isinstance(value, tuple) else value
+
+
+def tuples(value: Any) -> Any:
+    """JSON's lists as tuples, at every depth."""
+    return tuple(tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def per_stage(what: str, value: int | tuple[int, ...], stages: int, *, least: int) -> tuple[int, ...]:

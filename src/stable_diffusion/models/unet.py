@@ -3,6 +3,8 @@
 Sources: Ronneberger et al. 2015, "U-Net"; Dhariwal & Nichol 2021, "Diffusion models beat GANs" (residual blocks, time
 embedding); Rombach et al. 2022, "High-resolution image synthesis with latent diffusion models" (spatial transformers,
 appendix E.2.1). Podell et al. 2023, "SDXL" (a vector added to the time embedding; more than one transformer block).
+Gupta et al. 2024, "Progressive knowledge distillation of Stable Diffusion XL using layer level loss" (SSD-1B and Vega:
+blocks of one stage with different depths, a way up unlike the way down, half a middle or none).
 
 Shapes: B batch, C channels, H W latent height and width, T text tokens, D token width, V vector width, E time width.
 """
@@ -22,6 +24,9 @@ from ..nn.embeddings import EmbeddingMLP, timestep_embedding
 from ..types import Residuals
 from .config import ModelConfig, check_divisible, per_stage
 
+Depths = int | tuple[int | tuple[int, ...], ...]
+"""Transformer blocks: one number for all stages, or for each stage a number or one number per spatial transformer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig(ModelConfig):
@@ -29,7 +34,10 @@ class UNetConfig(ModelConfig):
 
     Stages run from the finest resolution to the coarsest, which each halve height and width. `blocks_per_stage` and
     `transformer_depth` (blocks in each spatial transformer, 0 for none) hold one number per stage, or one for all;
-    `mid_depth` None means that of the coarsest stage that has transformers. Attention has `heads` heads (for all
+    `mid_depth` None means that of the coarsest stage that has transformers. In pruned models the spatial transformers
+    of one stage may differ: a stage's depth is then a tuple, one number per block in the order in which they run, and
+    `up_depth` holds the way up's (None: like the way down); `mid_blocks` is 2, or 1 or 0 for a middle without
+    attention that has one residual block or nothing. Attention has `heads` heads (for all
     stages, or one number per stage) or heads of width `head_dim`; with neither given, 8 heads. `vector_dim` is the
     width of the vector that is added to the time embedding. `linear_projection` says how checkpoints in foreign layouts
     store the projections of the spatial transformers: as matrices (Stable Diffusion 2) or as 1x1 convolutions; the
@@ -40,8 +48,10 @@ class UNetConfig(ModelConfig):
     out_channels: int = 4
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
     blocks_per_stage: int | tuple[int, ...] = 2
-    transformer_depth: int | tuple[int, ...] = (1, 1, 1, 0)
+    transformer_depth: Depths = (1, 1, 1, 0)
+    up_depth: Depths | None = None
     mid_depth: int | None = None
+    mid_blocks: int = 2
     heads: int | tuple[int, ...] | None = None
     head_dim: int | None = None
     context_dim: int = 768
@@ -58,8 +68,13 @@ class UNetConfig(ModelConfig):
         check_divisible("channels[0]", self.channels[0], 2, "the time embedding is half cosines, half sines")
         for channels in self.channels:
             check_divisible("channels", channels, self.groups, "the number of groups of a norm")
-        for stage in (*self.down_stages(), self.mid_stage()):
-            if stage.depth:
+        if self.mid_blocks not in (0, 1, 2) or (self.mid_blocks < 2 and self.mid_stage().attends):
+            raise InvalidRequest(
+                f"mid_blocks is {self.mid_blocks} with mid_depth {self.mid_depth}; "
+                "expected 2, or 1 or 0 with mid_depth 0"
+            )
+        for stage in (*self.down_stages(), self.mid_stage(), *self.up_stages()):
+            if stage.attends:
                 check_divisible("channels", stage.channels, stage.heads, "the number of attention heads")
                 if self.head_dim is not None:
                     check_divisible("channels", stage.channels, self.head_dim, "the width of an attention head")
@@ -80,33 +95,47 @@ class UNetConfig(ModelConfig):
             return max(1, self.channels[stage] // self.head_dim)
         return per_stage("heads", 8 if self.heads is None else self.heads, len(self.channels), least=1)[stage]
 
-    def depths(self) -> tuple[int, ...]:
-        """Blocks in each spatial transformer, stage by stage."""
-        return per_stage("transformer_depth", self.transformer_depth, len(self.channels), least=0)
+    def depths_at(self, stage: int, blocks: int, *, up: bool) -> tuple[int, ...]:
+        """Transformer blocks after each of the `blocks` residual blocks of a stage, all of them 0 or none."""
+        name, value = ("up_depth", self.up_depth) if up and self.up_depth is not None else ("", self.transformer_depth)
+        name = name or "transformer_depth"
+        if isinstance(value, int):
+            value = (value,) * len(self.channels)
+        if len(value) != len(self.channels):
+            raise InvalidRequest(f"{name} is {value}; expected one for each of the {len(self.channels)} stages")
+        found = value[stage]
+        depths = (found,) * blocks if isinstance(found, int) else tuple(found)
+        if len(depths) != blocks:
+            raise InvalidRequest(f"{name} is {found} in stage {stage}; expected one number for each of {blocks} blocks")
+        if min(depths) < 0 or (0 in depths and any(depths)):
+            raise InvalidRequest(f"{name} is {found}; expected at least 0 in every stage, and none or all of a stage 0")
+        return depths
 
     def block_counts(self) -> tuple[int, ...]:
         """Residual blocks on the way down, stage by stage; on the way up there is one more in each."""
         return per_stage("blocks_per_stage", self.blocks_per_stage, len(self.channels), least=1)
 
-    def _stage(self, index: int, blocks: list[tuple[int, int]], resample: bool) -> UNetStage:
-        depth = self.depths()[index]
-        return UNetStage(blocks=tuple(blocks), depth=depth, heads=self.heads_at(index), resample=resample)
+    def _stage(self, index: int, blocks: list[tuple[int, int]], resample: bool, *, up: bool) -> UNetStage:
+        depths = self.depths_at(index, len(blocks), up=up)
+        return UNetStage(blocks=tuple(blocks), depths=depths, heads=self.heads_at(index), resample=resample)
 
     def down_stages(self) -> tuple[UNetStage, ...]:
         """Stages on the way down, finest first; all but the coarsest end with a downsampling."""
         stages, previous = [], self.channels[0]
         for index, (channels, count) in enumerate(zip(self.channels, self.block_counts(), strict=True)):
             blocks = [(previous if block == 0 else channels, channels) for block in range(count)]
-            stages.append(self._stage(index, blocks, resample=index < len(self.channels) - 1))
+            stages.append(self._stage(index, blocks, resample=index < len(self.channels) - 1, up=False))
             previous = channels
         return tuple(stages)
 
     def mid_stage(self) -> UNetStage:
-        """The middle: two residual blocks with one transformer between them."""
-        coarsest = next((depth for depth in reversed(self.depths()) if depth), 0)
-        depth = coarsest if self.mid_depth is None else self.mid_depth
-        width = self.channels[-1]
-        return UNetStage(blocks=((width, width),) * 2, depth=depth, heads=self.heads_at(-1), resample=False)
+        """The middle: two residual blocks with one transformer between them, or less in pruned models."""
+        depth = self.mid_depth
+        if depth is None:
+            deepest = [max(stage.depths) for stage in self.down_stages()]
+            depth = next((depth for depth in reversed(deepest) if depth), 0) if self.mid_blocks == 2 else 0
+        blocks = ((self.channels[-1],) * 2,) * self.mid_blocks
+        return UNetStage(blocks=blocks, depths=(depth,), heads=self.heads_at(-1), resample=False)
 
     def skip_channels(self) -> list[int]:
         """Channels of the feature maps that the way down hands to the way up, in the order they are made."""
@@ -123,7 +152,7 @@ class UNetConfig(ModelConfig):
             for _ in range(self.block_counts()[index] + 1):
                 blocks.append((previous + skips.pop(), self.channels[index]))
                 previous = self.channels[index]
-            stages.append(self._stage(index, blocks, resample=index > 0))
+            stages.append(self._stage(index, blocks, resample=index > 0, up=True))
         assert not skips
         return tuple(stages)
 
@@ -133,13 +162,19 @@ class UNetStage:
     """Plan of one resolution, from which the model and the key tables are built.
 
     `blocks` holds (channels in, channels out) of each residual block; each is followed by a spatial transformer of
-    `depth` blocks where `depth` > 0; `resample` says that a downsampling (on the way up: an upsampling) ends the stage.
+    as many blocks as `depths` says, where that is not 0 (in the middle there is one, after the first residual block);
+    `resample` says that a downsampling (on the way up: an upsampling) ends the stage.
     """
 
     blocks: tuple[tuple[int, int], ...]
-    depth: int
+    depths: tuple[int, ...]
     heads: int
     resample: bool
+
+    @property
+    def attends(self) -> bool:
+        """Whether the stage has spatial transformers."""
+        return any(self.depths)
 
     @property
     def channels(self) -> int:
@@ -150,11 +185,11 @@ def resblock(config: UNetConfig, channels_in: int, channels_out: int) -> ResBloc
     return ResBlock(channels_in, channels_out, time_width=config.time_dim, groups=config.groups, eps=1e-5)
 
 
-def transformer(config: UNetConfig, plan: UNetStage) -> SpatialTransformer:
+def transformer(config: UNetConfig, plan: UNetStage, index: int = 0) -> SpatialTransformer:
     return SpatialTransformer(
         plan.channels,
         plan.heads,
-        plan.depth,
+        plan.depths[index],
         config.context_dim,
         groups=config.groups,
         upcast=config.upcast_attention,
@@ -167,7 +202,8 @@ class Stage(nn.Module):
     def __init__(self, config: UNetConfig, plan: UNetStage) -> None:
         super().__init__()
         self.resblocks = nn.ModuleList(resblock(config, *channels) for channels in plan.blocks)
-        self.transformers = nn.ModuleList(transformer(config, plan) for _ in (plan.blocks if plan.depth else ()))
+        count = len(plan.blocks) if plan.attends else 0
+        self.transformers = nn.ModuleList(transformer(config, plan, index) for index in range(count))
 
     def block(self, index: int, x: Tensor, time: Tensor, tokens: Tensor) -> Tensor:
         """Residual block `index` and the transformer after it, where the stage has transformers."""
@@ -195,16 +231,17 @@ class DownStage(Stage):
 class MidStage(nn.Module):
     def __init__(self, config: UNetConfig, plan: UNetStage) -> None:
         super().__init__()
-        self.resblock1 = resblock(config, *plan.blocks[0])
-        self.transformer = transformer(config, plan) if plan.depth else None
-        self.resblock2 = resblock(config, *plan.blocks[1])
+        blocks = len(plan.blocks)
+        self.resblock1 = resblock(config, *plan.blocks[0]) if blocks > 0 else None
+        self.transformer = transformer(config, plan) if plan.attends else None
+        self.resblock2 = resblock(config, *plan.blocks[1]) if blocks > 1 else None
 
     def forward(self, x: Tensor, time: Tensor, tokens: Tensor) -> Tensor:
-        x = self.resblock1(x, time)
+        if self.resblock1 is not None:
+            x = self.resblock1(x, time)
         if self.transformer is not None:
             x = self.transformer(x, tokens)
-        out: Tensor = self.resblock2(x, time)
-        return out
+        return x if self.resblock2 is None else self.resblock2(x, time)
 
 
 class UpStage(Stage):

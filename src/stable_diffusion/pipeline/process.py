@@ -27,8 +27,8 @@ from ..models.unet import UNet
 from ..text.encode import TextEncoder
 from ..types import Conditioning, Denoiser, Step
 from .codec import ImageEncoder
-from .size import SizeConditioning, with_size
 from .masks import soft_inpainting
+from .size import SizeConditioning, with_size
 from .tiling import FLAT, Wrap, wrapping
 from .variation import Variation, varied
 from .windows import Windows, windowed
@@ -175,6 +175,7 @@ class DenoisingProcess:
         wrap: Wrap = FLAT,
         windows: Windows | None = None,
         variation: Variation | None = None,
+        told_size: SizeConditioning | None = None,
         **options: Any,
     ) -> Iterator[Step]:
         """Checks everything, then returns the generator of steps for one picture per seed.
@@ -196,7 +197,11 @@ class DenoisingProcess:
         named = self.noise_schedule if schedule is None and sampler is None else schedule or resolved.schedule
         full = self.sigmas(resolved.sampler.id, named, self.steps if steps is None else steps, final)
         between = interval and sigma_interval(full, *interval)
-        denoise = self.guided(prompt, negative, guidance, rescale, between, wrap=wrap, windows=windows)
+        height, width = (self.default_size if size is None else size) if latent is None else latent.shape[-2:]
+        cond = self._sized(prompt, False, (height, width), told_size)
+        if (self.guidance if guidance is None else guidance) != 1:
+            negative = self._sized(negative, True, (height, width), told_size)
+        denoise = self.guided(cond, negative, guidance, rescale, between, wrap=wrap, windows=windows)
         if latent is not None and strength == 0:
             return iter(())
         sigmas = full if latent is None else truncate(full, strength)
@@ -230,10 +235,10 @@ class DenoisingProcess:
         With `wrap` its edges meet, and with `windows` it paints canvases larger than the network's own size.
         """
         scale = self.guidance if guidance is None else guidance
-        away = None if scale == 1 else self._conditioning(negative)
+        away = None if scale == 1 else self._conditioning(negative, True)
         space = self.denoiser
         base = wrapping(space, wrap) if windows is None else windowed(space, windows, wrap)
-        cond = self._conditioning(prompt)
+        cond = self._conditioning(prompt, False)
         return guided(base, cond, away, scale, rescale=rescale, interval=interval, space=space)
 
     def _finished(self, steps: Iterator[Step]) -> Iterator[Step]:
@@ -247,4 +252,18 @@ class DenoisingProcess:
             yield Step(step.index, step.total, step.sigma, step.x * scale, step.denoised)
 
     def _conditioning(self, prompt: str | Conditioning, negative: bool) -> Conditioning:
-        return self._text_encoder.encode(prompt, negative=negative).conditioning if isinstance(prompt, str) else prompt
+        return self._sized(prompt, negative, self.default_size, None)
+
+    def _sized(
+        self, prompt: str | Conditioning, negative: bool, size: tuple[int, int], told: SizeConditioning | None
+    ) -> Conditioning:
+        """A prompt's conditioning; where the model is told sizes, with those of a latent of `size` (height, width)."""
+        known = prompt
+        if isinstance(known, str):
+            known = self._text_encoder.encode(known, negative=negative).conditioning
+        vector_dim = self.unet.config.vector_dim
+        if not self.size_numbers or vector_dim is None:
+            return known
+        pixels = (size[1] * self.downscale, size[0] * self.downscale)
+        told = SizeConditioning() if told is None else told
+        return with_size(known, told.numbers(pixels, self.size_numbers, negative=negative), vector_dim)

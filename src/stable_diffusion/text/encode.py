@@ -73,7 +73,8 @@ class EncodedPrompt:
 class TextEncoder:
     """The text part of a model, usable alone: `text_encoder("a cat")` -> Conditioning.
 
-    `layer` is the hidden layer that the model reads (-1 last, -2 the one before), always passed through the final norm.
+    `layer` is the hidden layer that the model reads (-1 last, -2 the one before), passed through the final norm unless
+    `final_norm` says otherwise. `zero_empty` says that an empty negative prompt is all zeros.
     `vector` says that the pooled sentence is also added to the time embedding. `emphasis` says how weights act:
 
     restore_mean   tokens times their weight, then the window scaled back to its old mean (A1111; for CLIP)
@@ -92,11 +93,14 @@ class TextEncoder:
         layer: int = -1,
         vector: bool = False,
         emphasis: Emphasis = "restore_mean",
+        final_norm: bool = True,
+        zero_empty: bool = False,
     ) -> None:
         if emphasis not in EMPHASES:
             raise unknown_choice("emphasis", emphasis, EMPHASES)
         self.clip, self.tokenizer = clip, tokenizer
         self.layer, self.vector, self.emphasis = layer, vector, emphasis
+        self.final_norm, self.zero_empty = final_norm, zero_empty
         self._new = NewWords({}, clip.config.vocab_size)
 
     @property
@@ -133,17 +137,23 @@ class TextEncoder:
         filled = [[*windows, *[Window((), ())] * (most - len(windows))] for windows in read]
         return Conditioning.cat([self._condition(windows, clip_skip) for windows in filled])
 
-    def encode(self, prompt: str, *, clip_skip: int | None = None, max_windows: int | None = None) -> EncodedPrompt:
+    def encode(
+        self, prompt: str, *, clip_skip: int | None = None, max_windows: int | None = None, negative: bool = False
+    ) -> EncodedPrompt:
         """One prompt with a report. `clip_skip` as A1111 counts: 1 the last layer, 2 the last but one, None the
-        model's own choice. `max_windows` limits the length; what is cut off then is in `dropped`."""
+        model's own choice. `max_windows` limits the length; what is cut off then is in `dropped`. `negative` says what
+        the prompt is for: an empty one is all zeros in models that were trained so (see `zero_empty`)."""
         windows = self.windows(prompt)
         cut: list[Window] = []
         if max_windows is not None:
             if max_windows < 1:
                 raise InvalidRequest(f"max_windows is {max_windows}; expected at least 1")
             windows, cut = windows[:max_windows], windows[max_windows:]
+        conditioning = self._condition(windows, clip_skip)
+        if negative and self.zero_empty and not prompt.strip():
+            conditioning = conditioning.map(torch.zeros_like)
         return EncodedPrompt(
-            conditioning=self._condition(windows, clip_skip),
+            conditioning=conditioning,
             windows=tuple(windows),
             tokens=sum(len(window.ids) for window in windows),
             dropped=self._text([i for window in cut for i in window.ids]),
@@ -200,7 +210,8 @@ class TextEncoder:
             raise InvalidRequest(
                 f"clip_skip is {clip_skip}; expected 1 to {layers}, as the text encoder has {layers} layers"
             )
-        return -clip_skip
+        # What a model does not norm was never meant to be the last layer's: 1 is its own choice there, as in A1111.
+        return -clip_skip if self.final_norm else -max(clip_skip, -self.layer)
 
     def _ids(self, span: Span) -> list[int]:
         if not math.isfinite(span.weight) or abs(span.weight) > MAX_WEIGHT:
@@ -228,7 +239,7 @@ class TextEncoder:
         ids = self._tensor(window.ids)
         table = self._new.table()
         extra = None if table is None else table.to(ids.device)
-        features = self.clip(ids, layer=layer, final_norm=True, extra=extra)
+        features = self.clip(ids, layer=layer, final_norm=self.final_norm, extra=extra)
         if all(weight == 1.0 for weight in window.weights):
             return features.tokens, features.pooled
         weights = [1.0, *window.weights]
@@ -236,7 +247,7 @@ class TextEncoder:
         factors = torch.tensor(weights, device=features.tokens.device)[None, :, None]  # [1, T, 1]
         if self.emphasis == "restore_mean":
             return restore_mean(features.tokens, factors), features.pooled
-        empty = self.clip(self._tensor(()), layer=layer, final_norm=True).tokens
+        empty = self.clip(self._tensor(()), layer=layer, final_norm=self.final_norm).tokens
         return from_empty(features.tokens, empty, factors), features.pooled
 
     def _tensor(self, ids: Sequence[int]) -> Tensor:

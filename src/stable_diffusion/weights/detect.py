@@ -9,24 +9,25 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .families import FAMILIES
+from .few_step import few_step_defaults
 from .files import existing, read_tensors
-from .folder import INDEX, component, read_index
-from .folder import read_config as read_component
-from .folder_configs import clip_config, noise_schedule, unet_config, vae_config
+from .folder import INDEX
+from .folder_load import understand
 from .hashes import SHORT, legacy_hash, sha256
-from .load import family_of_folder, parse_overrides
+from .load import parse_overrides
 from .native import PREFIXES, is_native, read_config, record
 from .packing import SCALE
 from .parts import Card, Defaults
 from .plausible import using_config
-from .recognise import EMA, TEXT, UNET, VAE, recognise
+from .recognise import EMA, UNET, VAE, recognise
 from .tensors import TensorFile, without_prefix
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """What a model is. `layout` is "ldm", "diffusers" or "native"; `container` how the file holds its tensors.
+    """What a model is, and what it is run with by default (width, height, steps, guidance, sampler).
+
+    `layout` is "ldm", "diffusers" or "native"; `container` how the file holds its tensors.
 
     `parameters` counts weights by part, `averaged` those of a second, averaged copy (EMA) that is not used. `dtype` is
     the dtype of most weights. `guesses` says in sentences what the file does not tell. Hashes are None for folders, and
@@ -41,6 +42,9 @@ class Detection:
     prediction: str
     width: int
     height: int
+    steps: int
+    guidance: float
+    sampler: str
     dtype: str
     parameters: dict[str, int]
     averaged: int = 0
@@ -80,20 +84,21 @@ def inspect(path: str | os.PathLike[str], *, hashes: bool = True, **overrides: A
 def _inspect_single(tensors: TensorFile, metadata: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[str, Any]:
     tensors = without_prefix(tensors, "state_dict.")
     found = recognise(tensors, metadata, parse_overrides(overrides))
-    prefixes = {"unet": UNET, "vae": VAE, "clip": TEXT[found.family.text]}
+    defaults, hurry = few_step_defaults(found.family.defaults, metadata.get("modelspec.title", ""), tensors.path.stem)
+    prefixes = {"unet": UNET, "vae": VAE}
+    prefixes.update(zip(("clip", "clip2"), (text.prefix for text in found.family.texts), strict=False))
     return {
         "layout": "ldm",
         "family": found.family.name,
         "label": found.family.label,
         "prediction": found.prediction,
-        "width": found.family.size,
-        "height": found.family.size,
+        **_run(defaults),
         "dtype": main_dtype(tensors, UNET),
         "parameters": {part: count_under(tensors, prefix) for part, prefix in prefixes.items()},
         "averaged": count_under(tensors, EMA),
         "name": metadata.get("modelspec.title", ""),
         "licence": metadata.get("modelspec.license", ""),
-        "guesses": found.guesses,
+        "guesses": found.guesses + hurry,
     }
 
 
@@ -101,13 +106,12 @@ def _inspect_native(tensors: TensorFile, metadata: Mapping[str, str]) -> dict[st
     config = read_config(tensors.path, metadata)
     with using_config(tensors.path):
         defaults, card = record(Defaults, config.get("defaults", {})), record(Card, config.get("card", {}))
-        size = {"width": int(defaults.width), "height": int(defaults.height)}
     return {
         "layout": "native",
         "family": str(config["family"]),
         "label": f"{card.name} {card.version}".strip() or "a model in this package's own format",
         "prediction": str(config["prediction"]),
-        **size,
+        **_run(defaults),
         "dtype": metadata.get("packing", main_dtype(tensors, "")),
         "parameters": {part: count_under(tensors, prefix) for part, prefix in PREFIXES.items()},
         "name": card.name,
@@ -116,33 +120,25 @@ def _inspect_native(tensors: TensorFile, metadata: Mapping[str, str]) -> dict[st
 
 
 def _inspect_folder(folder: Path, variant: str | None) -> Detection:
-    read_index(folder)
-    parts = {"unet": "unet", "vae": "vae", "clip": "text_encoder"}
-    files = {part: component(folder / place, variant) for part, place in parts.items()}
-    configs = {part: read_component(folder / place / "config.json") for part, place in parts.items()}
-    scheduler = folder / "scheduler" / "scheduler_config.json"
-    told = scheduler.is_file()
-    with using_config(folder):
-        unet = unet_config(configs["unet"], folder / "unet" / "config.json")
-        clip = clip_config(configs["clip"], folder / "text_encoder" / "config.json", projection=False)
-        downscale = vae_config(configs["vae"], folder / "vae" / "config.json").downscale
-        prediction = noise_schedule(read_component(scheduler), scheduler)[1] if told else "eps"
-    family = family_of_folder(clip.activation, unet.in_channels, prediction)
-    size = configs["unet"].get("sample_size")
-    pixels = int(size * downscale) if isinstance(size, int) else FAMILIES[family].size
+    found = understand(folder, variant)
+    names = {"unet": "unet", "vae": "vae", **dict(zip(found.clips, ("clip", "clip2"), strict=False))}
     return Detection(
         path=folder,
         layout="diffusers",
-        container=files["unet"].kind,
-        family=family,
-        label=FAMILIES[family].label,
-        prediction=prediction,
-        width=pixels,
-        height=pixels,
-        dtype=main_dtype(files["unet"], ""),
-        parameters={part: count_under(file, "") for part, file in files.items()},
-        guesses=() if told else ("prediction 'eps' is a guess: the folder has no scheduler",),
+        container=found.files["unet"].kind,
+        family=found.family.name,
+        label=found.family.label,
+        prediction=found.prediction,
+        dtype=main_dtype(found.files["unet"], ""),
+        parameters={names[part]: count_under(file, "") for part, file in found.files.items()},
+        guesses=found.guesses,
+        **_run(found.defaults),
     )
+
+
+def _run(defaults: Defaults) -> dict[str, Any]:
+    """The fields of a detection that say how the model is run."""
+    return {name: getattr(defaults, name) for name in ("width", "height", "steps", "guidance", "sampler")}
 
 
 def count_under(tensors: TensorFile, prefix: str) -> int:

@@ -54,11 +54,11 @@ def _unet_sides(config: UNetConfig) -> Iterator[Rule]:
             ours, theirs = f"{side}.{index}", f"{side}_blocks.{index}"
             for block, channels in enumerate(stage.blocks):
                 yield from resblock(f"{ours}.resblocks.{block}", f"{theirs}.resnets.{block}", UNET_RESBLOCK, channels)
-                if stage.depth:
+                if stage.attends:
                     yield from spatial_transformer(
                         f"{ours}.transformers.{block}",
                         f"{theirs}.attentions.{block}",
-                        stage.depth,
+                        stage.depths[block],
                         linear=config.linear_projection,
                     )
             if stage.resample:
@@ -69,9 +69,9 @@ def _unet_mid(config: UNetConfig) -> Iterator[Rule]:
     stage = config.mid_stage()
     for block, channels in enumerate(stage.blocks):
         yield from resblock(f"mid.resblock{block + 1}", f"mid_block.resnets.{block}", UNET_RESBLOCK, channels)
-    if stage.depth:
-        linear = config.linear_projection
-        yield from spatial_transformer("mid.transformer", "mid_block.attentions.0", stage.depth, linear=linear)
+    if stage.attends:
+        depth, linear = stage.depths[0], config.linear_projection
+        yield from spatial_transformer("mid.transformer", "mid_block.attentions.0", depth, linear=linear)
 
 
 def vae_diffusers(config: VAEConfig) -> KeyTable:

@@ -1,11 +1,12 @@
 """What tensor shapes cannot tell, family by family: heads, prediction, latent scale, layer of the text encoder.
 
-Sources: the released configuration files of Stable Diffusion 1 and 2 (Rombach et al. 2022), and of OpenCLIP-H.
+Sources: the released configuration files of Stable Diffusion 1 and 2 (Rombach et al. 2022), of OpenCLIP-H, and of
+Stable Diffusion XL (Podell et al. 2023).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..diffusion.prediction import Prediction
 from ..errors import unknown_choice
@@ -21,46 +22,86 @@ SD_LATENTS = LatentFormat(
 """The latent space of Stable Diffusion 1 and 2; preview factors as published by the community for its 4 channels."""
 
 
+XL_LATENTS = LatentFormat(
+    channels=4,
+    downscale=8,
+    scale=0.13025,
+    preview=((0.392, 0.405, 0.455), (-0.263, -0.02, 0.065), (0.057, 0.169, -0.076), (-0.311, -0.236, -0.208)),
+)
+"""The latent space of Stable Diffusion XL; preview factors as published by the community."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextPlace:
+    """A text encoder of a single file: where its tensors are, in which layout, and what their shapes cannot tell."""
+
+    prefix: str
+    layout: str
+    activation: str
+    pad_token_id: int | None = None
+
+
+CLIP_L = TextPlace(prefix="cond_stage_model.transformer.", layout="transformers", activation="quick_gelu")
+OPENCLIP_H = TextPlace(prefix="cond_stage_model.model.", layout="openclip", activation="gelu", pad_token_id=0)
+XL_CLIP_L = replace(CLIP_L, prefix="conditioner.embedders.0.transformer.")
+XL_CLIP_G = replace(OPENCLIP_H, prefix="conditioner.embedders.1.model.")
+REFINER_CLIP_G = replace(OPENCLIP_H, prefix="conditioner.embedders.0.model.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A kind of model. `text` is the layout of its text encoder in a single file, `in_channels` those of its U-Net.
+    """A kind of model. `texts` are its text encoders in a single file, `in_channels` those of its U-Net.
 
     Exactly one of `heads` and `head_dim` is set: attention with a fixed number of heads, or heads of a fixed width.
+    `text_norm`, `size_numbers` and `zero_empty` are explained at `parts.Parts`.
     """
 
     name: str
     label: str
-    text: str
+    texts: tuple[TextPlace, ...]
     in_channels: int
     prediction: Prediction
     size: int
+    steps: int = 20
+    guidance: float = 7.5
     heads: int | None = None
     head_dim: int | None = None
     clip_layer: int = -1
-    activation: str = "quick_gelu"
-    pad_token_id: int | None = None
+    text_norm: bool = True
+    size_numbers: int = 0
+    zero_empty: bool = False
     upcast_attention: bool = False
     latents: LatentFormat = field(default=SD_LATENTS)
 
     @property
     def defaults(self) -> Defaults:
-        return Defaults(width=self.size, height=self.size)
+        return Defaults(width=self.size, height=self.size, steps=self.steps, guidance=self.guidance)
 
 
-_SD1 = {"text": "transformers", "prediction": "eps", "size": 512, "heads": 8}
-_SD2 = {"text": "openclip", "head_dim": 64, "clip_layer": -2, "activation": "gelu", "pad_token_id": 0}
+_SD1 = Family(name="sd1", label="Stable Diffusion 1.x", texts=(CLIP_L,), in_channels=4, prediction="eps", size=512,
+              heads=8)  # fmt: skip
+_SD2 = Family(name="sd2", label="Stable Diffusion 2.x, 768 pixels (v-prediction)", texts=(OPENCLIP_H,), in_channels=4,
+              prediction="v", size=768, head_dim=64, clip_layer=-2, upcast_attention=True)  # fmt: skip
+_SD2_BASE = replace(_SD2, name="sd2-base", label="Stable Diffusion 2.x base, 512 pixels", prediction="eps", size=512,
+                    upcast_attention=False)  # fmt: skip
+_SDXL = Family(
+    name="sdxl", label="Stable Diffusion XL", texts=(XL_CLIP_L, XL_CLIP_G), in_channels=4, prediction="eps", size=1024,
+    steps=30, guidance=5.0, head_dim=64, clip_layer=-2, text_norm=False, size_numbers=6, zero_empty=True,
+    latents=XL_LATENTS,
+)  # fmt: skip
 
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        Family(name="sd1", label="Stable Diffusion 1.x", in_channels=4, **_SD1),  # type: ignore[arg-type]
-        Family(name="sd1-inpaint", label="Stable Diffusion 1.x inpainting", in_channels=9, **_SD1),  # type: ignore[arg-type]
-        Family(name="sd2", label="Stable Diffusion 2.x, 768 pixels (v-prediction)", in_channels=4, prediction="v",
-               size=768, upcast_attention=True, **_SD2),  # type: ignore[arg-type]
-        Family(name="sd2-base", label="Stable Diffusion 2.x base, 512 pixels", in_channels=4, prediction="eps",
-               size=512, **_SD2),  # type: ignore[arg-type]
-        Family(name="sd2-inpaint", label="Stable Diffusion 2.x inpainting", in_channels=9, prediction="eps",
-               size=512, **_SD2),  # type: ignore[arg-type]
+        _SD1,
+        replace(_SD1, name="sd1-inpaint", label="Stable Diffusion 1.x inpainting", in_channels=9),
+        _SD2,
+        _SD2_BASE,
+        replace(_SD2_BASE, name="sd2-inpaint", label="Stable Diffusion 2.x inpainting", in_channels=9),
+        _SDXL,
+        replace(_SDXL, name="sdxl-inpaint", label="Stable Diffusion XL inpainting", in_channels=9),
+        replace(_SDXL, name="sdxl-refiner", label="Stable Diffusion XL refiner", texts=(REFINER_CLIP_G,),
+                size_numbers=5, zero_empty=False),
     )
 }  # fmt: skip
 

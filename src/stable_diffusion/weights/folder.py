@@ -28,14 +28,20 @@ def read_index(path: Path) -> dict[str, Any]:
         raise UnknownModel(f"{path} is a folder without {INDEX}, so it is not a diffusers model{hint}")
     index = read_json(path / INDEX)
     kind = index.get("_class_name", "a model of no stated class")
-    if "text_encoder_2" in index or "transformer" in index or "unet" not in index:
+    if "transformer" in index or "unet" not in index or not text_folders(index):
         raise UnknownModel(
-            f"{path} is a {kind}, which this version does not run; a Stable Diffusion 1 or 2 is expected"
+            f"{path} is a {kind}, which this version does not run; a Stable Diffusion 1, 2 or XL is expected"
         )
-    missing = [part for part in ("unet", "vae", "text_encoder") if not (path / part).is_dir()]
+    missing = [part for part in ("unet", "vae", *text_folders(index)) if not (path / part).is_dir()]
     if missing:
         raise BrokenModel(f"{path} lacks the folder {', '.join(missing)} of a diffusers model")
     return index
+
+
+def text_folders(index: dict[str, Any]) -> tuple[str, ...]:
+    """The folders of the text encoders; a component that a pipeline does without is written as [null, null]."""
+    there = {part for part, about in index.items() if isinstance(about, list) and about and about[0] is not None}
+    return tuple(part for part in ("text_encoder", "text_encoder_2") if part in there)
 
 
 def read_json(path: Path) -> dict[str, Any]:

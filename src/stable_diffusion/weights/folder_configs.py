@@ -17,9 +17,10 @@ from ..diffusion.schedule import DiscreteSchedule, FlowSchedule, ddpm_schedule, 
 from ..errors import BrokenModel
 from ..latents import LatentFormat
 from ..models.clip import CLIPTextConfig
+from ..models.config import tuples
 from ..models.unet import UNetConfig
 from ..models.vae import VAEConfig
-from .families import SD_LATENTS
+from .families import SD_LATENTS, XL_LATENTS
 from .plausible import using_config
 
 Config = Mapping[str, Any]
@@ -31,12 +32,11 @@ UNET_FIXED: dict[str, tuple[Any, ...]] = {
     "flip_sin_to_cos": (True,),
     "freq_shift": (0,),
     "downsample_padding": (1,),
-    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
     "mid_block_scale_factor": (1,),
     "only_cross_attention": (False,),
     "dual_cross_attention": (False,),
     "class_embed_type": (None,),
-    "addition_embed_type": (None,),
+    "addition_embed_type": (None, "text_time"),
     "num_class_embeds": (None,),
     "resnet_time_scale_shift": ("default",),
     "resnet_skip_time_act": (False,),
@@ -52,9 +52,12 @@ UNET_FIXED: dict[str, tuple[Any, ...]] = {
     "class_embeddings_concat": (False,),
     "mid_block_only_cross_attention": (None, False),
     "cross_attention_norm": (None,),
-    "reverse_transformer_layers_per_block": (None,),
 }
 """Settings of a U-Net for which we have one value only (the first is the default)."""
+
+MID_BLOCKS = {"UNetMidBlock2DCrossAttn": 2, "UNetMidBlock2D": 1, None: 0}
+"""Residual blocks of each kind of middle; only a whole one attends."""
+VECTOR = "projection_class_embeddings_input_dim"
 
 VAE_FIXED: dict[str, tuple[Any, ...]] = {"act_fn": ("silu", "swish")}
 CLIP_FIXED: dict[str, tuple[Any, ...]] = {"layer_norm_eps": (1e-5,)}
@@ -72,6 +75,10 @@ def unet_config(config: Config, where: Path) -> UNetConfig:
     if any(kind not in ("CrossAttnDownBlock2D", "DownBlock2D") for kind in down) or list(up) != mirrored:
         raise BrokenModel(f"{where} has the blocks {list(down)} and {list(up)}, which this version does not run")
     depth = _per_stage(config.get("transformer_layers_per_block", 1), len(channels))
+    reverse = config.get("reverse_transformer_layers_per_block")
+    middle = config.get("mid_block_type", "UNetMidBlock2DCrossAttn")
+    if middle not in MID_BLOCKS:
+        raise BrokenModel(f"{where} has mid_block_type {middle!r}, which this version does not run")
     # diffusers reads `attention_head_dim` as the number of heads unless `num_attention_heads` is given
     heads = config.get("num_attention_heads")
     if heads is None:
@@ -81,14 +88,30 @@ def unet_config(config: Config, where: Path) -> UNetConfig:
         out_channels=_need(config, "out_channels", where),
         channels=channels,
         blocks_per_stage=_tuple(config.get("layers_per_block", 2)),
-        transformer_depth=tuple(count if attend else 0 for count, attend in zip(depth, attends, strict=True)),
-        mid_depth=depth[-1],
+        transformer_depth=_where(attends, depth),
+        up_depth=None if reverse is None else _where(attends, _per_stage(reverse, len(channels))[::-1]),
+        mid_depth=depth[-1] if MID_BLOCKS[middle] == 2 else 0,
+        mid_blocks=MID_BLOCKS[middle],
+        vector_dim=_need(config, VECTOR, where) if config.get("addition_embed_type") else None,
         heads=_tuple(heads),
         context_dim=_need(config, "cross_attention_dim", where),
         linear_projection=bool(config.get("use_linear_projection", False)),
         upcast_attention=bool(config.get("upcast_attention", False)),
         groups=config.get("norm_num_groups", 32),
     )
+
+
+def size_numbers(config: Config, clip: CLIPTextConfig, where: Path) -> int:
+    """How many numbers on size `unet/config.json` expects beside the pooled text: 6, 5 (the refiner) or 0."""
+    if config.get("addition_embed_type") is None:
+        return 0
+    pooled, width = clip.projection_dim or 0, _need(config, "addition_time_embed_dim", where)
+    count, rest = divmod(_need(config, VECTOR, where) - pooled, width)
+    if rest or count not in (5, 6) or not pooled:
+        raise BrokenModel(
+            f"{where} has {VECTOR} {config[VECTOR]}; expected {pooled} of the text and 5 or 6 times {width} of sizes"
+        )
+    return int(count)
 
 
 def vae_config(config: Config, where: Path) -> VAEConfig:
@@ -109,11 +132,12 @@ def vae_config(config: Config, where: Path) -> VAEConfig:
 
 
 def latent_format(config: Config, vae: VAEConfig) -> LatentFormat:
-    """`vae/config.json` -> latent space; preview factors only where it is that of Stable Diffusion 1 and 2."""
+    """`vae/config.json` -> latent space; preview factors only where it is that of Stable Diffusion 1, 2 or XL."""
     scale, shift = config.get("scaling_factor"), config.get("shift_factor")
     scale = SD_LATENTS.scale if scale is None else scale
-    if vae.latent_channels == SD_LATENTS.channels and scale == SD_LATENTS.scale and vae.downscale == 8 and not shift:
-        return SD_LATENTS
+    for known in (SD_LATENTS, XL_LATENTS):
+        if (vae.latent_channels, scale, vae.downscale) == (known.channels, known.scale, 8) and not shift:
+            return known
     shift = 0.0 if shift is None else shift
     return LatentFormat(channels=vae.latent_channels, downscale=vae.downscale, scale=scale, shift=shift)
 
@@ -174,6 +198,11 @@ def _need(config: Config, name: str, where: Path) -> Any:
 
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _where(attends: list[bool], depth: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Depths of the stages that attend, 0 for the others."""
+    return tuple(tuples(count) if attend else 0 for count, attend in zip(depth, attends, strict=True))
 
 
 def _per_stage(value: Any, stages: int) -> tuple[int, ...]:

@@ -50,13 +50,12 @@ def _down(config: UNetConfig) -> Iterator[Rule]:
 
 def _mid(config: UNetConfig) -> Iterator[Rule]:
     stage = config.mid_stage()
-    after = 1
-    yield from resblock("mid.resblock1", "middle_block.0", UNET_RESBLOCK, stage.blocks[0])
-    if stage.depth:
+    if stage.attends:
         linear = config.linear_projection
-        yield from spatial_transformer("mid.transformer", "middle_block.1", stage.depth, linear=linear)
-        after = 2
-    yield from resblock("mid.resblock2", f"middle_block.{after}", UNET_RESBLOCK, stage.blocks[1])
+        yield from spatial_transformer("mid.transformer", "middle_block.1", stage.depths[0], linear=linear)
+    for block, channels in enumerate(stage.blocks):  # the second stands after the transformer if there is one
+        place = block if not stage.attends else 2 * block
+        yield from resblock(f"mid.resblock{block + 1}", f"middle_block.{place}", UNET_RESBLOCK, channels)
 
 
 def _up(config: UNetConfig) -> Iterator[Rule]:
@@ -66,16 +65,16 @@ def _up(config: UNetConfig) -> Iterator[Rule]:
             yield from _block(config, stage, f"up.{index}", block, f"output_blocks.{number}")
             number += 1
         if stage.resample:  # stands in the last block of the stage, after its transformer if it has one
-            place = 2 if stage.depth else 1
+            place = 2 if stage.attends else 1
             yield from module(f"up.{index}.upsample.conv", f"output_blocks.{number - 1}.{place}.conv")
 
 
 def _block(config: UNetConfig, stage: UNetStage, ours: str, block: int, theirs: str) -> Iterator[Rule]:
     """A residual block and its transformer."""
     yield from resblock(f"{ours}.resblocks.{block}", f"{theirs}.0", UNET_RESBLOCK, stage.blocks[block])
-    if stage.depth:
-        linear = config.linear_projection
-        yield from spatial_transformer(f"{ours}.transformers.{block}", f"{theirs}.1", stage.depth, linear=linear)
+    if stage.attends:
+        depth, linear = stage.depths[block], config.linear_projection
+        yield from spatial_transformer(f"{ours}.transformers.{block}", f"{theirs}.1", depth, linear=linear)
 
 
 def vae_ldm(config: VAEConfig) -> KeyTable:

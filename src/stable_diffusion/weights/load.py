@@ -5,29 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..diffusion.prediction import Prediction, resolve_prediction
 from ..diffusion.schedule import DiscreteSchedule, FlowSchedule, ddpm_schedule, schedule_from_config
-from ..errors import BrokenModel, InvalidRequest, unknown_choice
-from ..models.clip import CLIPText
+from ..errors import InvalidRequest, unknown_choice
+from ..models.clip import CLIPText, CLIPTextConfig
 from ..models.unet import UNet
 from ..models.vae import VAE
 from .assemble import Under, build
-from .diffusers import clip_transformers, unet_diffusers, vae_diffusers
-from .families import FAMILIES
+from .diffusers import clip_transformers
+from .families import FAMILIES, TextPlace
+from .few_step import few_step_defaults
 from .files import existing, read_tensors
-from .folder import INDEX, component, read_config, read_index
-from .folder_configs import clip_config, latent_format, noise_schedule, unet_config, vae_config
+from .folder import INDEX
+from .folder_load import load_folder
 from .keys import KeyTable
 from .ldm import unet_ldm, vae_ldm
 from .native import is_native, load_native
 from .openclip import clip_openclip
 from .parts import Card, Defaults, Parts, Source, TokenizerSource
-from .plausible import using_config
 from .recognise import AUTOENCODER_LEFTOVERS, UNET, Overrides, Recognised, recognise
 from .recognise import VAE as VAE_PREFIX
 from .tensors import TensorFile, without_prefix
@@ -44,7 +43,7 @@ def load_parts(
 ) -> Parts:
     """The model at `path`, which is a single file or a diffusers folder.
 
-    Files are .safetensors or torch checkpoints of Stable Diffusion 1 or 2, or files in our own format. Weights are cast
+    Files are .safetensors or torch checkpoints of Stable Diffusion 1, 2 or XL, or in our own format. Weights are cast
     to `dtype` and moved to `device` once; gradients are off. `overrides` name what detection would otherwise decide
     (fields of `Overrides`: family, prediction, heads, head_dim, clip_heads, clip_layer, latent_scale,
     zero_terminal_snr, variant); None leaves it to detection. `guesses` says what neither the model nor the caller told.
@@ -58,7 +57,7 @@ def load_parts(
         place = place.parent
     if place.is_dir():
         _refuse(given, ("family", "heads", "head_dim", "clip_heads"), "a diffusers folder says it itself")
-        return _overridden(_load_folder(place, given.variant, dtype, device), given)
+        return _overridden(load_folder(place, given.variant, dtype, device), given)
     tensors, metadata = read_tensors(place)
     _refuse(given, ("variant",), "only diffusers folders have variants")
     if is_native(metadata):
@@ -122,23 +121,35 @@ def _load_single(
         what = f"{path} looks like {family.label}, but its {what}"
         return build(lambda: kind(config), theirs, table, what=what, dtype=dtype, device=device)
 
-    text_table = clip_transformers if family.text == "transformers" else clip_openclip
+    def text(place: TextPlace, config: CLIPTextConfig) -> Any:
+        table = clip_transformers(config) if place.layout == "transformers" else clip_openclip(config)
+        return read(CLIPText, config, place.prefix, table, "text encoder")
+
+    clips = [text(place, config) for place, config in zip(family.texts, found.clips, strict=True)]
+    tokenizers = [TokenizerSource(pad_token_id=place.pad_token_id) for place in family.texts]
     unet: UNet = read(UNet, found.unet, UNET, unet_ldm(found.unet), "U-Net")
     prediction, guesses = _probed(unet, found)
+    family = FAMILIES[_named_for(family.name, prediction)]
+    defaults, hurry = few_step_defaults(family.defaults, metadata.get("modelspec.title", ""), path.stem)
     return Parts(
         unet=unet,
         vae=read(VAE, found.vae, VAE_PREFIX, vae_ldm(found.vae), "autoencoder", AUTOENCODER_LEFTOVERS),
-        clip=read(CLIPText, found.clip, found.text_prefix, text_table(found.clip), "text encoder"),
-        tokenizer=TokenizerSource(pad_token_id=family.pad_token_id),
+        clip=clips[0],
+        tokenizer=tokenizers[0],
+        clip2=clips[1] if len(clips) > 1 else None,
+        tokenizer2=tokenizers[1] if len(clips) > 1 else None,
         latents=replace(family.latents, channels=found.vae.latent_channels, downscale=found.vae.downscale),
         schedule=ddpm_schedule(zero_terminal_snr=found.zero_terminal_snr),
         prediction=prediction,
-        family=_named_for(family.name, prediction),
-        defaults=FAMILIES[_named_for(family.name, prediction)].defaults,
+        family=family.name,
+        defaults=defaults,
         clip_layer=found.clip_layer,
+        text_norm=family.text_norm,
+        size_numbers=family.size_numbers,
+        zero_empty=family.zero_empty,
         card=_card(metadata),
         source=Source(path),
-        guesses=guesses,
+        guesses=guesses + hurry,
     )
 
 
@@ -170,66 +181,3 @@ def _named_for(name: str, prediction: Prediction) -> str:
 def _card(metadata: Mapping[str, str]) -> Card:
     """Title and licence as modelspec has them."""
     return Card(name=metadata.get("modelspec.title", ""), licence=metadata.get("modelspec.license", ""))
-
-
-# --- diffusers folders ----------------------------------------------------------------------------------------------
-
-
-def _load_folder(folder: Path, variant: str | None, dtype: torch.dtype, device: torch.device | str) -> Parts:
-    read_index(folder)
-
-    def read(kind: Any, config: Any, table: KeyTable, tensors: TensorFile) -> Any:
-        what = f"{tensors.path}"
-        return build(lambda: kind(config), Under(tensors, ""), table, what=what, dtype=dtype, device=device)
-
-    configs = {part: read_config(folder / part / "config.json") for part in ("unet", "vae", "text_encoder")}
-    files = {part: component(folder / part, variant) for part in configs}
-    with using_config(folder):
-        unet = unet_config(configs["unet"], folder / "unet" / "config.json")
-        vae = vae_config(configs["vae"], folder / "vae" / "config.json")
-        projection = "text_projection.weight" in files["text_encoder"]
-        clip = clip_config(configs["text_encoder"], folder / "text_encoder" / "config.json", projection=projection)
-        latents = latent_format(configs["vae"], vae)
-    schedule, prediction, guesses = _schedule_of(folder)
-    tokenizer, tokenizer_guess = _tokenizer_of(folder, clip.vocab_size)
-    size = configs["unet"].get("sample_size")
-    pixels = size * vae.downscale if isinstance(size, int) and size > 0 else 512
-    return Parts(
-        unet=read(UNet, unet, unet_diffusers(unet), files["unet"]),
-        vae=read(VAE, vae, vae_diffusers(vae), files["vae"]),
-        clip=read(CLIPText, clip, clip_transformers(clip), files["text_encoder"]),
-        tokenizer=tokenizer,
-        latents=latents,
-        schedule=schedule,
-        prediction=prediction,
-        family=family_of_folder(clip.activation, unet.in_channels, prediction),
-        defaults=Defaults(width=pixels, height=pixels),
-        source=Source(folder),
-        guesses=guesses + tokenizer_guess,
-    )
-
-
-def family_of_folder(activation: str, in_channels: int, prediction: str) -> str:
-    """The family's name for a folder, whose configs say all that matters: only for display and defaults."""
-    if activation == "quick_gelu":
-        return "sd1-inpaint" if in_channels == 9 else "sd1"
-    if in_channels == 9:
-        return "sd2-inpaint"
-    return "sd2" if prediction == "v" else "sd2-base"
-
-
-def _schedule_of(folder: Path) -> tuple[DiscreteSchedule | FlowSchedule, Prediction, tuple[str, ...]]:
-    file = folder / "scheduler" / "scheduler_config.json"
-    if file.is_file():
-        return *noise_schedule(read_config(file), file), ()
-    guess = "the noise schedule and prediction 'eps' are those of Stable Diffusion 1: the folder has no scheduler"
-    return ddpm_schedule(), "eps", (guess,)
-
-
-def _tokenizer_of(folder: Path, vocabulary: int) -> tuple[TokenizerSource, tuple[str, ...]]:
-    place = folder / "tokenizer"
-    if any((place / name).is_file() for name in ("vocab.json", "tokenizer.json")):
-        return TokenizerSource(folder=place), ()
-    if vocabulary != 49408:
-        raise BrokenModel(f"{folder} has no tokenizer, and its text encoder does not have CLIP's 49408 tokens")
-    return TokenizerSource(), ("the tokenizer is CLIP's own: the folder has none",)

@@ -47,6 +47,8 @@ def save_native(
     clip. `tokenizer_json` is needed only for a model whose tokenizer folder has no tokenizer.json. ModelFileError where
     the disk refuses, or where that text is missing.
     """
+    if parts.clip2 is not None or parts.size_numbers:
+        raise InvalidRequest(f"a model of family {parts.family!r} cannot be written in our own format yet")
     packing = dict.fromkeys(PREFIXES, dtype) if isinstance(dtype, str) else dict(dtype)
     if set(packing) != set(PREFIXES):
         raise InvalidRequest(f"dtype is given for {', '.join(packing)}; expected one for each of {', '.join(PREFIXES)}")

@@ -91,8 +91,12 @@ class Card:
 class Parts:
     """A loaded model, part by part.
 
-    `clip_layer` counts hidden layers from the end (-1 last, -2 the one before); its tokens always pass the final norm.
-    `guesses` says in plain sentences what neither the file nor the caller told.
+    `clip_layer` counts hidden layers from the end (-1 last, -2 the one before), and `text_norm` says whether its tokens
+    pass the final norm. A second text encoder `clip2` reads the prompt with `tokenizer2`; its tokens stand beside the
+    first one's, and the pooled vector is its alone. `size_numbers` says how many numbers on size the U-Net's vector has
+    after the pooled text: 6 (original size, crop, target size), 5 (original size, crop, aesthetic score) or 0.
+    `zero_empty` says that an empty negative prompt is all zeros. `guesses` says in plain sentences what neither the
+    file nor the caller told.
     """
 
     unet: UNet
@@ -105,6 +109,11 @@ class Parts:
     family: str
     defaults: Defaults
     clip_layer: int = -1
+    text_norm: bool = True
+    clip2: CLIPText | None = None
+    tokenizer2: TokenizerSource | None = None
+    size_numbers: int = 0
+    zero_empty: bool = False
     card: Card = field(default_factory=Card)
     source: Source | None = None
     guesses: tuple[str, ...] = ()

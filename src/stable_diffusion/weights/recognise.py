@@ -12,15 +12,20 @@ from ..errors import BrokenModel, InvalidRequest, UnknownModel
 from ..models.clip import CLIPTextConfig
 from ..models.unet import UNetConfig
 from ..models.vae import VAEConfig
-from .families import FAMILIES, Family, family_named
+from .families import FAMILIES, Family, TextPlace, family_named
 from .other_kinds import other_kind
 from .shapes import Shapes, clip_fields, openclip_fields, unet_fields, vae_fields
 from .tensors import TensorFile
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
-TEXT = {"transformers": "cond_stage_model.transformer.", "openclip": "cond_stage_model.model."}
+TEXTS = ("cond_stage_model.", "conditioner.")
 EMA = "model_ema."
+TOKEN_EMBEDDING = "token_embedding.weight"
+SIZE_WIDTH = 256
+"""Fourier features of each number on size (Podell et al. 2023, section 2.2)."""
+OTHER_NOISE = {"edm_mean": "a Playground 2.5 model", "edm_vpred.sigma_max": "a Stable Diffusion XL model of EDM kind"}
+"""Tensors that mark models with continuous noise levels of their own (Karras et al. 2022)."""
 STEP_OF_SD2_BASE = 875_000
 """Training steps of the released Stable Diffusion 2 base checkpoint; the others were trained for v-prediction."""
 
@@ -53,18 +58,20 @@ class Recognised:
     unet: UNetConfig
     vae: VAEConfig
     clip: CLIPTextConfig
+    clip2: CLIPTextConfig | None = None
     prediction: Prediction
     zero_terminal_snr: bool
     guesses: tuple[str, ...] = ()
 
     @property
-    def text_prefix(self) -> str:
-        return TEXT[self.family.text]
+    def clips(self) -> tuple[CLIPTextConfig, ...]:
+        """The configs of all text encoders, in the order of `Family.texts`."""
+        return (self.clip,) if self.clip2 is None else (self.clip, self.clip2)
 
     @property
     def clip_layer(self) -> int:
         """The family's; but files converted from diffusers lack the unused 24th layer of OpenCLIP-H."""
-        lacks_last = self.family.text == "openclip" and (self.clip.width, self.clip.layers) == (1024, 23)
+        lacks_last = (self.clip.width, self.clip.layers) == (1024, 23)
         return -1 if lacks_last else self.family.clip_layer
 
 
@@ -90,18 +97,20 @@ def recognise(tensors: TensorFile, metadata: Mapping[str, str], overrides: Overr
     guesses = [guess] if guess else []
     try:
         unet = _unet_config(family, under(tensors, UNET), given)
-        clip, heads_guess = _clip_config(family, under(tensors, TEXT[family.text]), given)
+        clips = [_clip_config(text, under(tensors, text.prefix), given, family) for text in family.texts]
+        _check_vector(family, unet, clips[-1])
         vae = VAEConfig(**vae_fields(_autoencoder(under(tensors, VAE))))
     except InvalidRequest as error:
         raise BrokenModel(f"{tensors.path} looks like {family.label}, but has an impossible shape: {error}") from error
     except BrokenModel as error:
         raise BrokenModel(f"{tensors.path} looks like {family.label}, but {error}") from error
-    guesses += heads_guess
+    guesses += [guess for clip in clips for guess in _heads_guess(clip, given)]
     return Recognised(
         family=family,
         unet=unet,
         vae=vae,
-        clip=clip,
+        clip=clips[0],
+        clip2=clips[1] if len(clips) > 1 else None,
         prediction=prediction,
         zero_terminal_snr="ztsnr" in shapes or "ztsnr" in metadata,
         guesses=tuple(guesses),
@@ -110,6 +119,9 @@ def recognise(tensors: TensorFile, metadata: Mapping[str, str], overrides: Overr
 
 def _matching(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> list[Family]:
     """The families whose layout the file has; an error that says what it is instead where there is none."""
+    foreign = next((kind for key, kind in OTHER_NOISE.items() if key in shapes), None)
+    if foreign is not None:
+        raise UnknownModel(f"{path} is {foreign}, whose noise levels this version does not have")
     reasons = mismatches(shapes)
     matching = [family for name, family in FAMILIES.items() if reasons[name] is None]
     if matching:
@@ -118,7 +130,7 @@ def _matching(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> list[F
     why = {name: reason for name, reason in reasons.items() if reason is not None}
     if kind is not None:
         raise UnknownModel(f"{path} is {kind}, which this version does not run as a model", why)
-    if f"{UNET}input_blocks.0.0.weight" in shapes and not any(name.startswith("cond_stage_model.") for name in shapes):
+    if f"{UNET}input_blocks.0.0.weight" in shapes and not any(name.startswith(TEXTS) for name in shapes):
         raise BrokenModel(f"{path} has a U-Net but no text encoder; a whole Stable Diffusion checkpoint is expected")
     raise UnknownModel(f"{path} is not a model of a family that this version knows: {_distinct(why)}", why)
 
@@ -142,15 +154,23 @@ def _mismatch(family: Family, shapes: Shapes) -> str | None:
         return f"it has no U-Net under {UNET}"
     if first[1] != family.in_channels:
         return f"its U-Net takes {first[1]} channels instead of {family.in_channels}"
-    if not any(name.startswith(TEXT[family.text]) for name in shapes):
-        return f"it has no text encoder under {TEXT[family.text]}"
+    for text in family.texts:
+        if not any(name.startswith(text.prefix) for name in shapes):
+            return f"it has no text encoder under {text.prefix}"
     context = next((shape for name, shape in shapes.items() if name.endswith("attn2.to_k.weight")), None)
-    width = next((shape for name, shape in shapes.items() if name.endswith("token_embedding.weight")), None)
-    if context is None or width is None:
+    widths = [_token_width(shapes, text.prefix) for text in family.texts]
+    if context is None or 0 in widths:
         return "it has no cross-attention, or no token embedding"
-    if context[-1] != width[-1]:
-        return f"its U-Net expects tokens of width {context[-1]}, and its text encoder makes {width[-1]}"
+    if context[-1] != sum(widths):
+        makes = "its text encoder makes" if len(widths) == 1 else "its text encoders together make"
+        return f"its U-Net expects tokens of width {context[-1]}, and {makes} {sum(widths)}"
     return None
+
+
+def _token_width(shapes: Shapes, prefix: str) -> int:
+    """Width of the token embedding under a prefix, 0 where there is none."""
+    found = (shape for name, shape in shapes.items() if name.startswith(prefix) and name.endswith(TOKEN_EMBEDDING))
+    return next((shape[-1] for shape in found if shape), 0)
 
 
 def _prediction(
@@ -204,19 +224,29 @@ def _unet_config(family: Family, shapes: Shapes, given: Overrides) -> UNetConfig
     return UNetConfig(**unet_fields(shapes), **heads, upcast_attention=family.upcast_attention)  # type: ignore[arg-type]
 
 
-def _clip_config(family: Family, shapes: Shapes, given: Overrides) -> tuple[CLIPTextConfig, list[str]]:
-    fields = clip_fields(shapes) if family.text == "transformers" else openclip_fields(shapes)
-    width, guesses = fields["width"], []
-    heads = given.clip_heads
-    if heads is None:
-        heads = max(1, width // 64)
-        if width % 64:
-            guesses.append(
-                f"{heads} heads of the text encoder of width {width} are a guess: heads are 64 wide as a rule"
-            )
-    if family.text == "transformers":
-        fields["projection_dim"] = None  # Stable Diffusion 1 never uses one, and some files carry it by accident
-    return CLIPTextConfig(**fields, heads=heads, activation=family.activation), guesses
+def _clip_config(text: TextPlace, shapes: Shapes, given: Overrides, family: Family) -> CLIPTextConfig:
+    fields = clip_fields(shapes) if text.layout == "transformers" else openclip_fields(shapes)
+    heads = max(1, fields["width"] // 64) if given.clip_heads is None else given.clip_heads
+    if text.layout == "transformers":
+        fields["projection_dim"] = None  # the pooled vector of this one is never used, and some files carry it
+    elif family.size_numbers and fields["projection_dim"] is None:
+        raise BrokenModel(f"its text encoder lacks {text.prefix}text_projection")
+    return CLIPTextConfig(**fields, heads=heads, activation=text.activation)
+
+
+def _check_vector(family: Family, unet: UNetConfig, clip: CLIPTextConfig) -> None:
+    """The U-Net's vector is the pooled text and the numbers on size, each as `SIZE_WIDTH` Fourier features."""
+    if not family.size_numbers:
+        return
+    expected = (clip.projection_dim or 0) + family.size_numbers * SIZE_WIDTH
+    if unet.vector_dim != expected:
+        raise BrokenModel(f"its U-Net takes a vector of {unet.vector_dim} numbers; expected {expected}")
+
+
+def _heads_guess(clip: CLIPTextConfig, given: Overrides) -> list[str]:
+    if given.clip_heads is not None or clip.width % 64 == 0:
+        return []
+    return [f"{clip.heads} heads of the text encoder of width {clip.width} are a guess: heads are 64 wide as a rule"]
 
 
 def _autoencoder(shapes: Shapes) -> Shapes:

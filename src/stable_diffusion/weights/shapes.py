@@ -15,10 +15,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def unet_fields(shapes: Shapes) -> dict[str, Any]:
-    """Fields of `UNetConfig` from `input_blocks`, `middle_block` and `out`; heads cannot be told from shapes."""
+    """Fields of `UNetConfig` from the blocks of both ways, the middle and `out`; heads cannot be told from shapes."""
     channels: list[int] = []
-    blocks: list[int] = []
-    depths: list[int] = []
+    depths: list[list[int]] = []
     number, fresh = 1, True
     while True:
         block = f"input_blocks.{number}"
@@ -27,10 +26,9 @@ def unet_fields(shapes: Shapes) -> dict[str, Any]:
         elif f"{block}.0.out_layers.3.weight" in shapes:
             if fresh:
                 channels.append(shapes[f"{block}.0.out_layers.3.weight"][0])
-                depths.append(_count(shapes, f"{block}.1.transformer_blocks"))
-                blocks.append(0)
+                depths.append([])
                 fresh = False
-            blocks[-1] += 1
+            depths[-1].append(_count(shapes, f"{block}.1.transformer_blocks"))
         else:
             break
         number += 1
@@ -39,17 +37,40 @@ def unet_fields(shapes: Shapes) -> dict[str, Any]:
     keys = [name for name in shapes if name.endswith("attn2.to_k.weight")]
     projections = [shapes[name] for name in shapes if name.endswith(".proj_in.weight")]
     vector = shapes.get("label_emb.0.0.weight")
+    blocks = [len(stage) for stage in depths]
+    down, up = [_evenly(stage) for stage in depths], _up_depths(shapes, blocks)
+    mid_depth = _count(shapes, "middle_block.1.transformer_blocks")
+    middle = [f"middle_block.{place}.out_layers.3.weight" in shapes for place in (0, 2 if mid_depth else 1)]
     return {
         "in_channels": _need(shapes, "input_blocks.0.0.weight")[1],
         "out_channels": _need(shapes, "out.2.weight")[0],
         "channels": tuple(channels),
         "blocks_per_stage": tuple(blocks) if len(set(blocks)) > 1 else blocks[0],
-        "transformer_depth": tuple(depths),
-        "mid_depth": _count(shapes, "middle_block.1.transformer_blocks"),
+        "transformer_depth": tuple(down),
+        "up_depth": None if up == down else tuple(up),
+        "mid_depth": mid_depth,
+        # any sign of a whole middle asks for a whole one, so that what is missing is listed as missing
+        "mid_blocks": 2 if mid_depth or middle[1] else sum(middle),
         "context_dim": shapes[keys[0]][1] if keys else 0,
         "vector_dim": None if vector is None else vector[1],
         "linear_projection": bool(projections) and len(projections[0]) == 2,
     }
+
+
+def _up_depths(shapes: Shapes, blocks: list[int]) -> list[int | tuple[int, ...]]:
+    """Depths on the way up, finest stage first as everywhere in a config; `output_blocks` begin with the coarsest."""
+    found: list[int | tuple[int, ...]] = []
+    number = 0
+    for count in reversed(blocks):
+        stage = range(number, number + count + 1)
+        found.insert(0, _evenly([_count(shapes, f"output_blocks.{block}.1.transformer_blocks") for block in stage]))
+        number += count + 1
+    return found
+
+
+def _evenly(depths: list[int]) -> int | tuple[int, ...]:
+    """One number where all are equal."""
+    return depths[0] if len(set(depths)) == 1 else tuple(depths)
 
 
 def vae_fields(shapes: Shapes) -> dict[str, Any]:

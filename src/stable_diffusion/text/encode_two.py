@@ -1,0 +1,54 @@
+"""Prompts for models with one or two text encoders whose pooled sentence joins the size conditioning (SDXL).
+
+Podell et al. 2023, "SDXL: improving latent diffusion models for high-resolution image synthesis", section 2.1: the
+tokens of CLIP-L and OpenCLIP-bigG, each its last hidden layer but one without the final norm, stand side by side, and
+the pooled vector is that of the latter. The refiner has the latter alone.
+
+Shapes: T tokens in a window, n windows, D1 and D2 token widths, P pooled width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import BrokenModel
+from ..models.clip import CLIPText
+from ..types import Conditioning
+from .encode import TextEncoder, Window
+from .tokenizer import Tokenizer
+
+
+class PairedTextEncoder(TextEncoder):
+    """One or two `TextEncoder`s as one: tokens [1, n T, D1 + D2], and the last one's pooled vector [1,P].
+
+    Each has its own padding and weighs its own tokens. The pooled vector is that of the first window, as in A1111.
+    """
+
+    def __init__(
+        self, towers: Sequence[tuple[CLIPText, Tokenizer]], *, layer: int = -2, zero_empty: bool = False
+    ) -> None:
+        (clip, tokenizer), *others = towers
+        settings = {"layer": layer, "vector": True, "final_norm": False}
+        super().__init__(clip, tokenizer, zero_empty=zero_empty, **settings)  # type: ignore[arg-type]
+        self.others = tuple(TextEncoder(*each, **settings) for each in others)  # type: ignore[arg-type]
+        for other in self.others:
+            if other.tokenizer.context_length != tokenizer.context_length:
+                raise BrokenModel(
+                    f"the text encoders read {tokenizer.context_length} and {other.tokenizer.context_length} tokens; "
+                    "expected the same number"
+                )
+
+    @torch.no_grad()
+    def _condition(self, windows: Sequence[Window], clip_skip: int | None) -> Conditioning:
+        layer = self.hidden_layer(clip_skip)
+        outputs = [self._window(window, layer) for window in windows]
+        tokens = torch.cat([tokens for tokens, _ in outputs], dim=1)  # [1, n T, D1 + D2]
+        pooled = outputs[0][1]  # [1, P]
+        return Conditioning(tokens=tokens, pooled=pooled, vector=pooled)
+
+    def _window(self, window: Window, layer: int) -> tuple[Tensor, Tensor]:
+        outputs = [super()._window(window, layer), *(other._window(window, layer) for other in self.others)]
+        return torch.cat([tokens for tokens, _ in outputs], dim=-1), outputs[-1][1]
