@@ -28,6 +28,7 @@ COMMANDS = {
     "info": "info",
     "list": "list_names",
     "train": "train",
+    "evaluate": "evaluate",
     "doctor": "doctor",
 }
 """Command name -> module in this package, whose `command` it is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ def measure(bench: Bench) -> Alignment | None:
     if bench.eye is None:
         bench.skip("alignment", "no image tower was given to judge with (--tower)")
         return None
-    answers = {kind: _painted(bench, kind) for kind in PAINTED}
+    answers: dict[str, Any] = {kind: _painted(bench, kind) for kind in PAINTED}
     return Alignment(
         **_languages(bench),
         **answers,
@@ -32,7 +33,7 @@ def measure(bench: Bench) -> Alignment | None:
     )
 
 
-def _languages(bench: Bench) -> dict[str, Score | float]:
+def _languages(bench: Bench) -> dict[str, Any]:
     """Retrieval of the caption that was painted, in both languages, and likeness of the two pictures."""
     assert bench.eye is not None
     pairs, painter = bench.prompts(), bench.painter

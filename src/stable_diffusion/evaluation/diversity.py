@@ -42,7 +42,7 @@ def measure(bench: Bench) -> Diversity:
     asked = [prompt for prompt in prompts for _ in seeds]
     pictures = bench.painter.paint_all("seeds", asked, [*seeds] * len(prompts))
     bench.show("One prompt, several seeds", asked, pictures, len(asked))
-    groups = pictures.unflatten(0, (len(prompts), len(seeds)))
+    groups = pictures.view(len(prompts), len(seeds), *pictures.shape[1:])
     found: dict[str, Any] = {"pixel_distance": sum(map(pixel_distance, groups)) / len(groups)}
     if bench.eye is None:
         bench.skip("Vendi score and memorisation", "no image tower was given (--tower)")

@@ -48,4 +48,5 @@ def gaussian_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tens
 def symmetric_root(matrix: Tensor) -> Tensor:
     """The positive root [D,D] of a symmetric matrix without negative eigenvalues (those of rounding are cut to 0)."""
     values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    return root

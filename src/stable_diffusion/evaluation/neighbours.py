@@ -17,7 +17,7 @@ CHUNK = 1024
 def nearest(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     """For unit rows of queries [N,D]: distance to the nearest of keys [M,D] and its index, both [N]."""
     distances, indices = [], []
-    for rows in queries.split(CHUNK):
+    for rows in torch.split(queries, CHUNK):
         best = (rows @ keys.T).max(dim=1)
         distances.append(1 - best.values)
         indices.append(best.indices)

@@ -82,7 +82,7 @@ class PicturePack:
         return spread([record for record in self.records if record.split == split], count)
 
     def distinct(self, split: str, count: int | None = None) -> list[Record]:
-        """Records of a split with both captions, no two of one concept or caption, so that each caption has one answer."""
+        """Records of a split with both captions, no two of one concept or caption: each has one answer."""
         seen: set[str] = set()
         kept = []
         for record in self.records:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from .bench import Bench
@@ -25,7 +27,7 @@ def measure(bench: Bench) -> Quality | None:
     return Quality(**found, **_distances(bench))
 
 
-def _distances(bench: Bench) -> dict[str, float | int | None]:
+def _distances(bench: Bench) -> dict[str, Any]:
     """Painted from held-out captions, against held-out pictures; and as many training pictures against them."""
     assert bench.eye is not None and bench.pack is not None
     prompts, plan = [english for english, _ in bench.prompts()], bench.plan
@@ -47,7 +49,7 @@ def _distances(bench: Bench) -> dict[str, float | int | None]:
     }
 
 
-def _reconstruction(bench: Bench) -> dict[str, float | int | None]:
+def _reconstruction(bench: Bench) -> dict[str, Any]:
     """Held-out pictures at the model's size through encoder (its mean) and decoder."""
     assert bench.pack is not None
     records = bench.pack.choose("heldout", bench.plan.reconstructed)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from .pack import Record
 from .words import table
 
-NUMBERS = ("one", "two", "three")
 SWAPS = (
     ("left of", "right of"),
     ("in front of", "behind"),
@@ -105,7 +104,7 @@ PAINTED: dict[str, Callable[[int], list[Question]]] = {
 """What is asked of painted pictures: name -> questions, of which the right sentence is the prompt."""
 
 
-# --- the same for real pictures, from their captions --------------------------------------------------------------------
+# --- the same for real pictures, from their captions ------------------------------------------------------------------
 
 
 def real_question(kind: str, record: Record) -> Question | None:

@@ -1,4 +1,4 @@
-"""Stability: the same request gives the same bytes, numbers stay finite, and small changes of settings change little."""
+"""Stability: equal requests give equal bytes, numbers stay finite, small changes of settings change little."""
 
 from __future__ import annotations
 
@@ -161,7 +161,10 @@ def distance(setting: str, value: str, pictures: Tensor, usual: Tensor) -> Sensi
 def at_precision(model: StableDiffusion, precision: str) -> StableDiffusion:
     """A copy with all networks at another precision; "int8" rounds the weights to it and computes as before."""
     parts = model.parts
-    networks = {name: _cast(getattr(parts, name), precision) for name in ("unet", "vae", "clip")}
+    named = {item.name: getattr(parts, item.name) for item in dataclasses.fields(parts)}
+    networks: dict[str, Any] = {
+        name: _cast(value, precision) for name, value in named.items() if isinstance(value, nn.Module)
+    }
     return StableDiffusion.from_parts(dataclasses.replace(parts, **networks), name=model.name)
 
 

@@ -58,7 +58,7 @@ class Eye:
     @torch.no_grad()
     def look(self, pictures: Tensor) -> Seen:
         """Straight pictures [B, 3 or 4, H, W] from 0 to 1 -> Seen; three channels count as opaque."""
-        parts = [self.tower(self._prepared(rows)) for rows in pictures.split(CHUNK)]
+        parts = [self.tower(self._prepared(rows)) for rows in torch.split(pictures, CHUNK)]
         embedding = torch.cat([F.normalize(part.embedding.float(), dim=-1) for part in parts])
         return Seen(embedding, torch.cat([part.features.float().mean(dim=(2, 3)) for part in parts]))
 
@@ -74,7 +74,7 @@ class Eye:
     def read(self, sentences: Sequence[str]) -> Tensor:
         """Sentences -> unit vectors [B,P]; what does not fit in the window is cut."""
         ids = [self.tokenizer.window(self.tokenizer.encode(text)[: self.tokenizer.capacity]) for text in sentences]
-        parts = [self.text(rows).pooled for rows in torch.tensor(ids).split(CHUNK)]
+        parts = [self.text(rows).pooled for rows in torch.split(torch.tensor(ids), CHUNK)]
         return F.normalize(torch.cat(parts).float(), dim=-1)
 
 

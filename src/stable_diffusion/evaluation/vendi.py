@@ -16,7 +16,7 @@ from ..errors import InvalidRequest
 
 
 def vendi_score(points: Tensor) -> float:
-    """exp of the entropy of the eigenvalues of K / N, K the cosines of points [N,D]: 1 if all equal, N if orthogonal."""
+    """exp(entropy of the eigenvalues of K / N), K the cosines of points [N,D]: 1 if all equal, N if orthogonal."""
     if points.ndim != 2 or len(points) < 1:
         raise InvalidRequest(f"the points have shape {list(points.shape)}; expected at least one row of numbers")
     unit = F.normalize(points.double(), dim=1)
