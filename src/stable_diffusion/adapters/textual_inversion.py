@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from ..errors import BrokenModel, UnknownModel
+from ..weights.embedding_keys import A1111, embedding_tensors
 from ..weights.files import model_file, read_tensors
 from ..weights.hashes import sha256
 from ..weights.other_kinds import other_kind
 from ..weights.tensors import TensorFile
 
 MOST_VECTORS = 256
-TWO_ENCODERS = ("clip_l", "clip_g")
 
 
 @dataclass(frozen=True)
@@ -59,30 +59,14 @@ def read_embedding(path: str | os.PathLike[str], name: str | None = None) -> Emb
     """
     file = model_file(path)
     tensors, metadata = read_tensors(file)
-    found, token = _layout(tensors)
+    found, token = embedding_tensors(tensors)
     if not found:
         kind = other_kind({each: tensors.info(each).shape for each in tensors}, metadata)
         raise UnknownModel(f"{file} is {kind or 'no file that is known here'}; expected a textual inversion embedding")
     vectors = {encoder: _checked(tensors, key) for encoder, key in found.items()}
-    own = [metadata.get("name", "") if "string_to_param" in next(iter(found.values())) else "", token]
+    own = [metadata.get("name", "") if next(iter(found.values())).startswith(A1111) else "", token]
     names = (name,) if name is not None else tuple(dict.fromkeys([file.stem, *(each for each in own if each.strip())]))
     return Embedding(file, names, vectors)
-
-
-def _layout(tensors: TensorFile) -> tuple[dict[str, str], str]:
-    """(encoder -> name of its tensor, the token that the file names or an empty text)."""
-    two = {name: name for name in TWO_ENCODERS if name in tensors}
-    if two:
-        return two, ""
-    params = [name for name in tensors if name.startswith("string_to_param.")]
-    if params:
-        return {"": params[0]}, ""
-    if "emb_params" in tensors:
-        return {"": "emb_params"}, ""
-    vectors = [name for name in tensors if 1 <= len(tensors.info(name).shape) <= 2]
-    if len(tensors) == 1 and vectors and not vectors[0].endswith((".weight", ".bias", ".alpha")):
-        return {"": vectors[0]}, vectors[0]
-    return {}, ""
 
 
 def _checked(tensors: TensorFile, name: str) -> Tensor:

@@ -1,0 +1,171 @@
+"""What an adapter or embedding file is, from names and shapes alone: for `info`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .adapter_keys import group_names, is_adapter, kind_of
+from .embedding_keys import embedding_tensors
+from .files import read_tensors
+from .hashes import adapter_hash, sha256
+from .tensors import TensorFile
+
+STYLES: tuple[tuple[str, str], ...] = (
+    ("lora_unet_input_blocks", "kohya, with the block names of single files"),
+    ("lora_unet_output_blocks", "kohya, with the block names of single files"),
+    ("lora_unet_down_blocks", "kohya"),
+    ("lora_unet_up_blocks", "kohya"),
+    ("lora_unet_mid_block", "kohya"),
+    ("lora_te", "kohya"),
+    ("lora_transformer_", "OneTrainer"),
+    ("lora_unet_", "kohya"),
+    ("lycoris_", "SimpleTuner"),
+    ("base_model.model.", "PEFT"),
+    ("unet.down.", "this package's own names"),
+    ("text.layers.", "this package's own names"),
+    ("unet.", "diffusers"),
+    ("transformer.", "diffusers"),
+    ("text_encoder", "diffusers"),
+    ("down_blocks.", "diffusers"),
+    ("diffusion_model.", "the names of single files"),
+    ("model.diffusion_model.", "the names of single files"),
+)
+WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
+"""Width of the tokens that the cross-attention of a U-Net reads, or of an embedding's vectors (XL has two)."""
+TOLD = {
+    "sd_v1": "Stable Diffusion 1.x",
+    "sd_v2": "Stable Diffusion 2.x",
+    "sdxl": "Stable Diffusion XL",
+    "sd3": "Stable Diffusion 3",
+    "stable-diffusion-v1": "Stable Diffusion 1.x",
+    "stable-diffusion-v2": "Stable Diffusion 2.x",
+    "stable-diffusion-xl": "Stable Diffusion XL",
+    "stable-diffusion-3": "Stable Diffusion 3",
+    "flux": "Flux",
+}
+CROSS_KEYS = ("attn2_to_k", "attn2.to_k", "attn2.processor.to_k", "cross_attention.key")
+TEXT_STARTS = ("lora_te", "text_encoder", "text.", "te.", "cond_stage_model", "text_model.", "lycoris_te")
+
+
+def adapter_facts(path: Path, *, hashes: bool = True) -> dict[str, Any] | None:
+    """Facts about the adapter or embedding at `path`, `kind` first; None where it is neither.
+
+    Raises ModelFileError where the file cannot be read.
+    """
+    if not path.is_file():
+        return None
+    tensors, metadata = read_tensors(path)
+    if "lora_controlnet" not in tensors and is_adapter(tensors):
+        facts = _adapter(tensors, metadata)
+        digest = adapter_hash
+    elif embedding_tensors(tensors)[0]:
+        facts = _embedding(tensors, metadata)
+        digest = sha256
+    else:
+        return None
+    facts = {"kind": facts.pop("kind"), "path": str(path), "container": tensors.kind, **facts}
+    if hashes:
+        full = digest(path)
+        facts |= {"hash": full, "short_hash": full[:12]}
+    shown = {key: value for key, value in metadata.items() if len(value) <= 200}
+    return {**facts, "metadata": shown}
+
+
+def _adapter(tensors: TensorFile, metadata: Mapping[str, str]) -> dict[str, Any]:
+    grouped = group_names(tensors)
+    kinds = Counter(_kind(tensors, names) for names in grouped.groups.values())
+    kinds.pop("", None)
+    in_text = sum(stem.startswith(TEXT_STARTS) or "text_model" in stem for stem in grouped.groups)
+    family, guess = _family(tensors, grouped.groups, metadata)
+    return {
+        "kind": "adapter",
+        "adapter": ", ".join(kinds),
+        "layers": dict(kinds),
+        "networks": {"denoiser": len(grouped.groups) - in_text, "text encoder": in_text},
+        "rank": _span(_ranks(tensors, grouped.groups.values())),
+        "names": _style(grouped.groups),
+        "for": family,
+        "dtype": _dtype(tensors),
+        "title": metadata.get("modelspec.title", metadata.get("ss_output_name", "")),
+        "words": metadata.get("modelspec.trigger_phrase", ""),
+        "unknown_tensors": len(grouped.leftovers),
+        "guesses": [guess] if guess else [],
+    }
+
+
+def _kind(tensors: TensorFile, names: Mapping[str, str]) -> str:
+    """The kind of a group as people call it; an empty text for one that is incomplete."""
+    kind = kind_of(names) or ""
+    if kind == "OFT" and len(tensors.info(names.get("oft_blocks", names.get("oft_diag", ""))).shape) == 4:
+        kind = "BOFT"
+    if kind == "LoRA" and {"magnitude", "magnitude_rows"} & set(names):
+        kind = "DoRA"
+    return kind
+
+
+def _ranks(tensors: TensorFile, groups: Iterable[Mapping[str, str]]) -> set[int]:
+    firsts = ("down", "hada_w1_b", "lokr_w1_b", "lokr_w2_b")
+    found = (tensors.info(names[what]).shape for names in groups for what in firsts if what in names)
+    return {shape[0] for shape in found if shape}
+
+
+def _span(numbers: set[int]) -> str:
+    if not numbers:
+        return ""
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _style(stems: Iterable[str]) -> str:
+    """The spelling that most stems have."""
+    styles = Counter(next((style for start, style in STYLES if stem.startswith(start)), "") for stem in stems)
+    if any(".processor." in stem for stem in stems):
+        return "diffusers, as before version 0.18"
+    styles.pop("", None)
+    return styles.most_common(1)[0][0] if styles else "no known style"
+
+
+def _family(
+    tensors: TensorFile, groups: Mapping[str, Mapping[str, str]], metadata: Mapping[str, str]
+) -> tuple[str, str]:
+    """(the models that an adapter is for, a sentence where that is a guess)."""
+    for key in ("ss_base_model_version", "modelspec.architecture"):
+        value = metadata.get(key, "").lower()
+        told = next((family for start, family in TOLD.items() if value.startswith(start)), None)
+        if told is not None:
+            return told, ""
+    for stem, names in groups.items():
+        name = names.get("down", names.get("hada_w1_b", names.get("diff")))
+        if name is not None and stem.endswith(CROSS_KEYS) and len(tensors.info(name).shape) >= 2:
+            width = tensors.info(name).shape[1]
+            return WIDTHS.get(width, f"a model whose tokens have width {width}"), ""
+    if any("joint_blocks" in stem or "joint_transformer" in stem for stem in groups):
+        return "Stable Diffusion 3", ""
+    if any("double_blocks" in stem or "single_transformer_blocks" in stem for stem in groups):
+        return "Flux", ""
+    return "", "nothing in the file says which models it is for"
+
+
+def _embedding(tensors: TensorFile, metadata: Mapping[str, str]) -> dict[str, Any]:
+    found, token = embedding_tensors(tensors)
+    shapes = [tensors.info(name).shape for name in found.values()]
+    widths = [shape[-1] for shape in shapes]
+    family = "Stable Diffusion XL" if len(found) == 2 or widths == [1280] else WIDTHS.get(widths[0], "")
+    return {
+        "kind": "textual inversion embedding",
+        "vectors": shapes[0][0] if len(shapes[0]) == 2 else 1,
+        "widths": widths,
+        "word": token or metadata.get("name", ""),
+        "for": family or f"a model whose tokens have width {widths[0]}",
+        "dtype": _dtype(tensors),
+    }
+
+
+def _dtype(tensors: TensorFile) -> str:
+    counts: Counter[str] = Counter()
+    for name in tensors:
+        counts[str(tensors.info(name).dtype).removeprefix("torch.")] += tensors.info(name).count
+    return counts.most_common(1)[0][0] if counts else "none"
