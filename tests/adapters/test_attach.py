@@ -309,7 +309,7 @@ def test_other_kinds_of_files_are_named(tiny_model: StableDiffusion, tmp_path: P
     save_file({"emb_params": torch.ones(2, 24)}, tmp_path / "word.safetensors")
     with pytest.raises(UnknownModel, match="a textual inversion embedding, not an adapter"):
         tiny_model.attach(tmp_path / "word.safetensors")
-    with pytest.raises(ModelFileError, match="did you mean .*word.safetensors"):
+    with pytest.raises(ModelFileError, match=r"did you mean .*word.safetensors"):
         tiny_model.attach(tmp_path / "words.safetensors")
     with pytest.raises(ModelFileError, match="is a folder"):
         tiny_model.attach(tmp_path)

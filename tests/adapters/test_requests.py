@@ -1,4 +1,4 @@
-"""Adapters of one request: tags in prompts, folders, what the picture says of them, and that the model stays as it was."""
+"""Adapters of one request: tags, folders, what the picture says of them, and that the model stays as it was."""
 
 from __future__ import annotations
 

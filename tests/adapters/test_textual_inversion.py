@@ -61,7 +61,7 @@ LAYOUTS = [
 def test_every_layout(write: Any, file: str, names: tuple[str, ...], count: int, tmp_path: Path) -> None:
     embedding = read_embedding(write(tmp_path / file))
     assert embedding.names == names
-    assert torch.equal(embedding.fitting(WIDTH), VECTORS[:count])
+    assert torch.equal(embedding.fitting([WIDTH]), VECTORS[:count])
     assert read_embedding(tmp_path / file, "mine").names == ("mine",)
 
 
@@ -116,6 +116,15 @@ def test_an_embedding_for_another_model_is_one_sentence(tiny_model: StableDiffus
         tiny_model.add_embedding(tmp_path / "wide.safetensors")
     with pytest.raises(BrokenModel, match="width 768"):
         generate_image("a wide cat", model=tiny_model, embeddings_dir=tmp_path)
+
+
+def test_a_model_with_two_text_encoders_takes_both_parts(tmp_path: Path) -> None:
+    embedding = read_embedding(two_encoders(tmp_path / "two.safetensors"))
+    both = embedding.fitting([WIDTH, 40])
+    assert both.shape == (3, WIDTH + 40) and torch.equal(both[:, :WIDTH], VECTORS)
+    assert torch.equal(embedding.fitting([40]), both[:, WIDTH:]), "a refiner has the second encoder alone"
+    with pytest.raises(BrokenModel, match="of width 24; this model's text encoders have width 24 and 40"):
+        read_embedding(emb_params(tmp_path / "one.safetensors")).fitting([WIDTH, 40])
 
 
 class Evil:

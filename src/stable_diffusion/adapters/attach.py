@@ -26,7 +26,7 @@ _Deltas = Callable[[Group, Rule, Sequence[Tensor]], Sequence[Tensor] | None]
 
 @dataclass(frozen=True)
 class Matched:
-    """An adapter's changes by network ("unet", "text"), how many groups of each kind, and what fits nothing."""
+    """An adapter's changes by network ("unet", "text", "text_2"), how many groups of each kind, and what fits nothing."""
 
     file: AdapterFile
     changes: Mapping[str, tuple[Change, ...]]
@@ -198,9 +198,9 @@ def _bias_deltas(group: Group, rule: Rule, originals: Sequence[Tensor]) -> Seque
 
 def _strengths(strength: float, text_strength: float | None) -> dict[str, float]:
     """Strength by network; InvalidRequest where one is no number from -100 to 100."""
-    found = {"unet": strength, "text": strength if text_strength is None else text_strength}
-    for name, value in zip(("strength", "text_strength"), found.values(), strict=True):
+    text = strength if text_strength is None else text_strength
+    for name, value in (("strength", strength), ("text_strength", text)):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or abs(value) > MAX_STRENGTH:
             raise InvalidRequest(f"{name} is {value!r}; expected a number from -{MAX_STRENGTH:g} to {MAX_STRENGTH:g}")
-    return {role: float(value) for role, value in found.items()}
+    return {"unet": float(strength), "text": float(text), "text_2": float(text)}

@@ -32,10 +32,21 @@ WRAPPERS = ("base_model.model.", "module.")
 UNET_DOTTED = ("", "unet.", "lora_unet.", "diffusion_model.", "model.diffusion_model.")
 UNET_FLAT = ("lora_unet_", "lycoris_", "lycoris_unet_")
 TEXT_DOTTED = (
-    *("", "text_encoder.", "te.", "lora_te.", "lora_te1.", "text.", "cond_stage_model.transformer."),
-    *("cond_stage_model.model.", "text_encoders.clip_l.transformer.", "text_encoders.clip_h.transformer."),
+    (
+        *("", "text_encoder.", "te.", "te1.", "lora_te.", "lora_te1.", "text.", "cond_stage_model.transformer."),
+        *("cond_stage_model.model.", "conditioner.embedders.0.transformer."),
+        *("text_encoders.clip_l.transformer.", "text_encoders.clip_h.transformer."),
+    ),
+    (
+        *("text_encoder_2.", "te2.", "lora_te2.", "text_2.", "conditioner.embedders.1.model."),
+        "text_encoders.clip_g.transformer.",
+    ),
 )
-TEXT_FLAT = ("lora_te_", "lora_te1_", "lycoris_te_", "lycoris_text_encoder_")
+TEXT_FLAT = (
+    ("lora_te_", "lora_te1_", "lycoris_te_", "lycoris_te1_", "lycoris_text_encoder_"),
+    ("lora_te2_", "lycoris_te2_", "lycoris_text_encoder_2_"),
+)
+"""Prefixes of the first and of the second text encoder."""
 OLD_ATTENTION = {".to_q": ".processor.to_q", ".to_k": ".processor.to_k", ".to_v": ".processor.to_v"} | {
     ".to_out.0": ".processor.to_out"
 }
@@ -65,12 +76,12 @@ class Network:
         return self.targets.get(stem)
 
 
-def networks(unet: UNet, clip: CLIPText) -> tuple[Network, ...]:
-    """The networks of a model with all spellings of their layers; "unet" and "text"."""
-    return (
-        Network("unet", unet, unet_targets(unet.config)),
-        Network("text", clip, text_targets(clip.config)),
-    )
+def networks(unet: UNet, clip: CLIPText, clip2: CLIPText | None = None) -> tuple[Network, ...]:
+    """The networks of a model with all spellings of their layers: "unet", "text" and, where there is one, "text_2"."""
+    found = [Network("unet", unet, unet_targets(unet.config)), Network("text", clip, text_targets(clip.config))]
+    if clip2 is not None:
+        found.append(Network("text_2", clip2, text_targets(clip2.config, second=True)))
+    return tuple(found)
 
 
 @functools.lru_cache(maxsize=4)
@@ -85,8 +96,8 @@ def unet_targets(config: UNetConfig) -> dict[str, Target]:
 
 
 @functools.lru_cache(maxsize=4)
-def text_targets(config: CLIPTextConfig) -> dict[str, Target]:
-    """Stem -> target for a text encoder of this shape."""
+def text_targets(config: CLIPTextConfig, second: bool = False) -> dict[str, Target]:
+    """Stem -> target for a text encoder of this shape, the first or the second one of a model."""
     found: dict[str, Target] = {}
     for table in (clip_transformers(config), clip_openclip(config), _native(clip_transformers(config))):
         for path, target in _layers(table):
@@ -97,7 +108,7 @@ def text_targets(config: CLIPTextConfig) -> dict[str, Target]:
                 for new, old in OLD_TEXT.items()
                 if each.endswith(new)
             ]
-            _add(found, target, _spelled(paths, TEXT_DOTTED, TEXT_FLAT))
+            _add(found, target, _spelled(paths, TEXT_DOTTED[second], TEXT_FLAT[second]))
     return found
 
 

@@ -10,7 +10,7 @@ Shapes: n vectors of the text encoder's width D.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,13 +43,22 @@ class Embedding:
         """sha256 of the file; pictures carry the first 12 digits."""
         return sha256(self.path)
 
-    def fitting(self, width: int) -> Tensor:
-        """The vectors for an encoder of this width; BrokenModel names the widths where none fits."""
-        for vectors in self.vectors.values():
-            if vectors.shape[1] == width:
-                return vectors
-        widths = " and ".join(str(vectors.shape[1]) for vectors in self.vectors.values())
-        raise BrokenModel(f"{self.path} is an embedding of width {widths}; this model's text encoder has width {width}")
+    def fitting(self, widths: Sequence[int]) -> Tensor:
+        """[n, sum of widths] for a model whose text encoders have these widths, side by side.
+
+        One encoder takes the vectors that have its width; two take `clip_l` and `clip_g`. BrokenModel names the widths
+        where they do not fit.
+        """
+        candidates = [self.vectors[name] for name in ("clip_l", "clip_g", "") if name in self.vectors]
+        if len(widths) == 1:
+            candidates = [vectors for vectors in candidates if vectors.shape[1] == widths[0]][:1]
+        found = [vectors.shape[1] for vectors in candidates]
+        if found != list(widths) or len({vectors.shape[0] for vectors in candidates}) != 1:
+            ours = " and ".join(map(str, widths))
+            theirs = " and ".join(str(vectors.shape[1]) for vectors in self.vectors.values())
+            encoders = "text encoder has" if len(widths) == 1 else "text encoders have"
+            raise BrokenModel(f"{self.path} is an embedding of width {theirs}; this model's {encoders} width {ours}")
+        return torch.cat(candidates, dim=1)
 
 
 def read_embedding(path: str | os.PathLike[str], name: str | None = None) -> Embedding:

@@ -125,7 +125,8 @@ class RequestAdapters:
         """While this is open, the text encoder has the request's adapters and words."""
         stack = ExitStack()
         stack.enter_context(self._model.text_encoder.with_embeddings(self.words))
-        stack.enter_context(self._weights("text"))
+        for network in self._model.networks[1:]:
+            stack.enter_context(self._weights(network.role))
         return stack
 
     def denoising(self, steps: Iterator[Step]) -> Iterator[Step]:
@@ -156,7 +157,7 @@ def request_adapters(model: StableDiffusion, request: Request) -> RequestAdapter
     negative, away = take_tags(request.negative_prompt)
     # A1111 applies the tags of the prompt alone; those of the negative prompt are only taken out.
     notes = [f"<lora:{tag.name}> in the negative prompt is ignored" for tag in away]
-    layers: dict[str, list[Layer]] = {"unet": [], "text": []}
+    layers: dict[str, list[Layer]] = {network.role: [] for network in model.networks}
     hashes: dict[str, str] = {each.name: each.hash[:HASH] for each in model.attachments}
     written = [_tag(each.name, each.strength, each.text_strength) for each in model.attachments]
     resolved = [_resolved(tag, request.lora_dir) for tag in tags]
@@ -204,6 +205,6 @@ def _words(model: StableDiffusion, text: str, folder: Path | None) -> tuple[dict
         return words, hashes
     for name in mentioned(list(listing(folder, EMBEDDINGS)), text):
         embedding = read_embedding(in_folder(name, folder, EMBEDDINGS, "embeddings_dir"), name)
-        words[name] = embedding.fitting(model.parts.clip.config.width)
+        words[name] = embedding.fitting(model.text_widths)
         hashes[name] = embedding.hash[:HASH]
     return words, hashes

@@ -122,7 +122,12 @@ class StableDiffusion:
     @property
     def networks(self) -> tuple[Network, ...]:
         """The networks that adapters can change."""
-        return networks(self.parts.unet, self.parts.clip)
+        return networks(self.parts.unet, self.parts.clip, self.parts.clip2)
+
+    @property
+    def text_widths(self) -> tuple[int, ...]:
+        """Token width of each text encoder."""
+        return tuple(clip.config.width for clip in (self.parts.clip, self.parts.clip2) if clip is not None)
 
     @property
     def attachments(self) -> tuple[Attachment, ...]:
@@ -138,7 +143,7 @@ class StableDiffusion:
         self, path: str | os.PathLike[str], strength: float = 1.0, text_strength: float | None = None
     ) -> Attachment:
         """Put a LoRA or one of its relatives on the model: `strength` for the U-Net, `text_strength` for the text
-        encoder (the same where it is None).
+        encoders (the same where it is None).
 
         It stays until `detach()` of what is returned, or to the end of a `with` block; then the weights are again what
         they were, bit for bit. A model from `load` may be shared: it stays in memory and so do its attachments.
@@ -152,7 +157,7 @@ class StableDiffusion:
         Raises ModelFileError where the file is damaged, no embedding, or not made for a text encoder of this width.
         """
         embedding = read_embedding(path, name)
-        vectors = embedding.fitting(self.parts.clip.config.width)
+        vectors = embedding.fitting(self.text_widths)
         self.text_encoder.embeddings = {**self.text_encoder.embeddings, **dict.fromkeys(embedding.names, vectors)}
         self._embeddings.append(embedding)
         return embedding
