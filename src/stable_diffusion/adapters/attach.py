@@ -26,7 +26,7 @@ _Deltas = Callable[[Group, Rule, Sequence[Tensor]], Sequence[Tensor] | None]
 
 @dataclass(frozen=True)
 class Matched:
-    """An adapter's changes by network ("unet", "text", "text_2"), how many groups of each kind, and what fits nothing."""
+    """An adapter's changes by network ("unet", "text", "text_2"), its groups by kind, and what fits nothing."""
 
     file: AdapterFile
     changes: Mapping[str, tuple[Change, ...]]

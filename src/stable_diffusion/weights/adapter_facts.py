@@ -25,6 +25,8 @@ STYLES: tuple[tuple[str, str], ...] = (
     ("lycoris_", "SimpleTuner"),
     ("base_model.model.", "PEFT"),
     ("unet.down.", "this package's own names"),
+    ("unet.mid.", "this package's own names"),
+    ("unet.up.", "this package's own names"),
     ("text.layers.", "this package's own names"),
     ("unet.", "diffusers"),
     ("transformer.", "diffusers"),
