@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import operator
 import secrets
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -20,6 +18,7 @@ from ..diffusion.samplers import resolve_sampler
 from ..diffusion.sigmas import AUTOMATIC, resolve_schedule
 from ..errors import InvalidRequest
 from .adapters import Lora, checked_loras
+from .checks import number, whole
 from .image import fitting_size, open_picture
 
 if TYPE_CHECKING:
@@ -254,37 +253,6 @@ def checked_text(name: str, value: object) -> str:
     if wrong is not None:
         raise InvalidRequest(f"{name} holds the character U+{ord(wrong):04X}, which is not text")
     return text
-
-
-def whole(name: str, value: object, low: int, high: int) -> int | None:
-    """A whole number in [low, high], or None where none is given."""
-    if value is None:
-        return None
-    expected = f"expected a whole number from {low} to {high}"
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        index = operator.index(value)  # type: ignore[arg-type]  # raises TypeError, which is what is asked
-    except TypeError:
-        raise InvalidRequest(f"{name} is {value!r}; {expected}") from None
-    if not low <= index <= high:
-        raise InvalidRequest(f"{name} is {index}; {expected}")
-    return index
-
-
-def number(name: str, value: object, low: float, high: float) -> float | None:
-    """A finite number in [low, high], or None where none is given."""
-    if value is None:
-        return None
-    try:
-        if isinstance(value, (bool, str)):
-            raise TypeError
-        real = float(value)  # type: ignore[arg-type]  # raises TypeError, which is what is asked
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidRequest(f"{name} is {value!r}; expected a number from {low:g} to {high:g}") from None
-    if not math.isfinite(real) or not low <= real <= high:
-        raise InvalidRequest(f"{name} is {real:g}; expected a number from {low:g} to {high:g}")
-    return real
 
 
 @dataclass(frozen=True, kw_only=True)
