@@ -1,10 +1,12 @@
-"""Agreement with diffusers and transformers at full size: Stable Diffusion 1.5 and 2.1, float32, random weights.
+"""Agreement with diffusers and transformers at full size: Stable Diffusion 1.5, 2.1 and XL, float32, random weights.
 
 For each network the reference is built with random weights (norms too), run once and saved as a state dict; our network
 takes the same tensors through our key tables and runs on the same input. Weights are shared, not copied, where the
 layouts allow it, and each pair is freed before the next. Prints one line per network and fails above 1e-5.
 
-    python scripts/parity_full_size.py [--size 32] [--only unet]
+    python scripts/parity_full_size.py [--size 32] [--only unet] [--family xl]
+
+With `--family xl` the largest network has 2.6 G parameters, which is more than 10 GB in float32.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import gc
 import resource
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.config import ModelConfig
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
+from stable_diffusion.nn.embeddings import timestep_embedding
 from stable_diffusion.weights.diffusers import clip_transformers, unet_diffusers, vae_diffusers
 from stable_diffusion.weights.keys import KeyTable
 
@@ -31,8 +34,27 @@ TOLERANCE = 1e-5
 
 SD15 = UNetConfig()
 SD21 = UNetConfig(context_dim=1024, head_dim=64, linear_projection=True, upcast_attention=True)
+SDXL = UNetConfig(
+    channels=(320, 640, 1280),
+    transformer_depth=(0, 2, 10),
+    head_dim=64,
+    context_dim=2048,
+    vector_dim=2816,
+    linear_projection=True,
+)
+REFINER = UNetConfig(
+    channels=(384, 768, 1536, 1536),
+    transformer_depth=(0, 4, 4, 0),
+    mid_depth=4,
+    head_dim=64,
+    context_dim=1280,
+    vector_dim=2560,
+    linear_projection=True,
+)
+SSD_1B = replace(SDXL, transformer_depth=(0, 2, 4), up_depth=(0, (2, 1, 1), (4, 4, 10)), mid_depth=0, mid_blocks=1)
 CLIP_L = CLIPTextConfig()
 OPENCLIP_H = CLIPTextConfig(width=1024, layers=24, heads=16, mlp_width=4096, activation="gelu", projection_dim=1024)
+OPENCLIP_G = CLIPTextConfig(width=1280, layers=32, heads=20, mlp_width=5120, activation="gelu", projection_dim=1280)
 
 Outputs = list[tuple[str, Tensor, Tensor]]
 """(what it is, ours, theirs)"""
@@ -91,6 +113,42 @@ def unet_case(name: str, config: UNetConfig, size: int) -> Case:
     def compare(ours: Any, theirs: Any) -> Outputs:
         timestep = torch.tensor([681.0])
         return [("output", ours(x, timestep, tokens), theirs(x, timestep, tokens).sample)]
+
+    return Case(name, reference, UNet, config, unet_diffusers(config), compare)
+
+
+def xl_unet_case(name: str, config: UNetConfig, size: int, **settings: Any) -> Case:
+    """A U-Net with size conditioning; `settings` are diffusers' own words for what is uneven."""
+    from diffusers import UNet2DConditionModel
+
+    stages = config.down_stages()
+    down = ["CrossAttnDownBlock2D" if stage.attends else "DownBlock2D" for stage in stages]
+    up = ["CrossAttnUpBlock2D" if stage.attends else "UpBlock2D" for stage in reversed(stages)]
+    assert config.vector_dim is not None
+    reference = empty(
+        lambda: UNet2DConditionModel(
+            block_out_channels=config.channels,
+            down_block_types=down,
+            up_block_types=up,
+            attention_head_dim=tuple(stage.heads for stage in stages),
+            cross_attention_dim=config.context_dim,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=config.vector_dim,
+            **{"transformer_layers_per_block": [max(1, *stage.depths) for stage in stages], **settings},
+        )
+    )
+    x, tokens = torch.randn(1, 4, size, size + 8), torch.randn(1, 77, config.context_dim)
+    numbers = (config.vector_dim - OPENCLIP_G.width) // 256
+    told = {"text_embeds": torch.randn(1, OPENCLIP_G.width), "time_ids": torch.rand(1, numbers) * 1024}
+
+    def compare(ours: Any, theirs: Any) -> Outputs:
+        timestep = torch.tensor([681.0])
+        features = timestep_embedding(told["time_ids"].flatten(), 256).reshape(1, -1)
+        vector = torch.cat([told["text_embeds"], features], dim=1)
+        expected = theirs(x, timestep, tokens, added_cond_kwargs=told).sample
+        return [("output", ours(x, timestep, tokens, vector=vector), expected)]
 
     return Case(name, reference, UNet, config, unet_diffusers(config), compare)
 
@@ -155,8 +213,28 @@ def clip_case(name: str, config: CLIPTextConfig) -> Case:
     return Case(name, reference.eval(), CLIPText, config, clip_transformers(config), compare)
 
 
-def cases(size: int, only: str | None) -> Iterator[Case]:
+def xl_cases(size: int, only: str | None) -> Iterator[Case]:
+    """SDXL: its second text encoder (the first is that of SD 1.5, the VAE has the same shape) and its U-Nets."""
+    if only in (None, "text"):
+        yield clip_case("SDXL second text encoder", OPENCLIP_G)
+    if only in (None, "unet"):
+        yield xl_unet_case("SDXL U-Net", SDXL, size)
+        yield xl_unet_case("SDXL refiner U-Net", REFINER, size, transformer_layers_per_block=4)
+        yield xl_unet_case(
+            "SSD-1B U-Net",
+            SSD_1B,
+            size,
+            transformer_layers_per_block=[1, [2, 2], [4, 4]],
+            reverse_transformer_layers_per_block=[[4, 4, 10], [2, 1, 1], 1],
+            mid_block_type="UNetMidBlock2D",
+        )
+
+
+def cases(size: int, only: str | None, family: str) -> Iterator[Case]:
     """One after the other, so that the networks of a case can be freed before those of the next are built."""
+    if family == "xl":
+        yield from xl_cases(size, only)
+        return
     if only in (None, "text"):
         yield clip_case("SD 1.5 text encoder", CLIP_L)
         yield clip_case("SD 2.1 text encoder", OPENCLIP_H)
@@ -195,10 +273,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=32, help="latent height (default 32); the width is 8 more")
     parser.add_argument("--only", choices=("text", "vae", "unet"), help="run one kind of network")
+    parser.add_argument("--family", choices=("sd", "xl"), default="sd", help="1.5 and 2.1 (default), or XL")
     arguments = parser.parse_args()
     torch.manual_seed(1)
     worst = 0.0
-    for case in cases(arguments.size, arguments.only):
+    for case in cases(arguments.size, arguments.only, arguments.family):
         worst = max(worst, run(case))
         del case
         gc.collect()

@@ -219,7 +219,7 @@ def test_schedules_of_folders(copy: Path) -> None:
     ("file", "changes", "says"),
     [
         ("unet/config.json", {"time_cond_proj_dim": 256}, "time_cond_proj_dim 256"),
-        ("unet/config.json", {"addition_embed_type": "text_time"}, "addition_embed_type 'text_time'"),
+        ("unet/config.json", {"addition_embed_type": "image"}, "addition_embed_type 'image'"),
         ("unet/config.json", {"down_block_types": ["AttnDownBlock2D", "DownBlock2D"]}, "AttnDownBlock2D"),
         ("unet/config.json", {"block_out_channels": None}, "does not say block_out_channels"),
         ("unet/config.json", {"block_out_channels": [30, 60]}, "cannot use: channels is 30"),
@@ -235,7 +235,7 @@ def test_schedules_of_folders(copy: Path) -> None:
         ("vae/config.json", {"use_quant_conv": False}, "two different sides"),
         ("text_encoder/config.json", {"num_hidden_layers": 1}, r"16 tensors are unexpected: .* and 6 more"),
         ("text_encoder/config.json", {"hidden_act": "relu"}, "unknown activation 'relu'"),
-        ("model_index.json", {"text_encoder_2": ["transformers", "CLIPTextModel"]}, "does not run"),
+        ("model_index.json", {"text_encoder_2": ["transformers", "CLIPTextModel"]}, "lacks the folder text_encoder_2"),
     ],
 )
 def test_configs_that_do_not_fit(copy: Path, file: str, changes: dict[str, Any], says: str) -> None:

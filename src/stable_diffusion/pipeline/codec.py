@@ -24,13 +24,15 @@ class ImageEncoder:
 
     def __init__(self, vae: VAE, latents: LatentFormat) -> None:
         self.vae, self.latents = vae, latents
+        self._full: VAE | None = None
 
     @torch.no_grad()
     def __call__(self, image: Image.Image | str | Path | Tensor, *, seed: int | None = None) -> Tensor:
         """A Pillow picture, the path of one, or a tensor [B,C,H,W] in [-1, 1] (RGBA: premultiplied colour).
 
-        The latent is the mean of the encoder's distribution, or with `seed` a sample of it. InvalidRequest where a
-        side is not a multiple of the autoencoder's downscale.
+        The latent is the mean of the encoder's distribution, or with `seed` a sample of it. Where half precision
+        overflows (the autoencoder of SDXL) it goes on in float32. InvalidRequest where a side is not a multiple of the
+        autoencoder's downscale.
         """
         if not isinstance(image, Tensor):
             image = to_model(open_picture(image), self.vae.config.image_channels)
@@ -38,8 +40,11 @@ class ImageEncoder:
             raise InvalidRequest(
                 f"the picture has shape {list(image.shape)}; expected [B,{self.vae.config.image_channels},H,W]"
             )
-        like = next(self.vae.parameters())
-        gaussian = self.vae.encode(image.to(like))
+        vae = self.vae if self._full is None else self._full
+        gaussian = vae.encode(image.to(next(vae.parameters())))
+        if next(vae.parameters()).dtype != torch.float32 and not bool(torch.isfinite(gaussian.mode).all()):
+            self._full = copy.deepcopy(self.vae).float()
+            gaussian = self._full.encode(image.to(next(self._full.parameters())))
         latent = gaussian.mode.float()
         if seed is not None:
             noise = torch.randn(latent.shape, generator=torch.Generator("cpu").manual_seed(seed))

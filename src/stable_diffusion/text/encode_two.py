@@ -9,12 +9,13 @@ Shapes: T tokens in a window, n windows, D1 and D2 token widths, P pooled width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from ..errors import BrokenModel
+from ..errors import BrokenModel, InvalidRequest
 from ..models.clip import CLIPText
 from ..types import Conditioning
 from .encode import TextEncoder, Window
@@ -25,6 +26,7 @@ class PairedTextEncoder(TextEncoder):
     """One or two `TextEncoder`s as one: tokens [1, n T, D1 + D2], and the last one's pooled vector [1,P].
 
     Each has its own padding and weighs its own tokens. The pooled vector is that of the first window, as in A1111.
+    Vectors of new words (`embeddings`) have the columns of all encoders side by side: [n, D1 + D2].
     """
 
     def __init__(
@@ -34,12 +36,41 @@ class PairedTextEncoder(TextEncoder):
         settings = {"layer": layer, "vector": True, "final_norm": False}
         super().__init__(clip, tokenizer, zero_empty=zero_empty, **settings)  # type: ignore[arg-type]
         self.others = tuple(TextEncoder(*each, **settings) for each in others)  # type: ignore[arg-type]
+        self._joined: dict[str, Tensor] = {}
         for other in self.others:
-            if other.tokenizer.context_length != tokenizer.context_length:
-                raise BrokenModel(
-                    f"the text encoders read {tokenizer.context_length} and {other.tokenizer.context_length} tokens; "
-                    "expected the same number"
+            for name in ("context_length", "vocab_size"):
+                ours, theirs = getattr(clip.config, name), getattr(other.clip.config, name)
+                if ours != theirs:
+                    raise BrokenModel(f"the text encoders have {name} {ours} and {theirs}; expected the same for both")
+
+    @property
+    def embeddings(self) -> Mapping[str, Tensor]:
+        return self._joined
+
+    @embeddings.setter
+    def embeddings(self, embeddings: Mapping[str, Tensor]) -> None:
+        widths = [encoder.clip.config.width for encoder in (self, *self.others)]
+        for name, vectors in embeddings.items():
+            if vectors.dim() != 2 or vectors.shape[1] != sum(widths):
+                expected = " + ".join(map(str, widths))
+                raise InvalidRequest(
+                    f"the embedding {name!r} has shape {list(vectors.shape)}; expected [n, {expected}]"
                 )
+        split = {name: vectors.split(widths, dim=1) for name, vectors in embeddings.items()}
+        # mypy cannot see the setter of a property of the base class
+        TextEncoder.embeddings.fset(self, {name: parts[0] for name, parts in split.items()})  # type: ignore[attr-defined]
+        for index, other in enumerate(self.others):
+            other.embeddings = {name: parts[index + 1] for name, parts in split.items()}
+        self._joined = dict(embeddings)
+
+    @contextmanager
+    def with_embeddings(self, more: Mapping[str, Tensor]) -> Iterator[None]:
+        before = self._joined
+        self.embeddings = {**before, **more}
+        try:
+            yield
+        finally:
+            self.embeddings = before
 
     @torch.no_grad()
     def _condition(self, windows: Sequence[Window], clip_skip: int | None) -> Conditioning:

@@ -1,0 +1,133 @@
+"""Stable Diffusion XL against diffusers' own pipelines: base, pruned, inpainting, refiner; from folder and file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import tiny_xl as xl
+from stable_diffusion.pipeline.model import StableDiffusion, load
+from stable_diffusion.pipeline.size import SizeConditioning
+
+PROMPT, NEGATIVE = "a beautiful sunset over the ocean, oil on canvas", "blurry, low quality"
+STEPS, GUIDANCE, SEED = 5, 5.0, 1234
+FLOOR = 55.0  # dB
+OURS = {"seed": SEED, "steps": STEPS, "guidance": GUIDANCE, "sampler": "euler", "schedule": "ddim_uniform"}
+
+Models = tuple[xl.Kind, Any, dict[str, StableDiffusion]]
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Peak signal to noise ratio in dB of pictures in [0, 1]."""
+    return float(-10 * (a - b).square().mean().log10())
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.fixture(scope="module", params=[xl.BASE, xl.PRUNED, xl.INPAINT, xl.REFINER], ids=lambda kind: kind.name)
+def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    kind: xl.Kind = request.param
+    place: Path = tmp_path_factory.mktemp(kind.name)
+    folder = xl.write_folder(kind, place)
+    single = xl.write_single(kind, folder, place / "single.safetensors")
+    parts = {"folder": load(folder, device="cpu"), "single file": load(single, device="cpu")}
+    return kind, xl.read_folder(kind, folder), parts
+
+
+def theirs(pipeline: Any, **settings: Any) -> torch.Tensor:
+    return pipeline(
+        PROMPT,
+        num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE,
+        generator=torch.Generator("cpu").manual_seed(SEED),
+        output_type="pt",
+        **settings,
+    ).images
+
+
+def compare(reference: torch.Tensor, both: dict[str, StableDiffusion], prompt: Any, negative: Any, **run: Any) -> None:
+    assert reference.shape == (1, 3, 64, 48) and float(reference.std()) > 0.02  # not a flat or clipped picture
+    for layout, model in both.items():
+        *_, last = model.denoising_process(prompt, negative, **{**OURS, **run})
+        value = psnr(model.image_decoder.straight(last.x), reference)
+        print(f"from {layout}: {value:.1f} dB")
+        assert value > FLOOR, f"from {layout}: {value:.1f} dB"
+
+
+def test_text_and_network_agree(models: Models) -> None:
+    kind, pipeline, both = models
+    for negative in (NEGATIVE, None):
+        tokens, away, pooled, pooled_away = pipeline.encode_prompt(PROMPT, negative_prompt=negative)
+        for model in both.values():
+            made = model.text_encoder.encode(PROMPT).conditioning
+            against = model.text_encoder.encode(negative or "", negative=True).conditioning
+            assert made.vector is not None and against.vector is not None
+            assert relative(made.tokens, tokens) < 1e-5 and relative(made.vector, pooled) < 1e-5
+            if negative is None and kind is not xl.REFINER:
+                assert not away.any() and not against.tokens.any() and not against.vector.any()
+            else:
+                assert relative(against.tokens, away) < 1e-5 and relative(against.vector, pooled_away) < 1e-5
+    x, timestep = torch.randn(1, kind.in_channels, 8, 6), torch.tensor([481.0])
+    numbers = SizeConditioning(original=(640, 512), crop=(32, 16)).numbers((48, 64), kind.numbers, negative=False)
+    told = {"text_embeds": pooled, "time_ids": torch.tensor([numbers])}
+    with torch.no_grad():
+        expected = pipeline.unet(x, timestep, tokens, added_cond_kwargs=told).sample
+        for model in both.values():
+            sized = model.denoising_process._sized(
+                model.text_encoder(PROMPT), False, (8, 6), SizeConditioning(original=(640, 512), crop=(32, 16))
+            )
+            made = model.parts.unet(x, timestep, sized.tokens, vector=sized.vector)
+            assert relative(made, expected) < 1e-5
+
+
+def test_pictures_agree(models: Models) -> None:
+    kind, pipeline, both = models
+    if kind is xl.REFINER:
+        latent = torch.randn(1, 4, 8, 6, generator=torch.Generator().manual_seed(3))
+        reference = theirs(pipeline, negative_prompt=NEGATIVE, image=latent, strength=0.6)
+        compare(reference, both, PROMPT, NEGATIVE, latent=latent, strength=0.6)
+        return
+    if kind is xl.INPAINT:
+        inpaint(pipeline, both)
+        return
+    for negative in (NEGATIVE, None):
+        reference = theirs(pipeline, negative_prompt=negative, height=64, width=48)
+        compare(reference, both, PROMPT, negative or "", size=(8, 6))
+
+
+def inpaint(pipeline: Any, both: dict[str, StableDiffusion]) -> None:
+    """Nine channels: the mask and the picture without what it covers are what the network is told."""
+    picture = torch.rand(1, 3, 64, 48, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    mask = torch.zeros(1, 1, 64, 48)
+    mask[..., 16:48, 8:40] = 1
+    model = both["folder"]
+    hidden = model.image_encoder(picture * (1 - mask))
+    image = Image.fromarray(((picture[0].permute(1, 2, 0) + 1) * 127.5).byte().numpy())
+    reference = theirs(
+        pipeline, negative_prompt=NEGATIVE, image=image, mask_image=Image.fromarray((mask[0, 0] * 255).byte().numpy()),
+        masked_image_latents=hidden, height=64, width=48, strength=1.0,
+    )  # fmt: skip
+    told = torch.cat([mask[..., ::8, ::8], hidden], dim=1)
+    cond = replace(model.text_encoder(PROMPT), image=told)
+    compare(reference, both, cond, replace(model.text_encoder(NEGATIVE), image=told), size=(8, 6))
+
+
+def test_told_sizes_matter_and_agree(models: Models) -> None:
+    kind, pipeline, both = models
+    if kind is not xl.BASE:
+        pytest.skip("the same code for all")
+    sizes = {"original_size": (512, 640), "crops_coords_top_left": (16, 32), "target_size": (768, 1024)}
+    reference = theirs(pipeline, negative_prompt=NEGATIVE, height=64, width=48, **sizes, **{
+        "negative_" + name: value for name, value in sizes.items()
+    })  # fmt: skip
+    told = SizeConditioning(original=(640, 512), crop=(32, 16), target=(1024, 768))
+    compare(reference, both, PROMPT, NEGATIVE, size=(8, 6), told_size=told)
+    with pytest.raises(AssertionError, match="dB"):
+        compare(reference, both, PROMPT, NEGATIVE, size=(8, 6))
