@@ -8,13 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
 Denoiser: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(x [B,C,H,W], sigma [B]) -> estimate of the clean latent x0 [B,C,H,W]."""
+
+
+@runtime_checkable
+class PairDenoiser(Protocol):
+    """A `Denoiser` that also tells its estimate without guidance."""
+
+    def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor: ...
+
+    def pair(self, x: Tensor, sigma: Tensor, /) -> tuple[Tensor, Tensor]:
+        """(x0 with guidance, x0 without), each [B,C,H,W]."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,17 @@ def last_state(name: str, problem: Gaussian, levels: torch.Tensor, start: torch.
         ("heun", {"s_churn": 20.0}, 100),
         ("dpm_2", {"s_churn": 20.0}, 100),
         ("tcd", {"eta": 0.01}, 600),
+        ("restart", {"restarts": 2}, 100),
+        ("dpm_fast", {}, 60),
+        ("dpm_fast", {"eta": 1.0}, 300),
+        ("dpm_adaptive", {"rtol": 0.002, "atol": 0.002}, 60),
+        ("euler_ancestral_cfg_pp", {}, 600),
+        ("ddim_cfg_pp", {"eta": 1.0}, 600),
+        ("res_multistep_ancestral", {}, 600),
+        ("er_sde", {}, 100),
+        ("er_sde", {"form": "sde"}, 100),
+        ("sa_solver", {}, 100),
+        ("sa_solver", {"order": 3, "corrector_order": 4}, 100),
     ],
 )
 def test_mean_and_spread_at_the_end(name: str, options: dict, steps: int, schedule_name: str) -> None:
@@ -98,6 +109,13 @@ def test_states_between_steps_have_the_right_noise(name: str, schedule_name: str
         ("dpmpp_2m_sde", {"eta": 0.0}, "dpmpp_2m", {}),
         ("euler", {"s_churn": 5.0, "s_tmax": 0.01}, "euler", {}),
         ("lms", {"order": 1}, "euler", {}),
+        ("restart", {"restarts": 0}, "heun", {}),
+        ("euler_cfg_pp", {}, "euler", {}),
+        ("ddim_cfg_pp", {}, "ddim", {}),
+        ("deis", {"order": 1}, "euler", {}),
+        ("ipndm", {"order": 1}, "euler", {}),
+        ("res_multistep", {}, "dpmpp_2m_sde", {"eta": 0.0, "solver": "heun"}),
+        ("er_sde", {"form": "ode", "order": 1}, "euler", {}),
     ],
 )
 def test_without_noise_it_is_the_deterministic_sampler(name, options, other, other_options, schedule_name) -> None:
@@ -116,7 +134,7 @@ def test_without_noise_it_is_the_deterministic_sampler(name, options, other, oth
 def test_noise_scale_zero_is_the_same_for_every_seed_and_needs_no_source(name: str, schedule_name: str) -> None:
     problem = Gaussian(SCHEDULES[schedule_name])
     kind, high, low = LADDER[schedule_name]
-    levels = grid(kind, 5, high, low)
+    levels = grid(kind, 24, high, low)
     start = problem.draw(high, (1, 4, 2, 2))
     silent = last_state(name, problem, levels, start, None, s_noise=0.0)
     seeded = last_state(name, problem, levels, start, Replay((1, 4, 2, 2), torch.float64, 3), s_noise=0.0)

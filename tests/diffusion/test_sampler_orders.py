@@ -34,6 +34,21 @@ SMOOTH = [
     ("uni_pc", {"lower_order_final": False, "order": 3}, 3.55),
     ("uni_pc", {"lower_order_final": False, "order": 3, "variant": "bh1"}, 3.55),
     ("uni_pc", {"lower_order_final": False, "order": 1}, 1.85),
+    ("restart", {"restarts": 0}, 1.95),
+    ("euler_cfg_pp", {}, 0.95),
+    ("euler_ancestral_cfg_pp", {"eta": 0.0}, 0.95),
+    ("ddim_cfg_pp", {}, 0.95),
+    ("deis", {}, 2.9),
+    ("deis", {"order": 2}, 1.75),
+    ("deis", {"order": 4}, 3.7),
+    ("ipndm", {}, 1.95),
+    ("res_multistep", {}, 1.95),
+    ("res_multistep_ancestral", {"eta": 0.0}, 1.95),
+    ("er_sde", {"form": "ode"}, 2.9),
+    ("er_sde", {"form": "ode", "order": 2}, 1.85),
+    ("er_sde", {"form": "ode", "order": 1}, 0.95),
+    ("sa_solver", {"eta": 0.0, "lower_order_final": False}, 2.15),
+    ("sa_solver", {"eta": 0.0, "lower_order_final": False, "order": 3, "corrector_order": 4}, 3.5),
 ]
 
 
@@ -81,6 +96,36 @@ def test_order_of_a_flow_from_pure_noise_to_the_picture(name: str, options: dict
     assert lowest < found < lowest + 0.6, found
 
 
+@pytest.mark.parametrize("schedule_name", ["ddpm", "flow"])
+def test_dpm_fast_is_closer_than_its_last_step_of_order_one(schedule_name: str) -> None:
+    """Its steps are of order 3 but for the last two: single steps, whose errors are of order 3 and 2."""
+    problem = Gaussian(SCHEDULES[schedule_name])
+    high, low = (10.0, 0.1) if schedule_name == "ddpm" else (0.95, 0.05)
+    start = problem.draw(high, (2, 4, 2, 3))
+    errors = []
+    for calls in (24, 48):
+        steps = list(sample("dpm_fast", problem.denoise, start, grid("log", calls, high, low), problem.schedule))
+        assert len(steps) == calls // 3 + 1
+        errors.append(float((steps[-1].x - problem.carry(start, high, low)).abs().max()))
+    assert 1.25 < math.log2(errors[0] / errors[1]) < 3.3 and errors[1] < 0.01, errors
+
+
+@pytest.mark.parametrize("schedule_name", ["ddpm", "flow"])
+@pytest.mark.parametrize("order", [2, 3])
+def test_dpm_adaptive_keeps_the_error_that_is_allowed(order: int, schedule_name: str) -> None:
+    problem = Gaussian(SCHEDULES[schedule_name])
+    high, low = (10.0, 0.1) if schedule_name == "ddpm" else (0.95, 0.05)
+    start = problem.draw(high, (2, 4, 2, 3))
+    levels, wanted = grid("log", 10, high, low), problem.carry(start, high, low)
+    errors, counts = [], []
+    for allowed in (0.1, 0.001):
+        options = {"order": order, "rtol": allowed, "atol": allowed}
+        steps = list(sample("dpm_adaptive", problem.denoise, start, levels, problem.schedule, **options))
+        errors.append(float((steps[-1].x - wanted).abs().max()))
+        counts.append(len(steps))
+    assert errors[0] < 0.6 and errors[1] < 0.01 and counts[0] < counts[1], (errors, counts)
+
+
 def test_plms_has_order_three_on_evenly_spaced_sigmas() -> None:
     """There its weights are Adams-Bashforth's; the two-call start limits order four to three."""
     assert 2.9 < slope("plms", {}, "flow", ("line", 0.95, 0.05, 1.0), 64) < 3.3
@@ -112,7 +157,10 @@ def test_the_fall_of_an_ancestral_step_has_the_order_of_its_solver(
 
 def test_every_sampler_is_measured_or_has_no_order() -> None:
     measured = {name for name, _, _ in SMOOTH}
-    assert set(SAMPLERS) - measured == {"ddpm", "lcm"}  # stochastic with every option
+    assert set(SAMPLERS) - measured == {
+        *("ddpm", "lcm"),  # stochastic with every option
+        *("dpm_fast", "dpm_adaptive"),  # steps of their own: below
+    }
 
 
 @pytest.mark.parametrize("schedule_name", ["ddpm", "flow"])

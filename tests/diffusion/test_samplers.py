@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from stable_diffusion.errors import InvalidRequest
 
 IDS = (
     "euler euler_ancestral heun dpm_2 dpm_2_ancestral lms dpmpp_2s_ancestral dpmpp_2m dpmpp_sde dpmpp_2m_sde "
-    "dpmpp_3m_sde ddim ddpm plms uni_pc lcm tcd"
+    "dpmpp_3m_sde ddim ddpm plms uni_pc lcm tcd dpm_fast dpm_adaptive restart euler_cfg_pp euler_ancestral_cfg_pp "
+    "ddim_cfg_pp deis ipndm res_multistep res_multistep_ancestral er_sde sa_solver"
 ).split()
 SIZE = (3, 5, 7)  # 105 values: not a multiple of any vector width
 
@@ -31,7 +33,7 @@ def elementwise(x: Tensor, sigma: Tensor) -> Tensor:
 
 def run(name: str, seeds: list[int], kind: str, **options: Any) -> Tensor:
     schedule = SCHEDULES[kind]
-    sigmas = schedule_sigmas(automatic_schedule(SAMPLERS[name], schedule), schedule, 8)
+    sigmas = schedule_sigmas(automatic_schedule(SAMPLERS[name], schedule), schedule, 24 if name == "restart" else 8)
     source = noise_source(SAMPLERS[name], seeds, SIZE, schedule)
     start = start_state(schedule, source.start(), sigmas[0])
     *_, last = sample(name, elementwise, start, sigmas, schedule, noise=source, **options)
@@ -44,8 +46,10 @@ def run(name: str, seeds: list[int], kind: str, **options: Any) -> Tensor:
 @pytest.mark.parametrize("name", IDS)
 def test_image_k_of_a_batch_is_bit_identical_to_it_alone(name: str, kind: str) -> None:
     options = {"s_churn": 3.0} if "s_churn" in SAMPLERS[name].options else {}
-    if name == "ddim":
+    if name in ("ddim", "ddim_cfg_pp", "dpm_fast", "dpm_adaptive"):
         options = {"eta": 0.8}
+    if name == "restart":
+        options = {"restarts": 2}
     batch = run(name, [11, 12, 13], kind, **options)
     for index, seed in enumerate((11, 12, 13)):
         assert torch.equal(run(name, [seed], kind, **options)[0], batch[index])
@@ -70,6 +74,12 @@ def test_steps_report_progress_and_the_number_of_calls(name: str, kind: str) -> 
 
     sigmas = torch.tensor([0.9, 0.7, 0.4, 0.1, 0.0])
     steps = list(sample(name, denoise, torch.randn(2, *SIZE), sigmas, schedule, noise=PerImageNoise([1, 2], SIZE)))
+    assert torch.is_grad_enabled()
+    if SAMPLERS[name].own_steps:
+        assert calls[0] == pytest.approx(0.9) and steps[-1].index == steps[-1].total - 1
+        assert all(a.index <= b.index and a.sigma >= b.sigma for a, b in pairwise(steps))
+        torch.testing.assert_close(steps[-1].x, steps[-1].denoised)
+        return
     assert [s.index for s in steps] == [0, 1, 2, 3] and {s.total for s in steps} == {4}
     assert [s.sigma for s in steps] == pytest.approx([0.9, 0.7, 0.4, 0.1])
     assert len(calls) == {1: 4, 2: 7}[info.calls] + (name == "plms")
@@ -103,7 +113,7 @@ def test_few_steps_stay_finite(name: str, kind: str, steps: int) -> None:
         assert bool(torch.isfinite(last.x).all()) and float(last.x.abs().max()) < 60
 
 
-def test_the_seventeen() -> None:
+def test_the_list() -> None:
     assert list(SAMPLERS) == IDS
     assert {i for i, info in SAMPLERS.items() if info.brownian} == {"dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde"}
     for info in SAMPLERS.values():
@@ -144,6 +154,24 @@ def test_every_id_and_label_is_its_own_name(name: str) -> None:
         ("DPM++ 2M SDE Automatic", "dpmpp_2m_sde", "exponential", {}),
         ("uni_pc_bh2", "uni_pc", None, {"variant": "bh2"}),
         ("PNDM", "plms", None, {}),
+        ("DPM fast", "dpm_fast", None, {}),
+        ("k_dpm_ad", "dpm_adaptive", None, {}),
+        ("DPM adaptive Karras", "dpm_adaptive", "karras", {}),
+        ("Restart", "restart", None, {}),
+        ("Restart Automatic", "restart", "karras", {}),
+        ("Euler CFG++", "euler_cfg_pp", None, {}),
+        ("Euler a CFG++", "euler_ancestral_cfg_pp", None, {}),
+        ("DDIM CFG++", "ddim_cfg_pp", None, {}),
+        ("IPNDM_V", "lms", None, {}),
+        ("RES multistep", "res_multistep", None, {}),
+        ("SA-Solver", "sa_solver", None, {}),
+        ("ER-SDE", "er_sde", None, {}),
+        ("sample_dpmpp_2m_sde", "dpmpp_2m_sde", None, {}),
+        ("DPM++ 2S", "dpmpp_2s_ancestral", None, {"eta": 0.0}),
+        ("FlowMatchHeunDiscreteScheduler", "heun", None, {}),
+        ("DPM++ 2M Align Your Steps GITS", "dpmpp_2m", "gits", {}),
+        ("DPM++ 2M Polyexponential", "dpmpp_2m", "polyexponential", {}),
+        ("Euler Linear-quadratic", "euler", "linear_quadratic", {}),
     ],
 )
 def test_names(given: str, sampler: str, schedule: str | None, options: dict[str, Any]) -> None:
@@ -152,7 +180,7 @@ def test_names(given: str, sampler: str, schedule: str | None, options: dict[str
 
 def test_automatic_follows_a1111() -> None:
     found = {name: automatic_schedule(info, SCHEDULES["ddpm"]) for name, info in SAMPLERS.items()}
-    karras = {"dpmpp_2m", "dpmpp_sde", "dpmpp_2s_ancestral", "dpm_2", "dpm_2_ancestral"}
+    karras = {"dpmpp_2m", "dpmpp_sde", "dpmpp_2s_ancestral", "dpm_2", "dpm_2_ancestral", "restart"}
     assert {name for name, schedule in found.items() if schedule == "karras"} == karras
     assert {name for name, schedule in found.items() if schedule == "exponential"} == {"dpmpp_2m_sde", "dpmpp_3m_sde"}
     assert found["euler"] == found["heun"] == found["lms"] == "normal"

@@ -20,7 +20,7 @@ from stable_diffusion.diffusion.sigmas import (
 from stable_diffusion.errors import InvalidRequest
 
 SD = NOISE["ddpm"]
-EVERYWHERE = [(name, kind) for name in SCHEDULES for kind in NOISE if (name, kind) != ("ays", "flow")]
+EVERYWHERE = [(name, kind) for name in SCHEDULES for kind in NOISE if kind != "flow" or name not in ("ays", "gits")]
 
 
 @pytest.mark.parametrize(("name", "kind"), EVERYWHERE)
@@ -125,6 +125,10 @@ def test_beta_grid() -> None:
         ("KL Optimal", "kl_optimal"),
         ("Align Your Steps", "ays"),
         ("Turbo", "sgm_uniform"),
+        ("GITS", "gits"),
+        ("Align Your Steps GITS", "gits"),
+        ("Polyexponential", "polyexponential"),
+        ("Linear-quadratic", "linear_quadratic"),
         ("Beta", "beta"),
         ("Automatic", "exponential"),
         (None, "exponential"),

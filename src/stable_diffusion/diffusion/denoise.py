@@ -17,7 +17,7 @@ from torch import Tensor
 from stable_diffusion.diffusion.prediction import Network, Prediction, from_x0, to_x0
 from stable_diffusion.diffusion.schedule import input_scale, per_image
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.types import CondDenoiser, Conditioning, Denoiser, Schedule
+from stable_diffusion.types import CondDenoiser, Conditioning, Denoiser, PairDenoiser, Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def guided(
     rescale: float = 0.0,
     interval: tuple[float, float] | None = None,
     space: NetworkDenoiser | None = None,
-) -> Denoiser:
+) -> PairDenoiser:
     """Classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598): uncond + scale (cond - uncond).
 
     Conditionings have one row, used for every image, or B rows. Both branches go through the network in one batch;
@@ -82,22 +82,43 @@ def guided(
     if space is None and isinstance(cond_denoiser, NetworkDenoiser):
         space = cond_denoiser
 
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        rows = _rows(cond, len(x))
-        if uncond is None or scale == 1 or not _any_inside(sigma, interval):
-            return cond_denoiser(x, sigma, rows)
-        if scale == 0 and interval is None:
-            return cond_denoiser(x, sigma, _rows(uncond, len(x)))
-        positive, negative = _both(cond_denoiser, x, sigma, rows, _rows(uncond, len(x)))
-        mixed = negative + (positive - negative) * scale
-        if rescale > 0:
-            mixed = _rescaled(mixed, positive, rescale, x, sigma, space)
-        if interval is None:
-            return mixed
-        inside = (sigma > interval[0]) & (sigma <= interval[1])
-        return torch.where(per_image(inside, x), mixed, positive)
+    return _Guided(cond_denoiser, cond, uncond, scale, rescale, interval, space)
 
-    return denoise
+
+@dataclass(frozen=True)
+class _Guided:
+    """What `guided` returns: a `PairDenoiser`."""
+
+    base: CondDenoiser
+    cond: Conditioning
+    uncond: Conditioning | None
+    scale: float
+    rescale: float
+    interval: tuple[float, float] | None
+    space: NetworkDenoiser | None
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        rows = _rows(self.cond, len(x))
+        if self.uncond is None or self.scale == 1 or not _any_inside(sigma, self.interval):
+            return self.base(x, sigma, rows)
+        if self.scale == 0 and self.interval is None:
+            return self.base(x, sigma, _rows(self.uncond, len(x)))
+        return self.pair(x, sigma)[0]
+
+    def pair(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """x0 with and without guidance: where it does not act, and without `uncond`, that of `cond` twice."""
+        rows = _rows(self.cond, len(x))
+        if self.uncond is None or not _any_inside(sigma, self.interval):
+            positive = self.base(x, sigma, rows)
+            return positive, positive
+        positive, negative = _both(self.base, x, sigma, rows, _rows(self.uncond, len(x)))
+        mixed = negative + (positive - negative) * self.scale
+        if self.rescale > 0:
+            mixed = _rescaled(mixed, positive, self.rescale, x, sigma, self.space)
+        if self.interval is None:
+            return mixed, negative
+        inside = per_image((sigma > self.interval[0]) & (sigma <= self.interval[1]), x)
+        return torch.where(inside, mixed, positive), torch.where(inside, negative, positive)
 
 
 def _check_guidance(
@@ -162,7 +183,7 @@ def sigma_interval(sigmas: Tensor, start: float, end: float) -> tuple[float, flo
     return float(sigmas[inside[-1] + 1]), float(sigmas[inside[0]])
 
 
-def inpainting(denoise: Denoiser, latent: Tensor, mask: Tensor, noise: Tensor, schedule: Schedule) -> Denoiser:
+def inpainting(denoise: Denoiser, latent: Tensor, mask: Tensor, noise: Tensor, schedule: Schedule) -> PairDenoiser:
     """Repaint only where `mask` is 1: the known latent is put back, at the current noise level, before each call.
 
     latent [B,C,H,W] clean; mask [1 or B, 1 or C, H, W] in [0, 1]; noise [B,C,H,W] the start noise. Where the mask is
@@ -176,9 +197,33 @@ def inpainting(denoise: Denoiser, latent: Tensor, mask: Tensor, noise: Tensor, s
         shapes = [tuple(t.shape) for t in (latent, mask, noise)]
         raise InvalidRequest(f"latent, mask and noise of shapes {shapes} do not fit one another")
 
-    def wrapped(x: Tensor, sigma: Tensor) -> Tensor:
-        known = per_image(schedule.alpha(sigma), x) * latent + per_image(sigma, x) * noise
-        x0 = denoise(x * mask + known * (1 - mask), sigma)
-        return x0 * mask + latent * (1 - mask)
+    return _Inpainting(denoise, latent, mask, noise, schedule)
 
-    return wrapped
+
+@dataclass(frozen=True)
+class _Inpainting:
+    """What `inpainting` returns: a `PairDenoiser`."""
+
+    base: Denoiser
+    latent: Tensor
+    mask: Tensor
+    noise: Tensor
+    schedule: Schedule
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return self._kept(self.base(self._mixed(x, sigma), sigma))
+
+    def pair(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        mixed = self._mixed(x, sigma)
+        if not isinstance(self.base, PairDenoiser):
+            x0 = self._kept(self.base(mixed, sigma))
+            return x0, x0
+        guided, unguided = self.base.pair(mixed, sigma)
+        return self._kept(guided), self._kept(unguided)
+
+    def _mixed(self, x: Tensor, sigma: Tensor) -> Tensor:
+        known = per_image(self.schedule.alpha(sigma), x) * self.latent + per_image(sigma, x) * self.noise
+        return x * self.mask + known * (1 - self.mask)
+
+    def _kept(self, x0: Tensor) -> Tensor:
+        return x0 * self.mask + self.latent * (1 - self.mask)

@@ -3,6 +3,9 @@
 The contract: the start noise of seed s is `torch.randn((C, H, W), generator=torch.Generator("cpu").manual_seed(s))` in
 float32, the same numbers as shape (1, C, H, W) gives. Noise of later steps is drawn from the same generator, in order;
 for the SDE samplers it comes from a Brownian path whose seed is the generator's next draw.
+
+Two other generators can be chosen for pictures of other programs: that of the torch device, whose numbers depend on the
+kind of device and on the version of torch, and "nv", which makes the numbers of an NVIDIA card anywhere (philox.py).
 """
 
 from __future__ import annotations
@@ -10,11 +13,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
-from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.diffusion.philox import PhiloxStream
+from stable_diffusion.errors import InvalidRequest, unknown_choice
 from stable_diffusion.types import Schedule
 
 _NODES: int = 2**24  # points of the Brownian path: neighbours differ by a factor exp(23 / 2^24) in sigma / alpha
@@ -23,17 +29,69 @@ _NARROWEST = 1e-5  # ... and ends here; no sampler steps between levels outside
 _REMEMBERED = 4  # points of the path kept: the next step starts where the last one ended
 
 
-def _generators(seeds: Sequence[int], shape: tuple[int, ...]) -> list[torch.Generator]:
+NoiseKind: TypeAlias = Literal["cpu", "device", "nv"]
+NOISE_KINDS: tuple[NoiseKind, ...] = get_args(NoiseKind)
+
+
+class Stream(Protocol):
+    """Random numbers of one image, one draw after another."""
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal, CPU float32."""
+        ...
+
+    def integer(self) -> int:
+        """Uniform in [0, 2^63 - 1)."""
+        ...
+
+
+class TorchStream:
+    """torch's own generator on a device."""
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        self._device = torch.device(device)
+        self._generator = torch.Generator(self._device).manual_seed(seed)
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        drawn = torch.randn(shape, generator=self._generator, dtype=torch.float32, device=self._device)
+        return drawn.cpu()
+
+    def integer(self) -> int:
+        return int(torch.randint(2**63 - 1, (), generator=self._generator, device=self._device))
+
+
+@dataclass(frozen=True)
+class Streams:
+    """For each image the stream of its start noise and that of all later noise, which may be the same."""
+
+    start: tuple[Stream, ...]
+    later: tuple[Stream, ...]
+
+
+def noise_streams(
+    seeds: Sequence[int],
+    shape: tuple[int, ...],
+    kind: NoiseKind = "cpu",
+    device: torch.device | str = "cpu",
+    seed_delta: int = 0,
+) -> Streams:
+    """One stream per seed; with `seed_delta` later noise has a stream of its own, of seed + seed_delta modulo 2^64."""
     if not seeds:
         raise InvalidRequest("no seeds: expected one per image")
     if any(size < 1 for size in shape):
         raise InvalidRequest(f"noise of shape {shape}: expected sizes of at least 1")
-    if any(seed < 0 for seed in seeds):
+    if kind not in NOISE_KINDS:
+        raise unknown_choice("noise source", kind, NOISE_KINDS)
+    if any(not 0 <= seed < 2**64 for seed in seeds):
         raise InvalidRequest(f"seeds {list(seeds)}: expected whole numbers from 0 to 2^64 - 1")
-    try:
-        return [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds]
-    except (ValueError, RuntimeError, OverflowError):
-        raise InvalidRequest(f"seeds {list(seeds)}: expected whole numbers from 0 to 2^64 - 1") from None
+
+    def stream(seed: int) -> Stream:
+        return (
+            PhiloxStream(int(seed)) if kind == "nv" else TorchStream(int(seed), device if kind == "device" else "cpu")
+        )
+
+    start = tuple(stream(seed) for seed in seeds)
+    return Streams(start, start if seed_delta == 0 else tuple(stream((s + seed_delta) % 2**64) for s in seeds))
 
 
 class PerImageNoise:
@@ -42,19 +100,16 @@ class PerImageNoise:
     Returns CPU float32 [B,C,H,W], B = len(seeds). `start()` is the first draw and may be called again.
     """
 
-    def __init__(self, seeds: Sequence[int], shape: tuple[int, ...]) -> None:
+    def __init__(self, seeds: Sequence[int], shape: tuple[int, ...], streams: Streams | None = None) -> None:
         self._shape = shape
-        self._generators = _generators(seeds, shape)
-        self._start = self._draw()
+        self._streams = noise_streams(seeds, shape) if streams is None else streams
+        self._start = torch.stack([stream.normal(shape) for stream in self._streams.start])
 
     def start(self) -> Tensor:
         return self._start.clone()
 
     def __call__(self, sigma: Tensor | float, sigma_next: Tensor | float) -> Tensor:
-        return self._draw()
-
-    def _draw(self) -> Tensor:
-        return torch.stack([torch.randn(self._shape, generator=g, dtype=torch.float32) for g in self._generators])
+        return torch.stack([stream.normal(self._shape) for stream in self._streams.later])
 
 
 class BrownianNoise:
@@ -66,12 +121,12 @@ class BrownianNoise:
     float32 [B,C,H,W].
     """
 
-    def __init__(self, seeds: Sequence[int], shape: tuple[int, ...], schedule: Schedule) -> None:
-        generators = _generators(seeds, shape)
-        starts = [torch.randn(shape, generator=g, dtype=torch.float32) for g in generators]
-        entropies = [int(torch.randint(2**63 - 1, (), generator=g)) for g in generators]
-        self._start = torch.stack(starts)
-        self._paths = [_BrownianPath(entropy, shape) for entropy in entropies]
+    def __init__(
+        self, seeds: Sequence[int], shape: tuple[int, ...], schedule: Schedule, streams: Streams | None = None
+    ) -> None:
+        streams = noise_streams(seeds, shape) if streams is None else streams
+        self._start = torch.stack([stream.normal(shape) for stream in streams.start])
+        self._paths = [_BrownianPath(stream.integer(), shape) for stream in streams.later]
         self._schedule = schedule
 
     def start(self) -> Tensor:
@@ -105,7 +160,8 @@ def _clock(index: int) -> float:
 class _BrownianPath:
     """Virtual Brownian tree (Li et al. 2020, arXiv:2001.01328, algorithm 3): bridges drawn on the way to the node.
 
-    Each node's normal draw is seeded by a hash of the path's seed and the node's number, so nothing need be stored.
+    Each node's normal draw is seeded by a hash of the path's seed and the node's number, so nothing need be stored. The
+    draws are torch's on the CPU whatever the source: that gives the path's seed.
     """
 
     def __init__(self, entropy: int, shape: tuple[int, ...]) -> None:

@@ -8,7 +8,7 @@ steps_offset 1 (CompVis, A1111), sgm_uniform is "trailing".
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +24,11 @@ Grid = Callable[..., Tensor]
 AYS_TABLES = {
     "sd15": (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029),
     "sdxl": (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029),
+}
+
+GITS_TABLES = {
+    "sd15": (14.615, 4.617, 2.507, 1.236, 0.702, 0.402, 0.240, 0.156, 0.104, 0.094, 0.029),
+    "sdxl": (14.615, 4.734, 2.567, 1.529, 0.987, 0.652, 0.418, 0.268, 0.179, 0.127, 0.029),
 }
 
 
@@ -58,6 +63,31 @@ def karras(schedule: AnySchedule, count: int, *, rho: float = 7.0) -> Tensor:
 def exponential(schedule: AnySchedule, count: int) -> Tensor:
     """Evenly spaced log sigma."""
     return _line(math.log(schedule.sigma_max), math.log(schedule.sigma_min), count).exp()
+
+
+def polyexponential(schedule: AnySchedule, count: int, *, rho: float = 1.0) -> Tensor:
+    """log sigma as the power `rho` of a line (k-diffusion): rho 1 is `exponential`, above it low noise is denser."""
+    if not (math.isfinite(rho) and rho > 0):
+        raise InvalidRequest(f"rho {rho}: expected a finite number above 0")
+    low, high = math.log(schedule.sigma_min), math.log(schedule.sigma_max)
+    return (_line(1.0, 0.0, count) ** rho * (high - low) + low).exp()
+
+
+def linear_quadratic(schedule: AnySchedule, count: int, *, threshold: float = 0.025) -> Tensor:
+    """Small even steps in sigma over the first half, to `threshold` of the way, then a parabola that meets them in
+    value and slope and ends on 0 (Polyak et al. 2024, Movie Gen, arXiv:2410.13720, section 3.4.2; as Mochi and ComfyUI
+    set it). In units of sigma_max.
+    """
+    if not 0 < threshold < 0.5:
+        raise InvalidRequest(f"threshold {threshold}: expected a number between 0 and 0.5")
+    if count == 1:
+        return _line(schedule.sigma_max, schedule.sigma_max, 1)
+    half = count // 2
+    slope = threshold / half
+    k = torch.arange(count, dtype=torch.float64)
+    beyond = (k - half).clamp(min=0)
+    bend = (1 - slope * count) / (count - half) ** 2
+    return schedule.sigma_max * (1 - (slope * k + bend * beyond**2))
 
 
 def sgm_uniform(schedule: AnySchedule, count: int) -> Tensor:
@@ -111,15 +141,29 @@ def kl_optimal(schedule: AnySchedule, count: int) -> Tensor:
     return _line(math.atan(schedule.sigma_max), math.atan(schedule.sigma_min), count).tan()
 
 
-def ays(schedule: AnySchedule, count: int, *, table: Literal["sd15", "sdxl"] = "sd15") -> Tensor:
+Family = Literal["sd15", "sdxl"]
+
+
+def ays(schedule: AnySchedule, count: int, *, table: Family = "sd15") -> Tensor:
     """Align Your Steps (Sabour et al. 2024): tables optimised for one noise schedule, log-linear between entries."""
-    if table not in AYS_TABLES:
-        raise unknown_choice("AYS table", table, AYS_TABLES)
-    levels = AYS_TABLES[table]
+    return _from_table("ays", AYS_TABLES, table, schedule, count)
+
+
+def gits(schedule: AnySchedule, count: int, *, table: Family = "sd15") -> Tensor:
+    """Geometry-inspired time steps (Chen et al. 2024, arXiv:2405.11326): tables as A1111's "Align Your Steps GITS"."""
+    return _from_table("gits", GITS_TABLES, table, schedule, count)
+
+
+def _from_table(
+    name: str, tables: Mapping[str, tuple[float, ...]], table: str, schedule: AnySchedule, count: int
+) -> Tensor:
+    if table not in tables:
+        raise unknown_choice(f"{name.upper()} table", table, tables)
+    levels = tables[table]
     close = abs(schedule.sigma_max / levels[0] - 1) < 0.01 and abs(schedule.sigma_min / levels[-1] - 1) < 0.05
     if isinstance(schedule, FlowSchedule) or not close:
         raise InvalidRequest(
-            f"schedule 'ays' is made for Stable Diffusion's own sigmas, {levels[0]} to {levels[-1]}, and this "
+            f"schedule {name!r} is made for Stable Diffusion's own sigmas, {levels[0]} to {levels[-1]}, and this "
             f"model's go from {schedule.sigma_max:.4g} to {schedule.sigma_min:.3g}: choose 'sgm_uniform' or 'karras'"
         )
     logs = torch.tensor(levels, dtype=torch.float64).log()
@@ -142,7 +186,7 @@ class ScheduleInfo:
 SCHEDULES: dict[str, ScheduleInfo] = {
     info.id: info
     for info in (
-        ScheduleInfo(id="normal", label="Normal", levels=normal, aliases=("uniform", "linspace")),
+        ScheduleInfo(id="normal", label="Normal", levels=normal, aliases=("uniform", "linspace", "discrete")),
         ScheduleInfo(id="karras", label="Karras", levels=karras, options=("rho",)),
         ScheduleInfo(id="exponential", label="Exponential", levels=exponential),
         ScheduleInfo(id="sgm_uniform", label="SGM Uniform", levels=sgm_uniform, aliases=("trailing", "turbo", "sgm")),
@@ -150,7 +194,23 @@ SCHEDULES: dict[str, ScheduleInfo] = {
         ScheduleInfo(id="ddim_uniform", label="DDIM uniform", levels=ddim_uniform, aliases=("ddim", "leading")),
         ScheduleInfo(id="beta", label="Beta", levels=beta, options=("alpha", "beta")),
         ScheduleInfo(id="kl_optimal", label="KL Optimal", levels=kl_optimal),
-        ScheduleInfo(id="ays", label="Align Your Steps", levels=ays, options=("table",)),
+        ScheduleInfo(
+            id="ays",
+            label="Align Your Steps",
+            levels=ays,
+            aliases=("align_your_steps_11",),
+            options=("table",),
+        ),
+        ScheduleInfo(
+            id="gits", label="Align Your Steps GITS", levels=gits, aliases=("ays_gits", "GITS"), options=("table",)
+        ),
+        ScheduleInfo(id="polyexponential", label="Polyexponential", levels=polyexponential, options=("rho",)),
+        ScheduleInfo(
+            id="linear_quadratic",
+            label="Linear-quadratic",
+            levels=linear_quadratic,
+            options=("threshold",),
+        ),
     )
 }
 
@@ -191,7 +251,8 @@ def schedule_sigmas(
     final    "sigma_min": end on the first trained level instead of 0, as DDIM and PLMS do in CompVis and, with
              `set_alpha_to_one=False`, in diffusers. (To have their picture exactly, multiply the last state by
              `schedule.input_scale`: theirs is in variance-preserving coordinates.)
-    options  rho of karras; alpha, beta of beta; table of ays.
+    options  rho of karras and polyexponential; alpha, beta of beta; table of ays and gits; threshold of
+             linear_quadratic.
     """
     info = SCHEDULES[resolve_schedule(name)]
     if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= 10_000:
@@ -205,7 +266,10 @@ def schedule_sigmas(
     end = 0.0
     if final == "sigma_min":
         end = schedule.sigma_min
-        if float(levels[-1]) <= end * (1 + 1e-9) or info.id == "ays":  # grids that reach the end by themselves
+        if float(levels[-1]) <= end * (1 + 1e-9) or info.id in (
+            "ays",
+            "gits",
+        ):  # grids that reach the end by themselves
             levels = info.levels(schedule, steps + 1, **options)[:-1]
     sigmas = torch.cat([levels, levels.new_tensor([end])]).to(torch.float32)
     if bool((sigmas.diff() >= 0).any()):

@@ -5,10 +5,10 @@ source = noise_source(info, seeds, (C, H, W), schedule)
 for step in sample(info, denoise, x, sigmas, schedule, noise=source, **options): ...
 """
 
+from stable_diffusion.diffusion.samplers.catalogue import SamplerInfo
 from stable_diffusion.diffusion.samplers.registry import (
     SAMPLERS,
     ResolvedSampler,
-    SamplerInfo,
     automatic_schedule,
     noise_source,
     resolve_sampler,

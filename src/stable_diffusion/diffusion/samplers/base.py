@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.types import Denoiser, NoiseSource, Schedule, Step
+from stable_diffusion.types import Denoiser, NoiseSource, PairDenoiser, Schedule, Step
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,13 @@ class Run:
     def ask(self, x: Tensor, level: Level) -> Tensor:
         """The denoiser's x0 [B,C,H,W] for the state x at `level`."""
         return self.denoise(x, x.new_full((len(x),), level.sigma))
+
+    def ask_both(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        """x0 with and without guidance (the same where the denoiser has no `pair`)."""
+        if isinstance(self.denoise, PairDenoiser):
+            return self.denoise.pair(x, x.new_full((len(x),), level.sigma))
+        denoised = self.ask(x, level)
+        return denoised, denoised
 
     def fresh(self, x: Tensor, begin: Level, end: Level) -> Tensor:
         """Standard normal noise like x for a step from `begin` to `end`."""

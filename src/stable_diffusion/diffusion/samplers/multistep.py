@@ -29,7 +29,7 @@ def lms(
     Adams-Bashforth for uneven steps (Hairer, Norsett & Wanner 1993, section III.5), as in k-diffusion; the step to
     sigma 0 returns x0.
     """
-    _check_order(order, 4)
+    check_order(order, 4)
     return _lms(prepare(denoise, x, sigmas, schedule, noise), x, order)
 
 
@@ -77,7 +77,7 @@ def plms(
     return _plms(prepare(denoise, x, sigmas, schedule, noise), x)
 
 
-_ADAMS_BASHFORTH = {
+ADAMS_BASHFORTH = {
     1: (1.0,),
     2: (3 / 2, -1 / 2),
     3: (23 / 12, -16 / 12, 5 / 12),
@@ -92,7 +92,7 @@ def _plms(run: Run, x: Tensor) -> Iterator[Step]:
         begin, end = run.levels[index], run.levels[index + 1]
         denoised = run.ask(x, begin)
         slopes = [derivative(x, denoised, begin), *slopes[:3]]
-        terms = [slope * weight for slope, weight in zip(slopes, _ADAMS_BASHFORTH[len(slopes)], strict=True)]
+        terms = [slope * weight for slope, weight in zip(slopes, ADAMS_BASHFORTH[len(slopes)], strict=True)]
         slope = terms[0]
         for term in terms[1:]:
             slope = slope + term
@@ -149,7 +149,7 @@ def uni_pc(
     choice of B(h): bh1 is h, bh2 is exp(h) - 1. `lower_order_final` lowers the order towards the last step, as the
     authors do for few steps. Levels with alpha = 0 (pure noise of a flow) do not enter the history.
     """
-    _check_order(order, 3)
+    check_order(order, 3)
     if variant not in ("bh1", "bh2"):
         raise unknown_choice("variant", variant, ["bh1", "bh2"])
     return _uni_pc(prepare(denoise, x, sigmas, schedule, noise), x, order, variant, lower_order_final)
@@ -204,6 +204,7 @@ def _unified_weights(rates: list[float], h: float, variant: str) -> list[float]:
     return [-scale * weight for weight in solved]
 
 
-def _check_order(order: int, highest: int) -> None:
+def check_order(order: int, highest: int) -> None:
+    """InvalidRequest where `order` is not one of 1 to `highest`."""
     if order not in range(1, highest + 1):
         raise InvalidRequest(f"order {order!r}: expected a whole number from 1 to {highest}")

@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from stable_diffusion.diffusion.noise import BrownianNoise, PerImageNoise
-from stable_diffusion.diffusion.samplers import ancestral, few_step, multistep, ode, sde
+from stable_diffusion.diffusion.noise import BrownianNoise, NoiseKind, PerImageNoise, noise_streams
+from stable_diffusion.diffusion.samplers.catalogue import INFOS, SamplerInfo
 from stable_diffusion.diffusion.schedule import FlowSchedule
 from stable_diffusion.diffusion.sigmas import SCHEDULES, fold, resolve_schedule
 from stable_diffusion.errors import unknown_choice
 from stable_diffusion.types import Denoiser, NoiseSource, Schedule, Step
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplerInfo:
-    """A sampler and what to know of it.
-
-    label      A1111's display name.
-    order      order of convergence with noise switched off.
-    calls      denoiser calls a step (the last step may take one less, the first of plms takes one more).
-    stochastic adds noise with default options.
-    brownian   its noise should come from a Brownian path.
-    automatic  the schedule that A1111's "Automatic" means (for lcm and tcd: the trailing one they were distilled on).
-    presets    other names that mean this sampler with these options.
-    """
-
-    id: str
-    function: Callable[..., Iterator[Step]]
-    label: str
-    order: int
-    calls: int = 1
-    stochastic: bool = False
-    brownian: bool = False
-    automatic: str = "normal"
-    aliases: tuple[str, ...] = ()
-    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Option names and their defaults."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "noise"}
 
 
 class ResolvedSampler(NamedTuple):
@@ -56,145 +24,18 @@ class ResolvedSampler(NamedTuple):
     options: dict[str, Any]
 
 
-_INFOS = (
-    SamplerInfo(id="euler", function=ode.euler, label="Euler", order=1, aliases=("EulerDiscreteScheduler",)),
-    SamplerInfo(
-        id="euler_ancestral",
-        function=ancestral.euler_ancestral,
-        label="Euler a",
-        order=1,
-        stochastic=True,
-        aliases=("EulerAncestralDiscreteScheduler",),
-    ),
-    SamplerInfo(id="heun", function=ode.heun, label="Heun", order=2, calls=2, aliases=("HeunDiscreteScheduler",)),
-    SamplerInfo(
-        id="dpm_2",
-        function=ode.dpm_2,
-        label="DPM2",
-        order=2,
-        calls=2,
-        automatic="karras",
-        aliases=("KDPM2DiscreteScheduler",),
-    ),
-    SamplerInfo(
-        id="dpm_2_ancestral",
-        function=ancestral.dpm_2_ancestral,
-        label="DPM2 a",
-        order=2,
-        calls=2,
-        stochastic=True,
-        automatic="karras",
-        aliases=("KDPM2AncestralDiscreteScheduler",),
-    ),
-    SamplerInfo(id="lms", function=multistep.lms, label="LMS", order=4, aliases=("LMSDiscreteScheduler",)),
-    SamplerInfo(
-        id="dpmpp_2s_ancestral",
-        function=ancestral.dpmpp_2s_ancestral,
-        label="DPM++ 2S a",
-        order=2,
-        calls=2,
-        stochastic=True,
-        automatic="karras",
-    ),
-    SamplerInfo(
-        id="dpmpp_2m",
-        function=multistep.dpmpp_2m,
-        label="DPM++ 2M",
-        order=2,
-        automatic="karras",
-        aliases=("DPMSolverMultistepScheduler",),
-    ),
-    SamplerInfo(
-        id="dpmpp_sde",
-        function=sde.dpmpp_sde,
-        label="DPM++ SDE",
-        order=2,
-        calls=2,
-        stochastic=True,
-        brownian=True,
-        automatic="karras",
-        aliases=("dpmpp_sde_gpu", "DPMSolverSDEScheduler"),
-    ),
-    SamplerInfo(
-        id="dpmpp_2m_sde",
-        function=sde.dpmpp_2m_sde,
-        label="DPM++ 2M SDE",
-        order=2,
-        stochastic=True,
-        brownian=True,
-        automatic="exponential",
-        aliases=("dpmpp_2m_sde_gpu",),
-        presets={"DPM++ 2M SDE Heun": {"solver": "heun"}},
-    ),
-    SamplerInfo(
-        id="dpmpp_3m_sde",
-        function=sde.dpmpp_3m_sde,
-        label="DPM++ 3M SDE",
-        order=3,
-        stochastic=True,
-        brownian=True,
-        automatic="exponential",
-        aliases=("dpmpp_3m_sde_gpu",),
-    ),
-    SamplerInfo(
-        id="ddim",
-        function=ancestral.ddim,
-        label="DDIM",
-        order=1,
-        automatic="ddim_uniform",
-        aliases=("DDIMScheduler",),
-    ),
-    SamplerInfo(id="ddpm", function=ancestral.ddpm, label="DDPM", order=1, stochastic=True, aliases=("DDPMScheduler",)),
-    SamplerInfo(
-        id="plms",
-        function=multistep.plms,
-        label="PLMS",
-        order=2,
-        automatic="ddim_uniform",
-        aliases=("PNDM", "PNDMScheduler"),
-    ),
-    SamplerInfo(
-        id="uni_pc",
-        function=multistep.uni_pc,
-        label="UniPC",
-        order=2,
-        automatic="ddim_uniform",
-        aliases=("UniPCMultistepScheduler",),
-        presets={"UniPC bh1": {"variant": "bh1"}, "UniPC bh2": {"variant": "bh2"}},
-    ),
-    SamplerInfo(
-        id="lcm",
-        function=few_step.lcm,
-        label="LCM",
-        order=1,
-        stochastic=True,
-        automatic="sgm_uniform",
-        aliases=("LCMScheduler",),
-    ),
-    SamplerInfo(
-        id="tcd",
-        function=few_step.tcd,
-        label="TCD",
-        order=1,
-        stochastic=True,
-        automatic="sgm_uniform",
-        aliases=("TCDScheduler",),
-    ),
-)
-
-SAMPLERS: dict[str, SamplerInfo] = {info.id: info for info in _INFOS}
+SAMPLERS: dict[str, SamplerInfo] = {info.id: info for info in INFOS}
 
 
 def _folded(name: str) -> str:
-    """A sampler's name for comparison: also without k-diffusion's leading "k_"."""
-    plain = str(name).strip().casefold()
-    return fold(plain[2:] if plain.startswith("k_") else plain)
+    """A sampler's name for comparison: also without k-diffusion's leading "k_" or "sample_"."""
+    return fold(str(name).strip().casefold().removeprefix("sample_").removeprefix("k_"))
 
 
 def _spellings() -> dict[str, tuple[str, Mapping[str, Any]]]:
     """Every folded name -> (id, options that it implies)."""
     found: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    for info in _INFOS:
+    for info in INFOS:
         short = info.id.replace("_ancestral", "_a")
         for name in (info.id, short, info.label, *info.aliases):
             found[_folded(name)] = (info.id, {})
@@ -232,10 +73,22 @@ def automatic_schedule(info: SamplerInfo, schedule: Schedule) -> str:
 
 
 def noise_source(
-    info: SamplerInfo, seeds: Sequence[int], shape: tuple[int, ...], schedule: Schedule
+    info: SamplerInfo,
+    seeds: Sequence[int],
+    shape: tuple[int, ...],
+    schedule: Schedule,
+    *,
+    kind: NoiseKind = "cpu",
+    device: torch.device | str = "cpu",
+    seed_delta: int = 0,
 ) -> PerImageNoise | BrownianNoise:
-    """The noise that this sampler is meant for. The start noise is the same for both kinds."""
-    return BrownianNoise(seeds, shape, schedule) if info.brownian else PerImageNoise(seeds, shape)
+    """The noise that this sampler is meant for. The start noise is the same for both kinds.
+
+    kind        the generator: see `noise`; `device` is that of "device"
+    seed_delta  added to the seeds for all noise after the start (A1111's "eta noise seed delta", ENSD)
+    """
+    streams = noise_streams(seeds, shape, kind, device, seed_delta)
+    return BrownianNoise(seeds, shape, schedule, streams) if info.brownian else PerImageNoise(seeds, shape, streams)
 
 
 def sample(
