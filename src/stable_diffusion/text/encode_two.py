@@ -56,7 +56,7 @@ class PairedTextEncoder(TextEncoder):
                 raise InvalidRequest(
                     f"the embedding {name!r} has shape {list(vectors.shape)}; expected [n, {expected}]"
                 )
-        split = {name: vectors.split(widths, dim=1) for name, vectors in embeddings.items()}
+        split = {name: torch.split(vectors, widths, dim=1) for name, vectors in embeddings.items()}
         # mypy cannot see the setter of a property of the base class
         TextEncoder.embeddings.fset(self, {name: parts[0] for name, parts in split.items()})  # type: ignore[attr-defined]
         for index, other in enumerate(self.others):

@@ -26,7 +26,7 @@ class FewSteps:
 SCHEDULE = "sgm_uniform"
 """All of them were trained on timesteps that are counted from the last one ("trailing")."""
 KINDS = {
-    "turbo": FewSteps(4, "euler_a"),
+    "turbo": FewSteps(4, "euler_ancestral"),
     "lightning": FewSteps(4, "euler"),
     "lcm": FewSteps(4, "lcm"),
     "hyper": FewSteps(8, "ddim"),
