@@ -205,6 +205,21 @@ def test_guidance_one_needs_no_negative(tiny_model: StableDiffusion) -> None:
     assert last.images[0].tobytes() == plain.tobytes()
 
 
+def test_cfg_plus_plus_uses_the_negative_prompt_at_one(tiny_native_model: StableDiffusion) -> None:
+    """A1111 gives DDIM CFG++ the scales of ordinary guidance, 12.5 for the paper's 1 (arXiv:2406.08070)."""
+
+    def latent(sampler: str, **settings: Any) -> torch.Tensor:
+        request = Request("a cat", seed=3, steps=4, sampler=sampler, schedule="ddim_uniform", **settings)
+        (done,) = [e for e in generate(tiny_native_model, request, output="latent") if isinstance(e, Images)]
+        assert done.tensor is not None
+        return done.tensor
+
+    led = latent("ddim_cfg_pp", guidance=12.5, negative_prompt="a dog")
+    assert not torch.allclose(led, latent("ddim_cfg_pp", guidance=12.5, negative_prompt="rain"), atol=1e-3)
+    plain = latent("ddim", guidance=1.0)
+    assert torch.allclose(latent("ddim_cfg_pp", guidance=12.5, negative_prompt="a cat"), plain, atol=1e-4)
+
+
 def test_long_prompts_are_read_whole_and_say_so(tiny_model: StableDiffusion) -> None:
     long = "red " * 80
     *_, last = generate(tiny_model, Request(f"{long} cat", seed=1))

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from .. import __version__
+from ..diffusion.samplers import resolve_sampler
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice
 from ..types import Conditioning, Step
 from .adapters import RequestAdapters, request_adapters
@@ -212,7 +213,7 @@ def _image_conditioning(model: StableDiffusion, request: Request, canvas: Canvas
 
 def _ignored(asked: Request, request: Request) -> Iterator[str]:
     """Settings that were given and have no effect."""
-    if request.guidance == 1:
+    if request.guidance == 1 and not resolve_sampler(request.sampler).sampler.paired:
         given = {
             "negative_prompt": bool(asked.negative_prompt),
             "guidance_rescale": asked.guidance_rescale > 0,

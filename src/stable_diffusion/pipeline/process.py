@@ -199,9 +199,12 @@ class DenoisingProcess:
         between = interval and sigma_interval(full, *interval)
         height, width = (self.default_size if size is None else size) if latent is None else latent.shape[-2:]
         cond = self._sized(prompt, False, (height, width), told_size)
-        if (self.guidance if guidance is None else guidance) != 1:
+        info = resolved.sampler
+        scale = (self.guidance if guidance is None else guidance) / info.unit
+        if scale != 1 or info.paired:
             negative = self._sized(negative, True, (height, width), told_size)
-        denoise = self.guided(cond, negative, guidance, rescale, between, wrap=wrap, windows=windows)
+        around: dict[str, Any] = {"wrap": wrap, "windows": windows, "paired": info.paired}
+        denoise = self.guided(cond, negative, scale, rescale, between, **around)
         if latent is not None and strength == 0:
             return iter(())
         sigmas = full if latent is None else truncate(full, strength)
@@ -229,13 +232,15 @@ class DenoisingProcess:
         *,
         wrap: Wrap = FLAT,
         windows: Windows | None = None,
+        paired: bool = False,
     ) -> Denoiser:
         """The denoiser led by a prompt, away from the negative one: (x, sigma) -> x0; `interval` in units of sigma.
 
-        With `wrap` its edges meet, and with `windows` it paints canvases larger than the network's own size.
+        With `wrap` its edges meet, and with `windows` it paints canvases larger than the network's own size. `paired`
+        keeps the negative prompt at guidance 1, for samplers that use the unguided estimate too.
         """
         scale = self.guidance if guidance is None else guidance
-        away = None if scale == 1 else self._conditioning(negative, True)
+        away = None if scale == 1 and not paired else self._conditioning(negative, True)
         space = self.denoiser
         base = wrapping(space, wrap) if windows is None else windowed(space, windows, wrap)
         cond = self._conditioning(prompt, False)
