@@ -95,8 +95,8 @@ VARIANTS = {
     ),
     "koala": (
         UNetConfig(
-            channels=(16, 24, 40), blocks_per_stage=1, transformer_depth=(0, 2, 5), mid_depth=0, mid_blocks=0, head_dim=8,
-            context_dim=28, linear_projection=True, groups=4,
+            channels=(16, 24, 40), blocks_per_stage=1, transformer_depth=(0, 2, 5), mid_depth=0, mid_blocks=0,
+            head_dim=8, context_dim=28, linear_projection=True, groups=4,
         ),
         {
             "attention_head_dim": (2, 3, 5),

@@ -52,7 +52,8 @@ def test_over_the_pole_lies_the_other_side() -> None:
     x = torch.arange(32.0).view(1, 1, 4, 8)
     padded = SPHERE.pad(x, 1, 1, 2, 1)
     assert padded.shape == (1, 1, 7, 10)
-    assert torch.equal(padded[0, 0, 1, 1:-1], x[0, 0, 0].roll(4)) and torch.equal(padded[0, 0, 0, 1:-1], x[0, 0, 1].roll(4))
+    assert torch.equal(padded[0, 0, 1, 1:-1], x[0, 0, 0].roll(4))
+    assert torch.equal(padded[0, 0, 0, 1:-1], x[0, 0, 1].roll(4))
     assert torch.equal(padded[0, 0, -1, 1:-1], x[0, 0, -1].roll(4))
     assert torch.equal(padded[0, 0, :, 0], padded[0, 0, :, 8]) and torch.equal(padded[0, 0, :, 9], padded[0, 0, :, 1])
 

@@ -75,7 +75,7 @@ def lanczos(picture: Tensor, height: int, width: int) -> Tensor:
         return picture
     planes = picture.float().cpu().flatten(0, 1).numpy()
     resized = [np.array(Image.fromarray(plane).resize((width, height), Image.Resampling.LANCZOS)) for plane in planes]
-    return torch.from_numpy(np.stack(resized)).unflatten(0, picture.shape[:2])
+    return torch.from_numpy(np.stack(resized)).reshape(*picture.shape[:2], height, width)
 
 
 # --- soft masks -------------------------------------------------------------------------------------------------------
@@ -100,8 +100,8 @@ def soft_inpainting(
 ) -> Denoiser:
     """Each place is repainted with the strength that the mask has there: 0 keeps it, 1 repaints it at every step.
 
-    latent, noise [B,c,h,w], mask [1 or B,1,h,w] in [0, 1], sigmas [steps + 1] the levels of the run. A place with mask m
-    is held at the noised latent until the share of steps that is left is m, and free from then on: what img2img would
+    latent, noise [B,c,h,w], mask [1 or B,1,h,w] in [0, 1], sigmas [steps + 1] the levels of the run. A place with mask
+    m is held at the noised latent until the share of steps that is left is m, and free from then on: what img2img would
     do there at strength m (Levin & Fried 2023, "Differential diffusion: giving each pixel its strength", algorithm 1).
     """
     if not bool(((mask >= 0) & (mask <= 1)).all()):
@@ -159,7 +159,7 @@ def start_latent(latent: Tensor, mask: Tensor, fill: Fill, noise: Tensor) -> Ten
 
 
 def even_margins(size: tuple[int, int], margins: Sequence[int], factor: int) -> Margins:
-    """Margins grown so that both sides become multiples of `factor`: at the later edge if it has one, else the earlier."""
+    """Margins grown until both sides are multiples of `factor`: at the later edge if it has one, else the earlier."""
     left, top, right, bottom = margins
     left, right = _even(size[0], left, right, factor)
     top, bottom = _even(size[1], top, bottom, factor)

@@ -60,7 +60,7 @@ class Wrap:
                 )
 
     def pad(self, x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
-        """[...,H,W] with that many columns and rows of what lies across the edges that meet; other edges as they are."""
+        """[...,H,W] with that many columns and rows of what lies across the edges that meet; others as they are."""
         if self.sphere and (top or bottom):
             half = x.shape[-1] // 2
             above = x[..., :top, :].flip(-2).roll(half, -1)
@@ -151,7 +151,7 @@ def wrapping(denoise: CondDenoiser, wrap: Wrap) -> CondDenoiser:
 def even_poles(picture: Tensor) -> Tensor:
     """An equirectangular picture [B,C,H,W] whose rows hold no more detail than their circle of latitude can show.
 
-    A circle at latitude a is cos(a) as long as the equator, so one pixel of solid angle covers 1 / cos(a) columns there.
+    A circle at latitude a is cos(a) as long as the equator: one pixel of solid angle covers 1 / cos(a) columns there.
     Each row is smoothed around the circle by a Gaussian of that width; the equator stays as it is, and what would be a
     pinched star around a pole when seen on the sphere becomes an even cap.
     """
@@ -160,7 +160,8 @@ def even_poles(picture: Tensor) -> Tensor:
     spread = 0.5 * (1 / latitude.cos() - 1)  # standard deviation in columns
     frequency = torch.arange(width // 2 + 1, dtype=torch.float64) * (2 * math.pi / width)
     gain = torch.exp(-0.5 * (spread[:, None] * frequency) ** 2).to(picture)  # [H, W / 2 + 1]
-    return torch.fft.irfft(torch.fft.rfft(picture, dim=-1) * gain, n=width, dim=-1)
+    smooth: Tensor = torch.fft.irfft(torch.fft.rfft(picture, dim=-1) * gain, n=width, dim=-1)
+    return smooth
 
 
 def sphere_xmp(width: int, height: int) -> bytes:

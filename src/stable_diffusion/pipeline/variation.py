@@ -20,7 +20,7 @@ Draw = Callable[[Sequence[int], tuple[int, ...]], NoiseSource]
 
 @dataclass(frozen=True)
 class Variation:
-    """`strength` (0 to 1) of the way to the noise of `seeds`, one per picture; `size` (h, w) draws at that latent size."""
+    """`strength` (0 to 1) of the way to the noise of `seeds`, one per picture; `size` (h, w) is that of the draw."""
 
     seeds: tuple[int, ...] = ()
     strength: float = 0.0

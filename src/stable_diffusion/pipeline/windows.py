@@ -1,8 +1,8 @@
 """Canvases larger than a model was made for: overlapping windows, averaged at every step.
 
 Bar-Tal et al. 2023, "MultiDiffusion: fusing diffusion paths for controlled image generation", equation 5: the step of
-the whole canvas is the one nearest to the steps of all windows, which is their weighted mean at each place. Weights fall
-smoothly towards the edge of a window, so that none shows.
+the whole canvas is the one nearest to the steps of all windows, which is their weighted mean at each place. Weights
+fall smoothly towards the edge of a window, so that none shows.
 """
 
 from __future__ import annotations
