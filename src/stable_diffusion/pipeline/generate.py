@@ -213,6 +213,7 @@ def _image_conditioning(model: StableDiffusion, request: Request, canvas: Canvas
 
 def _ignored(asked: Request, request: Request) -> Iterator[str]:
     """Settings that were given and have no effect."""
+    assert request.sampler is not None  # of a resolved request
     if request.guidance == 1 and not resolve_sampler(request.sampler).sampler.paired:
         given = {
             "negative_prompt": bool(asked.negative_prompt),
