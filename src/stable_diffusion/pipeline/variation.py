@@ -60,7 +60,8 @@ def slerp(amount: float, low: Tensor, high: Tensor) -> Tensor:
     hold; on average the noise keeps variance 1. Straight between columns that point the same way or opposite ways.
     """
     a, b = low.double(), high.double()
-    cosine = (a * b).sum(-2, keepdim=True) / (a.norm(dim=-2, keepdim=True) * b.norm(dim=-2, keepdim=True))
+    lengths = a.norm(dim=-2, keepdim=True) * b.norm(dim=-2, keepdim=True)
+    cosine = torch.where(lengths > 0, (a * b).sum(-2, keepdim=True) / lengths, 1.0)  # nothing has no direction
     angle = cosine.clamp(-1, 1).acos()
     sine = angle.sin()
     straight = sine < 1e-4
@@ -80,7 +81,11 @@ def centred(noise: Tensor, around: Tensor) -> Tensor:
 
 
 def _overlap(source: int, target: int) -> tuple[slice, slice]:
-    """The middle of `source` elements and of `target` elements, as many as the shorter has."""
-    length = min(source, target)
-    first_source, first_target = (source - length) // 2, (target - length) // 2
+    """The middle of `source` elements and of `target` elements.
+
+    As many as the shorter has, but one less where `source` is longer by an odd number: A1111 cuts both ends alike.
+    """
+    gap = (target - source) // 2
+    length = source + 2 * min(gap, 0)
+    first_source, first_target = max(-gap, 0), max(gap, 0)
     return slice(first_source, first_source + length), slice(first_target, first_target + length)
