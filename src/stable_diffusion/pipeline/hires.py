@@ -44,14 +44,16 @@ def schedule_steps(steps: int, strength: float, most: int) -> int:
     """Steps of the whole schedule, of which the last `steps` are made at this strength.
 
     A1111 makes as many steps in the second pass as asked for, whatever the strength; img2img elsewhere makes
-    steps * strength. The least number whose share is `steps`.
+    steps * strength. The least number whose share is `steps`; `steps` itself at strength 0, where none of them is made.
     """
-    total = math.ceil(steps / strength - 1e-9)
-    if total > most:
+    if strength == 0:
+        return steps
+    if steps > most * strength * (1 + 1e-9):
         raise InvalidRequest(
-            f"{steps} hires steps at strength {strength:g} need a schedule of {total} steps; expected at most {most}, "
-            f"so fewer steps, or a strength of at least {steps / most:g}"
+            f"{steps} hires steps at strength {strength:g} need a schedule of more than {most} steps; expected fewer "
+            f"steps, or a strength of at least {steps / most:g}"
         )
+    total = math.ceil(steps / strength - 1e-9)
     return total + (int(total * strength) < steps)
 
 
