@@ -101,7 +101,9 @@ class TaskSettings:
             raise InvalidRequest("variation_strength is None; expected a number from 0 to 1")
         seed = whole("variation_seed", seed, 0, MAX_SEED)
         if seed is not None and seed > MAX_SEED - (count - 1):
-            raise InvalidRequest(f"variation_seed {seed} leaves no room for {count} pictures")
+            raise InvalidRequest(
+                f"variation_seed {seed} leaves no room for {count} pictures; expected at most 2^63 - {count}"
+            )
         self._replace(variation_seed=seed, variation_strength=strength)
         if self.seed_resize is not None:
             width, height = _numbers("seed_resize", self.seed_resize, 2, 1, "(width, height)")
@@ -153,6 +155,8 @@ class TaskSettings:
 def _numbers(name: str, values: Any, count: int, low: int, form: str) -> list[int]:
     expected = f"{name} is {values!r}; expected {count} whole numbers {form} from {low} to {MAX_SIDE}"
     try:
+        if any(isinstance(value, bool) for value in values):
+            raise TypeError
         found = [operator.index(value) for value in values]
     except TypeError:
         raise InvalidRequest(expected) from None
