@@ -7,6 +7,7 @@ repainted and 0 where it is kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from ..diffusion.schedule import per_image
 from ..errors import InvalidRequest
-from ..types import Denoiser, Schedule
+from ..types import Denoiser, PairDenoiser, Schedule
 from .image import grey_mask, plain_mode
 
 Fill = Literal["fill", "original", "latent noise", "latent nothing"]
@@ -42,7 +43,7 @@ def region_box(mask: Image.Image, padding: int, size: tuple[int, int]) -> Box:
     size (width, height) is what the model paints. The box grows to these proportions, and is moved or cut where it
     would leave the picture. InvalidRequest where nothing is masked.
     """
-    found = mask.getbbox()
+    found = grey_mask(mask).getbbox()
     if found is None:
         raise InvalidRequest("the mask is black everywhere; expected white where the picture is to be painted anew")
     left, right = max(0, found[0] - padding), min(mask.width, found[2] + padding)
@@ -72,10 +73,10 @@ def pasted(part: Tensor, whole: Tensor, box: Box) -> Tensor:
 def lanczos(picture: Tensor, height: int, width: int) -> Tensor:
     """[B,C,H,W] -> [B,C,height,width] float32 by Pillow's Lanczos filter, without rounding to 8 bits."""
     if picture.shape[-2:] == (height, width):
-        return picture
+        return picture.float()
     planes = picture.float().cpu().flatten(0, 1).numpy()
     resized = [np.array(Image.fromarray(plane).resize((width, height), Image.Resampling.LANCZOS)) for plane in planes]
-    return torch.from_numpy(np.stack(resized)).reshape(*picture.shape[:2], height, width)
+    return torch.from_numpy(np.stack(resized)).reshape(*picture.shape[:2], height, width).to(picture.device)
 
 
 # --- soft masks -------------------------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ def soft_edge(mask: Tensor) -> Tensor:
 
 def soft_inpainting(
     denoise: Denoiser, latent: Tensor, mask: Tensor, noise: Tensor, schedule: Schedule, sigmas: Tensor
-) -> Denoiser:
+) -> PairDenoiser:
     """Each place is repainted with the strength that the mask has there: 0 keeps it, 1 repaints it at every step.
 
     latent, noise [B,c,h,w], mask [1 or B,1,h,w] in [0, 1], sigmas [steps + 1] the levels of the run. A place with mask
@@ -106,18 +107,43 @@ def soft_inpainting(
     """
     if not bool(((mask >= 0) & (mask <= 1)).all()):
         raise InvalidRequest("mask: expected numbers from 0 (keep) to 1 (repaint)")
-    steps = len(sigmas) - 1
-    levels = sigmas.to(mask.device, torch.float64)
+    return _SoftInpainting(denoise, latent, mask, noise, schedule, sigmas.to(mask.device, torch.float64))
 
-    def wrapped(x: Tensor, sigma: Tensor) -> Tensor:
-        passed = (levels[None] >= sigma.to(levels)[:, None] * (1 - 1e-6)).sum(dim=1) - 1  # [B], the step we are in
-        left = per_image((steps - passed.clamp(min=0)).to(mask.dtype), x)
-        free = (mask * steps >= left - 0.5) & (mask > 0)
-        known = per_image(schedule.alpha(sigma), x) * latent + per_image(sigma, x) * noise
-        x0 = denoise(torch.where(free, x, known), sigma)
-        return torch.where(free, x0, latent)
 
-    return wrapped
+@dataclass(frozen=True)
+class _SoftInpainting:
+    """What `soft_inpainting` returns: a `PairDenoiser`."""
+
+    base: Denoiser
+    latent: Tensor
+    mask: Tensor
+    noise: Tensor
+    schedule: Schedule
+    levels: Tensor
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        free = self._free(x, sigma)
+        return torch.where(free, self.base(self._mixed(free, x, sigma), sigma), self.latent)
+
+    def pair(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        free = self._free(x, sigma)
+        mixed = self._mixed(free, x, sigma)
+        if isinstance(self.base, PairDenoiser):
+            guided, unguided = self.base.pair(mixed, sigma)
+        else:
+            guided = unguided = self.base(mixed, sigma)
+        return torch.where(free, guided, self.latent), torch.where(free, unguided, self.latent)
+
+    def _free(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Where the mask lets go at this level: bool [B,1,h,w]."""
+        steps = len(self.levels) - 1
+        passed = (self.levels[None] >= sigma.to(self.levels)[:, None] * (1 - 1e-6)).sum(dim=1) - 1  # [B], the step
+        left = per_image((steps - passed.clamp(min=0)).to(self.mask.dtype), x)
+        return (self.mask * steps >= left - 0.5) & (self.mask > 0)
+
+    def _mixed(self, free: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        known = per_image(self.schedule.alpha(sigma), x) * self.latent + per_image(sigma, x) * self.noise
+        return torch.where(free, x, known)
 
 
 # --- fills and margins ------------------------------------------------------------------------------------------------
