@@ -1,14 +1,17 @@
-"""Edges that meet: padding across them, the denoiser commutes with rolling, even poles."""
+"""Edges that meet: padding and resizing across them, models that commute with rolling, even poles, the XMP mark."""
 
 from __future__ import annotations
+
+from xml.etree import ElementTree
 
 import pytest
 import torch
 from torch import nn
 
 from stable_diffusion.pipeline import process
+from stable_diffusion.pipeline.masks import lanczos
 from stable_diffusion.pipeline.model import StableDiffusion
-from stable_diffusion.pipeline.tiling import FLAT, Wrap, Wrapped, even_poles
+from stable_diffusion.pipeline.tiling import FLAT, Wrap, Wrapped, even_poles, sphere_xmp
 from stable_diffusion.pipeline.windows import Windows
 
 X, BOTH, SPHERE = Wrap(x=True), Wrap(x=True, y=True), Wrap(x=True, sphere=True)
@@ -67,3 +70,65 @@ def test_poles_are_even_and_the_equator_untouched() -> None:
     assert torch.allclose(smooth[..., 31:33, :], noise[..., 31:33, :], atol=2e-3)
     assert torch.allclose(smooth.mean(-1), noise.mean(-1), atol=1e-5)
     assert torch.allclose(even_poles(noise.roll(5, -1)), smooth.roll(5, -1), atol=1e-5)
+
+
+def _bilinear(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    return nn.functional.interpolate(x, size=(height, width), mode="bilinear")
+
+
+def test_a_flat_picture_is_resized_as_ever() -> None:
+    x = torch.rand(1, 2, 4, 6)
+    assert torch.equal(FLAT.resized(x, 8, 9, _bilinear), _bilinear(x, 8, 9))
+
+
+@pytest.mark.parametrize("size", [(4, 6), (8, 12), (6, 9), (5, 7), (2, 3)])
+@pytest.mark.parametrize("wrap", [X, BOTH, SPHERE], ids=str)
+def test_a_resize_keeps_constants_and_shape(wrap: Wrap, size: tuple[int, int]) -> None:
+    made = wrap.resized(torch.full((2, 3, 4, 6), 0.3), *size, lanczos)
+    assert made.shape == (2, 3, *size) and torch.allclose(made, torch.tensor(0.3), atol=1e-6)
+    x = torch.rand(2, 3, 4, 6)
+    assert torch.equal(wrap.resized(x, 4, 6, lanczos), x)
+
+
+def test_a_doubled_ring_mixes_its_ends_a_quarter() -> None:
+    x = torch.rand(1, 1, 4, 6)
+    ring = X.resized(x, 4, 12, _bilinear)[..., 0::2], X.resized(x, 4, 12, _bilinear)[..., 1::2]
+    assert torch.allclose(ring[0], 0.75 * x + 0.25 * x.roll(1, -1))
+    assert torch.allclose(ring[1], 0.75 * x + 0.25 * x.roll(-1, -1))
+    rows = BOTH.resized(x, 8, 6, _bilinear)
+    assert torch.allclose(rows[..., 0, :], 0.75 * x[..., 0, :] + 0.25 * x[..., -1, :])
+    open_rows = X.resized(x, 8, 6, _bilinear)
+    assert torch.allclose(open_rows[..., 0, :], x[..., 0, :]) and torch.allclose(open_rows[..., -1, :], x[..., -1, :])
+
+
+def test_a_doubled_sphere_mixes_each_pole_with_its_other_side() -> None:
+    x = torch.rand(1, 1, 4, 6)
+    made = SPHERE.resized(x, 8, 6, _bilinear)
+    for pole in (0, -1):
+        assert torch.allclose(made[..., pole, :], 0.75 * x[..., pole, :] + 0.25 * x[..., pole, :].roll(3, -1))
+
+
+@pytest.mark.parametrize("wrap", [X, BOTH, SPHERE], ids=str)
+def test_a_resize_commutes_with_turning_the_ring(wrap: Wrap) -> None:
+    x = torch.rand(1, 3, 4, 6)
+    turned = wrap.resized(x.roll(2, -1), 6, 9, lanczos)
+    assert torch.allclose(turned, wrap.resized(x, 6, 9, lanczos).roll(3, -1), atol=1e-5)
+    assert not torch.allclose(lanczos(x.roll(2, -1), 6, 9), lanczos(x, 6, 9).roll(3, -1), atol=1e-2)
+
+
+def test_the_xmp_packet_says_whole_sphere() -> None:
+    text = sphere_xmp(1024, 512).decode("utf-8")
+    assert text.startswith('<?xpacket begin="\ufeff" id=') and text.endswith('<?xpacket end="w"?>')
+    (description,) = ElementTree.fromstring(text).iter("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description")
+    space = "{http://ns.google.com/photos/1.0/panorama/}"
+    found = {key.removeprefix(space): value for key, value in description.attrib.items() if key.startswith(space)}
+    assert found == {
+        "ProjectionType": "equirectangular",
+        "UsePanoramaViewer": "True",
+        "FullPanoWidthPixels": "1024",
+        "FullPanoHeightPixels": "512",
+        "CroppedAreaImageWidthPixels": "1024",
+        "CroppedAreaImageHeightPixels": "512",
+        "CroppedAreaLeftPixels": "0",
+        "CroppedAreaTopPixels": "0",
+    }
