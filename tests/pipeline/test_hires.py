@@ -37,6 +37,7 @@ class _Model:
 
     def image_encoder(self, picture: Tensor) -> Tensor:
         assert float(picture.abs().max()) <= 1
+        assert picture.shape[1] != 4 or bool((picture[:, :3] <= picture[:, 3:] + 1e-6).all())
         return F.avg_pool2d(picture, 4)
 
 
@@ -61,8 +62,8 @@ def test_both_sides_grow_and_stay_multiples_of_the_step() -> None:
     assert hires_size(8, 8, 1.1, 64) == (64, 64)
 
 
-@pytest.mark.parametrize("steps", [1, 7, 20, 150])
-@pytest.mark.parametrize("strength", [0.15, 0.3, 0.55, 0.7, 0.999, 1.0])
+@pytest.mark.parametrize("steps", [1, 9, 11, 20, 29, 150])
+@pytest.mark.parametrize("strength", [0.15, 0.29, 0.3, 0.58, 0.7, 0.999, 1.0])
 def test_the_schedule_is_the_shortest_of_which_as_many_steps_are_made(steps: int, strength: float) -> None:
     total = schedule_steps(steps, strength, 1000)
     assert len(truncate(torch.arange(total + 1.0).flip(0), strength)) - 1 == steps
@@ -97,6 +98,14 @@ def test_every_upscaler_interpolates_in_its_own_way() -> None:
     assert torch.equal(made["Latent (nearest-exact)"], latent.repeat_interleave(2, -1).repeat_interleave(2, -2))
     assert torch.allclose(F.avg_pool2d(made["Lanczos"], 2), latent, atol=0.15)
     assert all(not torch.allclose(made["Lanczos"], made[name], atol=1e-3) for name in MODES)
+
+
+@pytest.mark.parametrize("upscaler", UPSCALERS)
+def test_contrasts_are_enlarged_into_pictures_that_can_be_encoded(upscaler: str) -> None:
+    for channels, most in ((3, 1.0), (4, 0.5)):
+        latent = torch.tensor([-1, most, -1]).repeat_interleave(2).expand(1, channels, 6, 6).clone()
+        latent[:, 3:] = most  # alpha, which no colour may exceed
+        assert _enlarged(latent, (40, 40), upscaler).shape == (1, channels, 10, 10)
 
 
 @pytest.mark.parametrize("upscaler", UPSCALERS)

@@ -71,6 +71,10 @@ def test_what_is_pasted_fills_its_box_and_nothing_else() -> None:
     assert torch.equal(made[..., 3:7, 2:7], part)
     made[..., 3:7, 2:7] = whole[..., 3:7, 2:7]
     assert torch.equal(made, whole)
+    edge = torch.tensor([0.0, 1.0]).repeat_interleave(4).expand(1, 3, 8, 8)
+    assert float(masks.lanczos(edge, 20, 20).max()) > 1.01
+    made = masks.pasted(edge, torch.zeros(1, 3, 20, 20), (0, 0, 20, 20))
+    assert float(made.min()) == 0 and float(made.max()) == 1
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
@@ -98,6 +102,7 @@ def test_margins_grow_to_multiples_of_the_factor() -> None:
     assert masks.even_margins((64, 60), (3, 0, 5, 0), 8) == (3, 0, 5, 4)
     assert masks.even_margins((60, 60), (3, 3, 0, 1), 8) == (4, 3, 0, 1)
     assert masks.even_margins((60, 64), (0, 8, 0, 0), 8) == (0, 8, 4, 0)
+    assert masks.even_margins((60, 64), (1, 4, 1, 2), 8) == (1, 4, 3, 4)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
