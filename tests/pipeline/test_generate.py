@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 import stable_diffusion
+from painting import half_mask, pictures, speckled
 from stable_diffusion.diffusion.samplers import SAMPLERS
 from stable_diffusion.diffusion.sigmas import SCHEDULES
 from stable_diffusion.errors import InvalidRequest, StableDiffusionError
@@ -28,18 +29,6 @@ from stable_diffusion.pipeline.model import StableDiffusion
 from stable_diffusion.pipeline.request import Images, Progress, Request
 from stable_diffusion.weights.native import save_native
 from stable_diffusion.weights.parts import Parts
-
-
-def pictures(model: StableDiffusion, request: Request, **settings: Any) -> list[Image.Image]:
-    return [
-        image for event in generate(model, request, **settings) if isinstance(event, Images) for image in event.images
-    ]
-
-
-def speckled(size: tuple[int, int], mode: str = "RGB", seed: int = 0) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], len(mode)), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
 
 # --- the noise contract -----------------------------------------------------------------------------------------------
 
@@ -65,9 +54,10 @@ def test_latents_agree_in_a_real_batch_too(sampler: str, tiny_native_model: Stab
     (batch,) = [e for e in generate(tiny_native_model, request, batch=3, output="latent") if isinstance(e, Images)]
     alone = [e for e in generate(tiny_native_model, request, output="latent") if isinstance(e, Images)]
     assert batch.seeds == (5, 6, 7) and batch.tensor is not None
+    near = 1e-2 if sampler == "dpm_adaptive" else 1e-4  # its steps follow the error that it measures, rounding included
     for k, each in enumerate(alone):
         assert each.tensor is not None and each.first == k
-        assert torch.allclose(batch.tensor[k : k + 1], each.tensor, atol=1e-4)
+        assert torch.allclose(batch.tensor[k : k + 1], each.tensor, atol=near)
 
 
 def test_start_noise_is_that_of_torch(tiny_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +153,7 @@ def test_outputs_of_three_kinds(tiny_native_model: StableDiffusion) -> None:
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", [s for s in SCHEDULES if s != "ays"])
+@pytest.mark.parametrize("schedule", [s for s in SCHEDULES if s not in ("ays", "gits")])
 def test_every_schedule_paints(schedule: str, tiny_model: StableDiffusion, tiny_native_model: StableDiffusion) -> None:
     for model in (tiny_model, tiny_native_model):
         (image,) = pictures(model, Request("a", seed=1, steps=5, schedule=schedule))
@@ -239,85 +229,6 @@ def test_metadata_brings_the_same_picture_back(tiny_native_model: StableDiffusio
         **{**vars(again), "prompt": request.prompt, "negative_prompt": "dog", "seed": 8, "sampler": "DPM++ 2M SDE Heun"}
     )
     assert pictures(tiny_native_model, again)[0].tobytes() == image.tobytes()
-
-
-# --- tasks ------------------------------------------------------------------------------------------------------------
-
-
-def test_strength_zero_is_the_autoencoder_alone(tiny_model: StableDiffusion) -> None:
-    picture = speckled((48, 32))
-    (image,) = pictures(tiny_model, Request("a", image=picture, strength=0))
-    (decoded,) = tiny_model.image_decoder(tiny_model.image_encoder(picture))
-    assert image.tobytes() == decoded.tobytes()
-
-
-def test_less_strength_keeps_more_of_the_picture(tiny_model: StableDiffusion) -> None:
-    picture = speckled((48, 32))
-    start = tiny_model.image_encoder(picture)
-
-    def distance(strength: float) -> float:
-        request = Request("a", image=picture, strength=strength, steps=20, seed=1)
-        *_, last = generate(tiny_model, request, output="latent")
-        assert isinstance(last, Images) and last.tensor is not None
-        return float((last.tensor - start).square().mean())
-
-    assert distance(0.05) < distance(0.5) < distance(1.0)
-
-
-def test_img2img_steps_are_a_slice(tiny_model: StableDiffusion) -> None:
-    request = Request("a", image=speckled((48, 32)), strength=0.5, steps=10)
-    steps = [e for e in generate(tiny_model, request) if isinstance(e, Progress)]
-    full = [e for e in generate(tiny_model, Request("a", steps=10)) if isinstance(e, Progress)]
-    assert [s.total for s in steps] == [5] * 5
-    assert [s.sigma for s in steps] == [s.sigma for s in full[5:]]
-
-
-def half_mask(size: tuple[int, int]) -> Image.Image:
-    mask = Image.new("L", size, 0)
-    mask.paste(255, (size[0] // 2, 0, *size))
-    mask.paste(128, (size[0] // 2 - 3, 0, size[0] // 2, size[1]))
-    return mask
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_inpainting_keeps_what_is_outside_bit_for_bit(
-    sampler: str, tiny_model: StableDiffusion, tiny_native_model: StableDiffusion
-) -> None:
-    for model, mode in ((tiny_model, "RGB"), (tiny_native_model, "RGBA"), (tiny_model, "RGBA")):
-        picture, mask = speckled((48, 32), mode), half_mask((48, 32))
-        request = Request("a", image=picture, mask=mask, strength=1.0, steps=3, seed=2, sampler=sampler)
-        (image,) = pictures(model, request)
-        outside = np.array(mask) == 0
-        assert image.mode == mode and (np.array(image)[outside] == np.array(picture)[outside]).all()
-        assert (np.array(image)[~outside] != np.array(picture)[~outside]).mean() > 0.5
-
-
-def test_inpainting_at_another_size_keeps_the_resized_picture(tiny_model: StableDiffusion) -> None:
-    from stable_diffusion.pipeline.image import cover
-
-    picture, mask = speckled((96, 64)), half_mask((96, 64))
-    (image,) = pictures(tiny_model, Request("a", image=picture, mask=mask, width=48, height=32))
-    outside = np.array(cover(mask, 48, 32)) == 0
-    assert outside.any() and (np.array(image)[outside] == np.array(cover(picture, 48, 32))[outside]).all()
-
-
-def test_inpainting_networks_are_told_the_mask(tiny_model: StableDiffusion) -> None:
-    config = replace(tiny_model.parts.unet.config, in_channels=9)
-    torch.manual_seed(0)
-    unet = UNet(config).eval().requires_grad_(False)
-    torch.nn.init.normal_(unet.out.weight if hasattr(unet, "out") else list(unet.parameters())[-2], std=0.1)
-    model = StableDiffusion.from_parts(replace(tiny_model.parts, unet=unet, family="sd1-inpaint"), name="inpaint")
-    picture, mask = speckled((48, 32)), half_mask((48, 32))
-    (image,) = pictures(model, Request("a", image=picture, mask=mask, strength=1.0, seed=1))
-    outside = np.array(mask) == 0
-    assert (np.array(image)[outside] == np.array(picture)[outside]).all()
-    (other,) = pictures(model, Request("a", image=speckled((48, 32), seed=9), mask=mask, strength=1.0, seed=1))
-    assert image.crop((28, 0, 48, 32)).tobytes() != other.crop((28, 0, 48, 32)).tobytes()
-    assert pictures(model, Request("a", seed=1))[0].size == (48, 32)
-    odd = UNet(replace(config, in_channels=5)).eval()
-    depth = StableDiffusion.from_parts(replace(tiny_model.parts, unet=odd))
-    with pytest.raises(InvalidRequest, match="the model's U-Net takes 5 channels; expected 4, or 9 for inpainting"):
-        generate(depth, Request("a"))
 
 
 # --- the one-call function --------------------------------------------------------------------------------------------

@@ -140,8 +140,10 @@ def test_schedules_of_a1111() -> None:
     assert read("Sampler: Euler") == ("euler", "automatic", 0)
     assert read("Sampler: DPM++ SDE Karras") == ("dpmpp_sde", "karras", 0)
     assert read("Sampler: DPM++ 2M, Schedule type: SGM Uniform") == ("dpmpp_2m", "sgm_uniform", 0)
-    assert read("Sampler: DPM adaptive, Schedule type: Karras") == (None, "karras", 1)
-    assert read("Sampler: Euler, Schedule type: Polyexponential") == ("euler", "automatic", 1)
+    assert read("Sampler: DPM adaptive, Schedule type: Karras") == ("dpm_adaptive", "karras", 0)
+    assert read("Sampler: Euler, Schedule type: Polyexponential") == ("euler", "polyexponential", 0)
+    assert read("Sampler: DPM3, Schedule type: Karras") == (None, "karras", 1)
+    assert read("Sampler: Euler, Schedule type: Sawtooth") == ("euler", "automatic", 1)
 
 
 def test_a_last_line_of_few_pairs_is_prompt() -> None:

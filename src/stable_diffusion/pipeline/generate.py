@@ -278,12 +278,18 @@ def generate_image(
         embeddings_dir=embeddings_dir,  # type: ignore[arg-type]
     )
     ready = model if isinstance(model, StableDiffusion) else load(request.model)
-    pictures: list[Image.Image] = []
-    notes: tuple[str, ...] = ()
-    for event in generate(ready, request):
-        if isinstance(event, Images):
-            pictures += event.images
-            notes = event.notes
+    pictures, notes = _drained(generate(ready, request))
     for note in notes:
         warnings.warn(note, stacklevel=2)
     return pictures if count > 1 else pictures[0]
+
+
+def _drained(events: Iterator[Event]) -> tuple[list[Image.Image], tuple[str, ...]]:
+    """All pictures of a stream, and its last notes."""
+    pictures: list[Image.Image] = []
+    notes: tuple[str, ...] = ()
+    for event in events:
+        if isinstance(event, Images):
+            pictures += event.images
+            notes = event.notes
+    return pictures, notes

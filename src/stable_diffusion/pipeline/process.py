@@ -198,13 +198,11 @@ class DenoisingProcess:
         full = self.sigmas(resolved.sampler.id, named, self.steps if steps is None else steps, final)
         between = interval and sigma_interval(full, *interval)
         height, width = (self.default_size if size is None else size) if latent is None else latent.shape[-2:]
-        cond = self._sized(prompt, False, (height, width), told_size)
         info = resolved.sampler
         scale = (self.guidance if guidance is None else guidance) / info.unit
-        if scale != 1 or info.paired:
-            negative = self._sized(negative, True, (height, width), told_size)
+        cond, away = self._sized_pair(prompt, negative, scale != 1 or info.paired, (height, width), told_size)
         around: dict[str, Any] = {"wrap": wrap, "windows": windows, "paired": info.paired}
-        denoise = self.guided(cond, negative, scale, rescale, between, **around)
+        denoise = self.guided(cond, away, scale, rescale, between, **around)
         if latent is not None and strength == 0:
             return iter(())
         sigmas = full if latent is None else truncate(full, strength)
@@ -218,9 +216,20 @@ class DenoisingProcess:
             known = (denoise, x0, mask.to(x0), noise, self.schedule)
             denoise = soft_inpainting(*known, sigmas) if soft else inpainting(*known)
         x = start_state(self.schedule, noise, float(sigmas[0]), x0)
-        options = {**resolved.options, **options}
-        run = sample(resolved.sampler, denoise, x, sigmas, self.schedule, noise=source, **options)
+        run = sample(info, denoise, x, sigmas, self.schedule, noise=source, **{**resolved.options, **options})
         return self._finished(run) if final == "sigma_min" else run
+
+    def _sized_pair(
+        self,
+        prompt: str | Conditioning,
+        negative: str | Conditioning,
+        both: bool,
+        size: tuple[int, int],
+        told: SizeConditioning | None,
+    ) -> tuple[Conditioning, str | Conditioning]:
+        """The prompt and, where it will be used (`both`), the negative prompt, each told the size of the picture."""
+        cond = self._sized(prompt, False, size, told)
+        return cond, self._sized(negative, True, size, told) if both else negative
 
     def guided(
         self,

@@ -1,0 +1,30 @@
+"""What the tests of the pipeline paint with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from stable_diffusion.pipeline.generate import generate
+from stable_diffusion.pipeline.model import StableDiffusion
+from stable_diffusion.pipeline.request import Images, Request
+
+
+def pictures(model: StableDiffusion, request: Request, **settings: Any) -> list[Image.Image]:
+    return [
+        image for event in generate(model, request, **settings) if isinstance(event, Images) for image in event.images
+    ]
+
+
+def speckled(size: tuple[int, int], mode: str = "RGB", seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], len(mode)), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def half_mask(size: tuple[int, int]) -> Image.Image:
+    mask = Image.new("L", size, 0)
+    mask.paste(255, (size[0] // 2, 0, *size))
+    mask.paste(128, (size[0] // 2 - 3, 0, size[0] // 2, size[1]))
+    return mask
