@@ -19,13 +19,13 @@ from torch import Tensor
 from ..diffusion.denoise import NetworkDenoiser, guided, inpainting, network_denoiser, sigma_interval
 from ..diffusion.noise import PerImageNoise
 from ..diffusion.prediction import Prediction
-from ..diffusion.samplers import automatic_schedule, noise_source, resolve_sampler, sample
+from ..diffusion.samplers import SamplerInfo, automatic_schedule, noise_source, resolve_sampler, sample
 from ..diffusion.schedule import DiscreteSchedule, FlowSchedule, add_gaussian_noise, input_scale, per_image, start_state
 from ..diffusion.sigmas import resolve_schedule, schedule_sigmas, truncate
 from ..errors import InvalidRequest
 from ..models.unet import UNet
 from ..text.encode import TextEncoder
-from ..types import Conditioning, Denoiser, Step
+from ..types import Conditioning, Denoiser, NoiseSource, Step
 from .codec import ImageEncoder
 from .masks import soft_inpainting
 from .size import SizeConditioning, with_size
@@ -178,7 +178,7 @@ class DenoisingProcess:
         told_size: SizeConditioning | None = None,
         **options: Any,
     ) -> Iterator[Step]:
-        """Checks everything, then returns the generator of steps for one picture per seed.
+        """Checks everything, then returns the generator of steps for one picture per seed; `options` are the sampler's.
 
         size       (height, width) of the latent; the model's own where it is None
         latent     [1 or B,c,h,w]: start from it instead of from pure noise, at `strength` (img2img); 0 does nothing
@@ -189,7 +189,6 @@ class DenoisingProcess:
         soft       the mask is the strength of each place, and not only where (see `soft_inpainting`)
         wrap       edges that meet    windows   paint a large canvas in these    variation   of the start noise
         told_size  what a model with size conditioning (SDXL) is told; None the size of the picture, uncropped
-        options    of the sampler, such as eta
         """
         if mask is not None and latent is None:
             raise InvalidRequest("a mask was given without a latent; expected the latent to repaint")
@@ -206,18 +205,23 @@ class DenoisingProcess:
         if latent is not None and strength == 0:
             return iter(())
         sigmas = full if latent is None else truncate(full, strength)
-        device = next(self.unet.parameters()).device
-        seeds = [seed] if isinstance(seed, int) else list(seed)
-        draw = partial(noise_source, resolved.sampler, schedule=self.schedule)
-        source = varied(draw, seeds, (self.latent_channels, height, width), variation)
-        noise = source.start().to(device)
-        x0 = None if latent is None else latent.to(device, torch.float32).expand_as(noise)
+        source = self._noise(info, seed, (height, width), variation)
+        noise = source.start().to(next(self.unet.parameters()).device)
+        x0 = None if latent is None else latent.to(noise.device, torch.float32).expand_as(noise)
         if mask is not None and x0 is not None:
             known = (denoise, x0, mask.to(x0), noise, self.schedule)
             denoise = soft_inpainting(*known, sigmas) if soft else inpainting(*known)
         x = start_state(self.schedule, noise, float(sigmas[0]), x0)
         run = sample(info, denoise, x, sigmas, self.schedule, noise=source, **{**resolved.options, **options})
         return self._finished(run) if final == "sigma_min" else run
+
+    def _noise(
+        self, sampler: SamplerInfo, seed: int | Sequence[int], size: tuple[int, int], variation: Variation | None
+    ) -> NoiseSource:
+        """Start noise and later noise of one picture per seed, for latents of `size` (height, width)."""
+        seeds = [seed] if isinstance(seed, int) else list(seed)
+        draw = partial(noise_source, sampler, schedule=self.schedule)
+        return varied(draw, seeds, (self.latent_channels, *size), variation)
 
     def _sized_pair(
         self,
