@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stable_diffusion.diffusion.samplers.base import Level, Run, prepare, transfer
 from stable_diffusion.diffusion.samplers.ode import derivative
+from stable_diffusion.diffusion.samplers.quadrature import lagrange
 from stable_diffusion.errors import InvalidRequest, unknown_choice
 from stable_diffusion.types import Denoiser, NoiseSource, Schedule, Step
 
@@ -53,11 +54,7 @@ def adams_weights(nodes: list[float], begin: float, end: float) -> list[float]:
     """Integrals over [begin, end] of the Lagrange polynomials on `nodes`; three Gauss points are exact to degree 5."""
     middle, half, reach = (begin + end) / 2, (end - begin) / 2, math.sqrt(0.6)
     points = ((middle - half * reach, 5 / 9), (middle, 8 / 9), (middle + half * reach, 5 / 9))
-
-    def lagrange(j: int, at: float) -> float:
-        return math.prod((at - other) / (nodes[j] - other) for k, other in enumerate(nodes) if k != j)
-
-    return [half * sum(weight * lagrange(j, at) for at, weight in points) for j in range(len(nodes))]
+    return [half * sum(weight * lagrange(nodes, j, at) for at, weight in points) for j in range(len(nodes))]
 
 
 def plms(
