@@ -36,7 +36,15 @@ COMMON: dict[str, Any] = {
 }
 STAGE_SETTINGS: dict[str, dict[str, Any]] = {
     "vae": {"vae": VAE, "validation_count": 4, "statistics_count": 8, "adversarial_after": 0.4, "equivariance": 0.3},
-    "text": {"teacher": "none", "text": TEXT, "tower": {"channels": [8, 12], "groups": 4}},
+    "text": {
+        "teacher": "none",
+        "text": TEXT,
+        "tower": {"channels": [8, 12], "groups": 4},
+        "lexicon_weight": 0.5,
+        "lexicon": 6,
+        "negatives": 2,
+        "jitter": 0.1,
+    },
     "denoiser": {"unet": UNET, "sample_steps": 2, "prompts": ["a red disc", "蓝色圆"], "data.caption_dropout": 0.2},
     "joint": {"sample_steps": 2, "prompts": ["a red disc"]},
 }
@@ -78,6 +86,8 @@ def write_pack(folder: Path, size: int = 16) -> Path:
     shards = [{"path": "a", "count": 8}, {"path": "b", "count": 12}]
     (folder / "pack.json").write_text(json.dumps({"size": size, "shards": shards, "sources": []}))
     write_tokenizer(folder / "tokenizer.json")
+    rows = [("crimson", "red disc"), ("scarlet", "red disc"), ("azure", "blue disc"), ("emerald", "green disc")]
+    (folder / "lexicon.tsv").write_text("".join(f"{word}\t{name}\n" for word, name in rows) + "abacus\t\n")
     return folder
 
 

@@ -126,7 +126,12 @@ class VAEStage(StageConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TextStage(StageConfig):
-    """Text encoder and image tower. contrastive: "clip" (softmax) or "siglip". Teacher: "minilm" or "none"."""
+    """Text encoder and image tower. contrastive: "clip" (softmax) or "siglip". Teacher: "minilm" or "none".
+
+    lexicon_weight: of the loss that brings words of the pack's lexicon.tsv to the names that captions use, `lexicon`
+    words a step. negatives: captions a step that are repeated with one word wrong (a colour, number or relation).
+    jitter: pictures are shifted and scaled by up to this share of their side.
+    """
 
     size: int = 64
     batch_size: int = 128
@@ -134,6 +139,10 @@ class TextStage(StageConfig):
     contrastive_weight: float = 1.0
     teacher: str = "minilm"
     teacher_weight: float = 1.0
+    lexicon_weight: float = 0.0
+    lexicon: int = 128
+    negatives: int = 0
+    jitter: float = 0.0
     text: dict[str, Any] = field(default_factory=dict)
     tower: dict[str, Any] = field(default_factory=dict)
 
@@ -141,6 +150,12 @@ class TextStage(StageConfig):
         super().__post_init__()
         _choice("contrastive loss", self.contrastive, ("clip", "siglip"))
         _choice("teacher", self.teacher, ("minilm", "none"))
+        if not 0.0 <= self.jitter <= 0.5:
+            raise InvalidRequest(f"jitter = {self.jitter} must be from 0 to 0.5")
+        if self.lexicon < 1 or self.negatives < 0:
+            raise InvalidRequest(
+                f"lexicon = {self.lexicon} must be at least 1, and negatives = {self.negatives} at least 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,15 +2,15 @@
 
 Legend: B batch, T tokens, P embedding width, S teacher width.
 Loss = contrastive (Radford et al. 2021, figure 3; or the sigmoid loss of Zhai et al. 2023) + cosine distance of a
-linear head on the pooled text to the teacher's sentence vector. A Chinese caption's target is the mean of its record's
-English ones, which is how meaning crosses the languages.
+linear head on the pooled text to the teacher's sentence vector + contrastive between the words of a lexicon and their
+names. A Chinese caption's target is the mean of its record's English ones, which is how meaning crosses the languages.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,10 +23,12 @@ from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.image_tower import ImageTower, ImageTowerConfig
 from stable_diffusion.training.config import DataConfig, TextStage, build, to_table
-from stable_diffusion.training.data import Captions, Order, Pack, load_tokenizer, special_ids, to_network
+from stable_diffusion.training.data import Captions, Order, Pack, encode_texts, load_tokenizer, special_ids, to_network
+from stable_diffusion.training.lexicon import Lexicon, build_lexicon
+from stable_diffusion.training.negatives import wrong
 from stable_diffusion.training.optim import Group
 from stable_diffusion.training.report import sheet
-from stable_diffusion.training.stage import Context, autocast, evaluating, maybe_compile, prepare, spread
+from stable_diffusion.training.stage import Context, autocast, evaluating, generator, maybe_compile, prepare, spread
 from stable_diffusion.training.teacher import WIDTH, sentence_vectors
 
 CHUNK = 64
@@ -41,6 +43,13 @@ class Heads(nn.Module):
         self.teacher_head = nn.Linear(width, WIDTH)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(10.0 if siglip else 1 / 0.07)))
         self.logit_bias = nn.Parameter(torch.tensor(-10.0 if siglip else 0.0))
+
+
+class Wrong(NamedTuple):
+    """Wrong captions: their pooled vectors [k, P], and the rows of the batch whose captions they falsify."""
+
+    pooled: Tensor
+    rows: list[int]
 
 
 class TextTraining:
@@ -61,6 +70,7 @@ class TextTraining:
         self.captions = Captions(context.pack, self.rows, self.tokenizer, self.text_config.context_length)
         self.identity = identities(context.pack, self.rows)
         self.targets = self._targets() if config.teacher == "minilm" else None
+        self.lexicon = self._lexicon() if config.lexicon_weight > 0 else None
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -98,6 +108,13 @@ class TextTraining:
                 targets[chinese:last] = own.astype(np.float32).mean(axis=0)
         return targets
 
+    def _lexicon(self) -> Lexicon:
+        cache = self.context.out / "teacher" if self.config.teacher == "minilm" else None
+        if self.context.world.main:
+            build_lexicon(self.context.pack.folder, cache, self.context.device)
+        self.context.world.barrier()
+        return build_lexicon(self.context.pack.folder, cache, self.context.device)
+
     def pictures(self, pack_rows: NDArray[np.int64]) -> Tensor:
         raw = torch.from_numpy(self.context.pack.pictures(pack_rows)).to(self.context.device)
         return to_network(raw, self.config.size)
@@ -113,16 +130,63 @@ class TextTraining:
             chinese=config.data.chinese,
             dropout=0.0,
         )
+        ids, owner = self._with_negatives(ids, numbers, step)
         with autocast(device, config):
-            pooled = self.run_text(self._cropped(ids).to(device)).pooled.float()
-            seen = self.run_tower(self.pictures(self.rows[rows])).embedding.float()
-        losses = {"contrastive": self._contrast(pooled, seen, self._names(rows, numbers))}
+            read = self.run_text(self._cropped(ids).to(device)).pooled.float()
+            seen = self.run_tower(self._jittered(self.pictures(self.rows[rows]), step)).embedding.float()
+        pooled, wrongs = read[: len(rows)], Wrong(read[len(rows) :], owner)
+        losses = {"contrastive": self._contrast(pooled, seen, self._names(rows, numbers), wrongs)}
         total = config.contrastive_weight * losses["contrastive"]
         if self.targets is not None:
             losses["teacher"] = self._distil(pooled, numbers)
             total = total + config.teacher_weight * losses["teacher"]
+        if self.lexicon is not None:
+            losses["lexicon"] = self._words(self.lexicon, step)
+            total = total + config.lexicon_weight * losses["lexicon"]
         total.backward()  # type: ignore[no-untyped-call]
         return {key: value.detach() for key, value in {"loss": total, **losses}.items()}
+
+    def _with_negatives(self, ids: Tensor, numbers: NDArray[np.int64], step: int) -> tuple[Tensor, list[int]]:
+        """(ids [B + k, T] with k wrong captions at the end, the rows they belong to); k at most `negatives`."""
+        random = np.random.default_rng([self.config.seed, 7, step, self.context.world.rank])
+        texts, owner = [], []
+        for row, number in enumerate(numbers):
+            if len(texts) == self.config.negatives:
+                break
+            text = wrong(self.captions.texts[number], random) if number >= 0 else None
+            if text is not None:
+                texts.append(text)
+                owner.append(row)
+        if not texts:
+            return ids, owner
+        extra = encode_texts(self.tokenizer, texts, self.text_config.context_length)
+        return torch.cat([ids, torch.from_numpy(extra).to(ids.dtype)]), owner
+
+    def _jittered(self, image: Tensor, step: int) -> Tensor:
+        """Each picture shifted and scaled by up to `jitter` of its side; what comes in from outside is transparent."""
+        amount = self.config.jitter
+        if amount == 0:
+            return image
+        source = generator(image.device, self.config.seed, 8 + self.context.world.rank, step)
+        drawn = torch.rand(len(image), 3, generator=source, device=image.device) * 2 - 1
+        scale = 1 + amount * drawn[:, 0]
+        zero = torch.zeros_like(scale)
+        move = 2 * amount * drawn[:, 1:]
+        rows = torch.stack([scale, zero, move[:, 0], zero, scale, move[:, 1]], dim=1).view(-1, 2, 3)
+        grid = F.affine_grid(rows, list(image.shape), align_corners=False)
+        return F.grid_sample(image + 1, grid, align_corners=False) - 1  # zeros outside: -1 is transparent
+
+    def _words(self, lexicon: Lexicon, step: int) -> Tensor:
+        """Contrastive loss between words and their names, in sentences; every rank draws its own."""
+        rank, config = self.context.world.rank, self.config
+        words, names, owner = lexicon.choose(config.lexicon, seed=config.seed + 1000 * rank, step=step)
+        ids = torch.from_numpy(encode_texts(self.tokenizer, [*words, *names], self.text_config.context_length)).long()
+        with autocast(self.context.device, config):
+            pooled = self.run_text(self._cropped(ids).to(self.context.device)).pooled.float()
+        word, name = F.normalize(pooled, dim=-1).chunk(2)
+        twins = torch.from_numpy(owner[:, None] == owner[None, :]).to(word.device)
+        scale = self.heads.logit_scale.exp().clamp(max=100.0)
+        return softmax_loss(scale * word @ name.T, twins)
 
     def _cropped(self, ids: Tensor) -> Tensor:
         """ids [B,T] without the columns in which no row is before or at its end: causal attention never misses them."""
@@ -134,15 +198,21 @@ class TextTraining:
         texts = [hash_text(self.captions.texts[number]) if number >= 0 else 0 for number in numbers]
         return torch.from_numpy(np.stack([self.identity[rows], np.array(texts, dtype=np.int64)], axis=1))
 
-    def _contrast(self, pooled: Tensor, seen: Tensor, names: Tensor) -> Tensor:
+    def _contrast(self, pooled: Tensor, seen: Tensor, names: Tensor, wrongs: Wrong) -> Tensor:
         """Over the global batch; every rank's rows are pulled together with their gradients."""
         world = self.context.world
-        text, image = world.gather(F.normalize(pooled, dim=-1)), world.gather(F.normalize(seen, dim=-1))
-        names = world.gather(names.to(self.context.device))
+        text, own = world.gather(F.normalize(pooled, dim=-1)), F.normalize(seen, dim=-1)
+        image, names = world.gather(own), world.gather(names.to(self.context.device))
         scale = self.heads.logit_scale.exp().clamp(max=100.0)
         if self.config.contrastive == "siglip":
-            return sigmoid_loss(scale * text @ image.T + self.heads.logit_bias, same(names))
-        return softmax_loss(scale * text @ image.T, same(names))
+            loss = sigmoid_loss(scale * text @ image.T + self.heads.logit_bias, same(names))
+        else:
+            loss = softmax_loss(scale * text @ image.T, same(names))
+        if wrongs.rows:
+            right, other = (F.normalize(part, dim=-1) for part in (pooled[wrongs.rows], wrongs.pooled))
+            margin = scale * (own[wrongs.rows] * (right - other)).sum(dim=-1)
+            loss = loss + F.softplus(-margin).mean()
+        return loss
 
     def _distil(self, pooled: Tensor, numbers: NDArray[np.int64]) -> Tensor:
         """Mean of 1 - cosine."""
