@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from recipes.embedded.data import build as stage
+from recipes.embedded.data.art import matched
 from recipes.embedded.data.colours import PAINT, oklab, paint_lab, recolour, recolourable
 from recipes.embedded.data.concepts import bare_code, emoji_concepts
 from recipes.embedded.data.fetch import read_iconify, sha256, unpack
+from recipes.embedded.data.makers import Options
 from recipes.embedded.data.pack import write_images, write_lines, write_pack
 from recipes.embedded.data.scenes.graph import Scene, Thing, read_placeables
 from recipes.embedded.data.sources import SETS, LicenceRefused, Package, check_licence, check_sets
-from recipes.embedded.data.split import propose, read_split
-from recipes.embedded.data.tokens import END, START, chinese_words, train_tokenizer
+from recipes.embedded.data.split import extend, propose, read_split
+from recipes.embedded.data.tokens import END, START, chinese_words, given_tokenizer, train_tokenizer
 
 NOTO = next(entry for entry in SETS if entry.name == "noto")
 
@@ -178,10 +180,61 @@ def test_pack_checks_counts_and_shapes(tmp_path: Path) -> None:
         write_pack(tmp_path, 8, ["a"], [])
 
 
+def test_images_are_streamed_and_equal_numpy(tmp_path: Path) -> None:
+    pictures = [np.full((8, 8, 4), value, dtype=np.uint8) for value in range(11)]
+    assert write_images(tmp_path / "a", iter(pictures)) == 11
+    assert np.array_equal(np.load(tmp_path / "a/images.npy", mmap_mode="r"), np.stack(pictures))
+    with pytest.raises(ValueError, match="picture 1 is"):
+        write_images(tmp_path / "a", [pictures[0], pictures[0][:4]])
+    assert len(np.load(tmp_path / "a/images.npy")) == 11  # what was there stays
+    with pytest.raises(ValueError, match="no pictures"):
+        write_images(tmp_path / "b", [])
+
+
+def test_a_given_tokenizer_is_taken(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    tokenizer = train_tokenizer(["a red apple", "苹果"] * 8, ["苹果"], vocabulary=300)
+    text = tokenizer.to_str()
+    (tmp_path / "tokenizer.json").write_text(text, "utf-8")
+    tensors = {"x": np.zeros(1, dtype=np.float32)}
+    save_file(tensors, tmp_path / "model.safetensors", {"tokenizer": text})
+    save_file(tensors, tmp_path / "other.safetensors")
+    for name in ("tokenizer.json", "model.safetensors"):
+        assert given_tokenizer(tmp_path / name).to_str() == text
+    with pytest.raises(ValueError, match="holds no tokenizer"):
+        given_tokenizer(tmp_path / "other.safetensors")
+    (tmp_path / "tokenizer.json").write_text("{}", "utf-8")
+    with pytest.raises(ValueError, match="not a tokenizer"):
+        given_tokenizer(tmp_path / "tokenizer.json")
+
+
+def test_split_grows_without_changing() -> None:
+    data = {"concept_style": [["z", "old"], ["a", "old"]], "relation": []}
+    pool = [(f"c{i}", "new") for i in range(50)] + [("z", "old")]
+    grown = extend(data, "concept_style", pool, 0.1, "s")
+    assert grown["concept_style"][:2] == data["concept_style"] and len(grown["concept_style"]) == 7
+    assert grown == extend(data, "concept_style", pool, 0.1, "s")
+
+
+def test_pictures_are_matched_by_name() -> None:
+    entry = next(entry for entry in SETS if entry.name == "fxemoji")
+    known = {"dog": "dog", "admissiontickets": "admission-tickets", "cactus": "cactus", "pistol": "water-pistol"}
+    icons = ["admissiontickets", "dog", "dogside", "cactus-2", "pistol", "unknown", "old"]
+    data = {"icons": dict.fromkeys(icons), "aliases": {"cactus": {"parent": "old"}}}
+    assert matched(entry, data, known) == [
+        ("admissiontickets", "admission-tickets"),
+        ("dog", "dog-face"),
+        ("dogside", "dog"),
+        ("cactus-2", "cactus"),
+        ("old", "cactus"),
+    ]
+
+
 def test_a_second_build_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = stage.Options(size=16)
+    options = Options(size=16)
     (tmp_path / "pack.json").write_text("{}")
-    key = stage.digest(options, [*stage.code_files("**/*.py", "*.tsv"), stage.SPLIT_FILE])
+    key = stage.pack_key(options, None)
     (tmp_path / "stamp.json").write_text(json.dumps({"key": key}))
     monkeypatch.setattr(stage, "fetch", lambda folder: pytest.fail("nothing is to be fetched"))
     lines: list[str] = []

@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from .build import Options, build
+from .build import SHARDS, build
+from .makers import Options
 
 
 def main() -> None:
@@ -25,6 +26,13 @@ def main() -> None:
     )
     parser.add_argument("--seed", default=Options.seed)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="FILE",
+        help="use this tokenizer.json, or that of this model (.safetensors), instead of training one",
+    )
+    parser.add_argument("--shards", nargs="+", choices=SHARDS, default=SHARDS, help="make only these")
     given = parser.parse_args()
     start = time.monotonic()
 
@@ -33,7 +41,8 @@ def main() -> None:
 
     options = Options(size=given.size, landscapes=given.landscapes, placed=given.placed, seed=given.seed)
     packages = given.packages if given.packages is not None else given.out.parent / "packages"
-    build(given.out, packages, options, given.workers, report)
+    shards = tuple(shard for shard in SHARDS if shard in given.shards)
+    build(given.out, packages, options, given.workers, report, given.tokenizer, shards)
 
 
 if __name__ == "__main__":

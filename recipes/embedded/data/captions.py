@@ -14,11 +14,11 @@ from .grammar import counted, indefinite
 
 ENGLISH_STYLE: dict[str, tuple[str, ...]] = {
     "3d": (
-        "3d {n}", "{a3} 3d {n}", "{an}, 3d", "a 3d render of {an}", "{an} in 3d style", "{an}, 3d style",
-        "a glossy 3d {n}", "3d emoji of {an}",
+        "3d {n}", "{a} 3d {n}", "{an}, 3d", "a 3d render of {an}", "{an} in 3d style", "{an}, 3d style",
+        "{a} glossy 3d {n}", "3d emoji of {an}",
     ),
     "flat": (
-        "flat {n}", "a flat {n}", "{an}, flat style", "{an} in flat style", "a flat illustration of {an}",
+        "flat {n}", "{a} flat {n}", "{an}, flat style", "{an} in flat style", "a flat illustration of {an}",
         "{an}, flat design", "flat design {n}",
     ),
     "emoji": (
@@ -26,10 +26,25 @@ ENGLISH_STYLE: dict[str, tuple[str, ...]] = {
         "{an} as an emoji",
     ),
     "cartoon": (
-        "cartoon {n}", "a cartoon {n}", "{an}, cartoon style", "{an} in cartoon style", "a cartoon of {an}",
-        "a simple cartoon {n}",
+        "cartoon {n}", "{a} cartoon {n}", "{an}, cartoon style", "{an} in cartoon style", "a cartoon of {an}",
+        "{a} simple cartoon {n}",
     ),
     "icon": ("{n} icon", "{ai} {n} icon", "an icon of {an}", "{an}, icon style", "{an} symbol", "a simple {n} icon"),
+    "classic": (
+        "classic {n}", "{a} classic {n} emoji", "{an}, classic style", "{an} in classic emoji style",
+        "a classic emoji of {an}", "{an}, classic emoji", "old style {n} emoji",
+    ),
+    "blob": (
+        "blob {n}", "{a} blob {n}", "{an}, blob style", "{an} in blob style", "a blob emoji of {an}", "{n} blob emoji",
+    ),
+    "outlined": (
+        "outlined {n}", "{o} outlined {n}", "{an}, outlined style", "{an} in outlined style", "{an} with an outline",
+        "an outlined drawing of {an}", "{an}, bold outlines",
+    ),
+    "gradient": (
+        "gradient {n}", "{a} gradient {n}", "{an}, gradient style", "{an} in gradient style",
+        "a soft gradient illustration of {an}", "{an}, smooth gradients", "{a} shiny gradient {n}",
+    ),
 }  # fmt: skip
 ENGLISH_PLAIN = (
     "{an}",
@@ -46,6 +61,10 @@ CHINESE_STYLE: dict[str, tuple[str, ...]] = {
     "emoji": ("{n}表情", "{n}贴纸", "{n}表情符号", "贴纸风格的{n}", "{yi}，表情风格"),
     "cartoon": ("卡通{n}", "卡通风格的{n}", "{yi}，卡通风格", "简单的卡通{n}"),
     "icon": ("{n}图标", "{n}的图标", "{yi}，图标风格", "简单的{n}图标"),
+    "classic": ("经典{n}", "经典风格的{n}", "{yi}，经典风格", "经典{n}表情", "怀旧风格的{n}"),
+    "blob": ("团子{n}", "团子风格的{n}", "{yi}，团子风格", "{n}团子表情"),
+    "outlined": ("描边{n}", "描边风格的{n}", "{yi}，描边风格", "勾线{n}", "{n}描边插画"),
+    "gradient": ("渐变{n}", "渐变风格的{n}", "{yi}，渐变风格", "渐变色的{n}", "{n}渐变插画"),
 }
 CHINESE_PLAIN = ("{yi}", "{n}", "{yi}", "{n}的图片", "{n}插画", "画{yi}")
 
@@ -60,6 +79,13 @@ CHINESE_WORDS = (
     "表情符号",
     "贴纸",
     "卡通",
+    "经典",
+    "怀旧",
+    "团子",
+    "描边",
+    "勾线",
+    "渐变",
+    "渐变色",
     "简单",
     "图标",
     "图片",
@@ -89,12 +115,12 @@ def fill_english(template: str, name: str) -> str:
     """Fill one English template; a plural or mass noun takes no article before its style word either."""
     bare = indefinite(name) == name
     text = template.format(
-        n=name, an=indefinite(name), a3="" if bare else "a", ai="a" if name[:1] not in "aeiou" else "an"
+        n=name,
+        an=indefinite(name),
+        a="" if bare else "a",
+        o="" if bare else "an",
+        ai="a" if name[:1] not in "aeiou" else "an",
     )
-    if bare:
-        for word in ("a flat ", "a cartoon ", "a simple cartoon ", "a glossy 3d ", "a cute "):
-            if text == word + name:
-                text = text.removeprefix("a ")
     return " ".join(text.split())
 
 
@@ -139,7 +165,7 @@ def object_captions(
                 with_colour = colour is not None and (named or source.random() < 0.3)
                 captions[language].append(fill(template, add(name, colour) if with_colour and colour else name))
         if cute and not named:
-            captions[language].insert(2, fill("a cute {n}", names[0]) if language == "en" else f"可爱的{names[0]}")
+            captions[language].insert(2, fill("{a} cute {n}", names[0]) if language == "en" else f"可爱的{names[0]}")
         while len(set(captions[language])) < 6 and len(captions[language]) < 40:
             name = pick_names(names, source)
             chosen = add(name, colour) if colour is not None and (named or source.random() < 0.3) else name

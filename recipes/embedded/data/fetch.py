@@ -41,23 +41,28 @@ def wanted(member: str, members: Iterable[str]) -> bool:
 
 
 def unpack(package: Package, folder: Path) -> Path:
-    """Unpack the wanted members under `folder/<package>-<version>`; instant when already there."""
+    """Unpack the wanted members under `folder/<package>-<version>`; instant when already there.
+
+    Members unpacked before stay, so builds that want different ones can share the folder.
+    """
     target = folder / package.folder
     stamp = target / "unpacked.json"
-    content = json.dumps({"sha256": package.sha256, "members": package.members})
-    if stamp.exists() and stamp.read_text() == content:
+    before = json.loads(stamp.read_text()) if stamp.exists() else {}
+    there = before.get("members", []) if before.get("sha256") == package.sha256 else []
+    missing = [member for member in package.members if member not in there]
+    if stamp.exists() and not missing:
         return target
     with tarfile.open(download(package, folder), "r:gz") as archive:
         for info in archive:
             name = info.name.partition("/")[2]
-            if not info.isfile() or ".." in name.split("/") or not wanted(name, package.members):
+            if not info.isfile() or ".." in name.split("/") or not wanted(name, missing):
                 continue
             path = target / name
             path.parent.mkdir(parents=True, exist_ok=True)
             source = archive.extractfile(info)
             assert source is not None  # a regular file has content
             path.write_bytes(source.read())
-    stamp.write_text(content)
+    stamp.write_text(json.dumps({"sha256": package.sha256, "members": [*there, *missing]}))
     return target
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pool
 from pathlib import Path
+from typing import Any, TypeVar
 
 from .concepts import Concept, bare_code
 from .fetch import read_iconify
@@ -13,6 +14,8 @@ from .render import Picture, coverage, frame, frame_svg, iconify_svg, open_raste
 from .sources import PictureSet, package_of
 
 LEAST_COVERAGE = 0.01
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +52,6 @@ def emoji_jobs(concepts: Iterable[Concept], sets: Iterable[PictureSet], roots: d
     jobs = []
     concepts = list(concepts)
     for entry in sets:
-        if entry.layout == "iconify-glyph":
-            continue
         found = drawings(entry, roots)
         for concept in concepts:
             if concept.code in found:
@@ -76,12 +77,25 @@ def render_job(task: tuple[Job, int]) -> Picture | None:
     return picture if picture is not None and coverage(picture) >= LEAST_COVERAGE else None
 
 
-def render_jobs(jobs: list[Job], size: int, workers: int) -> list[tuple[Job, Picture]]:
-    """Render in parallel, in order; empty results are dropped."""
-    tasks = [(job, size) for job in jobs]
+def render_jobs(jobs: Sequence[Job], size: int, workers: int) -> Iterator[tuple[Job, Picture]]:
+    """Render in parallel, in order, a few at a time; empty results are dropped."""
+    for job, picture in zip(jobs, in_order(render_job, [(job, size) for job in jobs], workers), strict=True):
+        if picture is not None:
+            yield job, picture
+
+
+def in_order(
+    work: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    workers: int,
+    start: Callable[..., None] | None = None,
+    given: tuple[Any, ...] = (),
+) -> Iterator[Result]:
+    """`work` of every task, in order, by `workers` processes; each process first calls `start(*given)`."""
     if workers <= 1:
-        pictures = [render_job(task) for task in tasks]
-    else:
-        with Pool(workers) as pool:
-            pictures = pool.map(render_job, tasks, chunksize=32)
-    return [(job, picture) for job, picture in zip(jobs, pictures, strict=True) if picture is not None]
+        if start is not None:
+            start(*given)
+        yield from map(work, tasks)
+        return
+    with Pool(workers, start, given) as pool:
+        yield from pool.imap(work, tasks, chunksize=16)

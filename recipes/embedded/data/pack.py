@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -25,12 +25,37 @@ def write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def write_images(folder: Path, pictures: Sequence[Picture]) -> None:
-    """`images.npy` of a shard, written atomically."""
+def write_images(folder: Path, pictures: Iterable[Picture]) -> int:
+    """`images.npy` of a shard from a stream of equal pictures, written atomically; returns how many there were.
+
+    Only one picture is in memory at a time. The header comes first in a .npy file and holds the count, which is known
+    last: NumPy pads headers so that the count can grow, and the header is written again at the end.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "images.tmp.npy"
-    np.save(temporary, np.stack(pictures))
+    temporary, count, shape = folder / "images.tmp.npy", 0, ()
+    with temporary.open("wb") as file:
+        for picture in pictures:
+            if count == 0:
+                shape = picture.shape
+                start = write_header(file, 0, shape)
+            if picture.shape != shape or picture.dtype != np.uint8:
+                raise ValueError(f"picture {count} is {picture.dtype} {picture.shape}, the first is uint8 {shape}")
+            file.write(np.ascontiguousarray(picture).tobytes())
+            count += 1
+        if count == 0:
+            raise ValueError(f"shard {folder.name!r} has no pictures")
+        if write_header(file, count, shape) != start:
+            raise ValueError(f"{count} pictures are more than the header of {temporary.name} can say")
     os.replace(temporary, folder / "images.npy")
+    return count
+
+
+def write_header(file: BinaryIO, count: int, shape: tuple[int, ...]) -> int:
+    """The .npy header of uint8 [count, *shape] at the start of a file; returns its length."""
+    file.seek(0)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.tell()
 
 
 def write_lines(path: Path, items: Iterable[dict[str, Any]]) -> None:

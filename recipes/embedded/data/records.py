@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .captions import object_captions
@@ -19,7 +19,7 @@ COMPOSED = "composed scenes"
 def object_record(item: dict[str, Any], concept: Concept, split: Split) -> Record:
     """A plain or recoloured emoji. In a recoloured one every caption names the colour."""
     named, colour = bool(item.get("recoloured")), item["colour"]
-    name = f"{item['source']}/{concept.id}" + (f"/{colour}" if named else "")
+    name = f"{item['source']}/{item['name'] or concept.id}" + (f"/{colour}" if named else "")
     return {
         "id": name,
         "source": item["source"],
@@ -43,17 +43,29 @@ def object_record(item: dict[str, Any], concept: Concept, split: Split) -> Recor
 
 def glyph_record(item: dict[str, Any], glyph: Glyph, split: Split) -> Record:
     """A single-colour icon; its colour is named in every caption."""
+    return single_colour_record(item, glyph.concept, glyph.english, glyph.chinese, split)
+
+
+def emoji_glyph_record(item: dict[str, Any], concept: Concept, split: Split) -> Record:
+    """A single-colour emoji; its colour is named in every caption."""
+    return single_colour_record(item, concept.id, concept.english, concept.chinese, split)
+
+
+def single_colour_record(
+    item: dict[str, Any], concept: str, english: Sequence[str], chinese: Sequence[str], split: Split
+) -> Record:
+    """The record of a picture in one named colour."""
     name, colour = f"{item['source']}/{item['name']}/{item['colour']}", item["colour"]
     return {
         "id": name,
         "source": item["source"],
         "licence": item["licence"],
         "kind": "glyph",
-        "concept": glyph.concept,
-        "style": "icon",
+        "concept": concept,
+        "style": item["style"],
         "colour": colour,
-        "split": split.of(glyph.concept, "icon", colour),
-        "captions": object_captions(glyph.english, glyph.chinese, "icon", colour, True, name, 8),
+        "split": split.of(concept, item["style"], colour),
+        "captions": object_captions(english, chinese, item["style"], colour, True, name, 8),
     }
 
 

@@ -1,12 +1,14 @@
 """Where the pictures come from: pinned packages, picture sets inside them, and the closed list of licences we accept.
 
-Adding a source is adding a row to `SETS` (and to `PACKAGES` when it lives in a new package). A set whose licence is not
-on the list is refused with `LicenceRefused`, both here and against what the package itself says about the set.
+Adding a source is adding a row to words/picture_sets.tsv (and to `PACKAGES` when it lives in a new package). A set
+whose licence is not on the list is refused with `LicenceRefused`, here and against what the package itself says.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from .words import names, rows
 
 ALLOWED_LICENCES = frozenset({"MIT", "Apache-2.0", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "ISC", "Unlicense"})
 """Permissive only: share-alike, non-commercial, brand logos and vendor-proprietary art stay out."""
@@ -36,9 +38,10 @@ class Package:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSet:
-    """A set of pictures in one package, drawn in one style.
+    """A set of pictures in one package, drawn in one style (faces in another, where `face_style` is given).
 
-    `layout`: "iconify-emoji" (SVG bodies, found by code point), "iconify-glyph" (single-colour SVG bodies, found by
+    `layout`: "iconify-emoji" (SVG bodies, found by code point), "iconify-art" (emoji found by name),
+    "iconify-emoji-glyph" (single-colour emoji found by name), "iconify-glyph" (single-colour SVG bodies, found by
     name) or "files-by-code-point" (raster files).
     """
 
@@ -47,19 +50,34 @@ class PictureSet:
     layout: str
     path: str
     style: str
+    face_style: str
     licence: str
     attribution: str
     url: str
 
+
+def read_sets() -> tuple[PictureSet, ...]:
+    """words/picture_sets.tsv."""
+    sets = []
+    for name, package, layout, path, styles, licence, attribution, url in rows("picture_sets.tsv"):
+        style, *more = names(styles)
+        sets.append(
+            PictureSet(
+                name=name, package=package, layout=layout, path=path, style=style, face_style=(more or [style])[0],
+                licence=licence, attribution=attribution, url=url,
+            )
+        )  # fmt: skip
+    return tuple(sets)
+
+
+SETS = read_sets()
 
 PACKAGES = (
     Package(
         name="@iconify/json",
         version="2.2.535",
         sha256="1a545f86fa224d6531d8fb101dcbe83aac2b28689a21cbed6fc68318a5af4d91",
-        members=tuple(
-            f"json/{name}.json" for name in ("noto", "fluent-emoji-flat", "twemoji", "ph", "mdi", "game-icons")
-        ),
+        members=tuple(sorted(entry.path for entry in SETS if entry.package == "@iconify/json")),
     ),
     Package(
         name="@lobehub/fluent-emoji-3d",
@@ -72,79 +90,6 @@ PACKAGES = (
         version="17.0.0",
         sha256="d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
         members=("en/data.json", "zh/data.json", "meta/groups.json"),
-    ),
-)
-
-SETS = (
-    PictureSet(
-        name="fluent-emoji-3d",
-        package="@lobehub/fluent-emoji-3d",
-        layout="files-by-code-point",
-        path="assets",
-        style="3d",
-        licence="MIT",
-        attribution="Fluent Emoji, Microsoft Corporation",
-        url="https://github.com/microsoft/fluentui-emoji",
-    ),
-    PictureSet(
-        name="fluent-emoji-flat",
-        package="@iconify/json",
-        layout="iconify-emoji",
-        path="json/fluent-emoji-flat.json",
-        style="flat",
-        licence="MIT",
-        attribution="Fluent Emoji Flat, Microsoft Corporation",
-        url="https://github.com/microsoft/fluentui-emoji",
-    ),
-    PictureSet(
-        name="noto",
-        package="@iconify/json",
-        layout="iconify-emoji",
-        path="json/noto.json",
-        style="emoji",
-        licence="Apache-2.0",
-        attribution="Noto Emoji, Google Inc",
-        url="https://github.com/googlefonts/noto-emoji",
-    ),
-    PictureSet(
-        name="twemoji",
-        package="@iconify/json",
-        layout="iconify-emoji",
-        path="json/twemoji.json",
-        style="cartoon",
-        licence="CC-BY-4.0",
-        attribution="Twemoji, Twitter and contributors (jdecked/twemoji)",
-        url="https://github.com/jdecked/twemoji",
-    ),
-    PictureSet(
-        name="ph",
-        package="@iconify/json",
-        layout="iconify-glyph",
-        path="json/ph.json",
-        style="icon",
-        licence="MIT",
-        attribution="Phosphor Icons",
-        url="https://github.com/phosphor-icons/core",
-    ),
-    PictureSet(
-        name="mdi",
-        package="@iconify/json",
-        layout="iconify-glyph",
-        path="json/mdi.json",
-        style="icon",
-        licence="Apache-2.0",
-        attribution="Material Design Icons, Pictogrammers",
-        url="https://github.com/Templarian/MaterialDesign",
-    ),
-    PictureSet(
-        name="game-icons",
-        package="@iconify/json",
-        layout="iconify-glyph",
-        path="json/game-icons.json",
-        style="icon",
-        licence="CC-BY-3.0",
-        attribution="Game-icons.net: Lorc, Delapouite and contributors",
-        url="https://game-icons.net",
     ),
 )
 
@@ -170,3 +115,8 @@ def check_sets(sets: tuple[PictureSet, ...] = SETS) -> tuple[PictureSet, ...]:
 def package_of(entry: PictureSet) -> Package:
     """The package that `entry` lies in."""
     return next(package for package in PACKAGES if package.name == entry.package)
+
+
+def sets_of(*layouts: str) -> tuple[PictureSet, ...]:
+    """The sets of these layouts, licences checked."""
+    return tuple(entry for entry in check_sets() if entry.layout in layouts)

@@ -60,6 +60,12 @@ def propose(
     }
 
 
+def extend(data: dict[str, Any], name: str, pool: Iterable[tuple[str, ...]], share: float, seed: str) -> dict[str, Any]:
+    """A committed split with a share of a new pool appended to one of its lists; what was there stays as it was."""
+    there = {tuple(entry) for entry in data[name]}
+    return {**data, name: [*data[name], *draw(set(pool) - there, share, seed)]}
+
+
 def dump(data: dict[str, Any]) -> str:
     """split.json with one combination per line, so that changes to it read well."""
     parts = []

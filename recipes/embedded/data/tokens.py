@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from safetensors import safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.pre_tokenizers import Split
 
@@ -75,6 +76,24 @@ def train_tokenizer(captions: Iterable[str], words: Sequence[str] = (), vocabula
     tokenizer.enable_truncation(CONTEXT)
     tokenizer.enable_padding(pad_id=end, pad_token=END, length=CONTEXT)
     return tokenizer
+
+
+def given_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a tokenizer.json, or of one of our models (.safetensors), whose metadata holds that file's text.
+
+    Raises ValueError when the file holds none.
+    """
+    if path.suffix == ".safetensors":
+        with safe_open(str(path), framework="np") as file:
+            text = (file.metadata() or {}).get("tokenizer")
+        if text is None:
+            raise ValueError(f"{path} holds no tokenizer in its metadata; give a tokenizer.json or a model of ours")
+    else:
+        text = path.read_text("utf-8")
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the library raises bare Exception
+        raise ValueError(f"{path} is not a tokenizer.json: {error}") from None
 
 
 def write_tokenizer(tokenizer: Tokenizer, path: Path) -> None:

@@ -1,0 +1,172 @@
+"""What each shard is made of: streams of (item, picture), from jobs, recoloured objects or composed scenes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import colours as colour_tools
+from .art import art_jobs, emoji_glyph_jobs, known_names
+from .concepts import Concept, spoken_colour
+from .glyphs import glyph_jobs, read_glyphs
+from .objects import Job, emoji_jobs, in_order, render_jobs
+from .pack import read_lines
+from .render import Picture
+from .scenes.compose import compose
+from .scenes.graph import Placeable, Scene, sample_scene
+from .sources import sets_of
+from .words import rows
+
+RECOLOURED_STYLES = ("3d", "flat", "emoji")
+Made = Iterator[tuple[dict[str, Any], Picture]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a pack is made of. `size`: pixels; `landscapes`, `placed`: numbers of scenes; `icon_colours`,
+    `emoji_glyph_colours`, `recolours`: how many of the named colours each icon of the table, each single-colour emoji
+    and each recoloured object is drawn in."""
+
+    size: int = 128
+    landscapes: int = 3000
+    placed: int = 2600
+    icon_colours: int = 7
+    emoji_glyph_colours: int = 3
+    recolours: int = 5
+    vocabulary: int = 8000
+    seed: str = "1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Everything the stages share."""
+
+    options: Options
+    out: Path
+    roots: dict[str, Path]
+    workers: int
+    concepts: dict[str, Concept]
+    table: dict[str, Placeable]
+
+    def assets(self) -> dict[tuple[str, str], Picture]:
+        """(concept, style) -> rendered object, from the objects shard."""
+        images = np.load(self.out / "objects/images.npy", mmap_mode="r")
+        items = read_lines(self.out / "objects/items.jsonl")
+        return {(item["concept"], item["style"]): images[index] for index, item in enumerate(items)}
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Squeezed picture names -> concept ids."""
+        return known_names(self.concepts.values(), sets_of("iconify-emoji"), self.roots)
+
+
+def job_item(job: Job) -> dict[str, Any]:
+    """What is kept of a job next to its picture."""
+    return {name: value for name, value in asdict(job).items() if name not in ("svg", "file")}
+
+
+def rendered(world: World, jobs: list[Job]) -> Made:
+    """The pictures of jobs that show anything."""
+    for job, picture in render_jobs(jobs, world.options.size, world.workers):
+        yield job_item(job), picture
+
+
+def make_objects(world: World) -> Made:
+    """All emoji concepts in all emoji styles."""
+    sets = sets_of("files-by-code-point", "iconify-emoji")
+    return rendered(world, emoji_jobs(world.concepts.values(), sets, world.roots))
+
+
+def make_art(world: World) -> Made:
+    """The same concepts by other hands; a thing's usual colour is kept only where the picture has it."""
+    jobs = [
+        job for entry in sets_of("iconify-art") for job in art_jobs(world.concepts, entry, world.names, world.roots)
+    ]
+    for item, picture in rendered(world, jobs):
+        colour = item["colour"]
+        if colour is not None and not spoken_colour(item["concept"].replace("-", " ")):
+            painted = colour in colour_tools.PAINT and colour_tools.recolourable(picture, colour, least=0.45)
+            item["colour"] = colour if painted else None
+        yield item, picture
+
+
+def make_icons(world: World) -> Made:
+    """Every glyph of the table in a seeded choice of the named colours."""
+    jobs, colours = [], world.options.icon_colours
+    for job in glyph_jobs(read_glyphs(), sets_of("iconify-glyph"), world.roots):
+        source = random.Random(f"{world.options.seed}{job.source}{job.name}")
+        if job.colour in source.sample(sorted(colour_tools.PAINT), min(colours, len(colour_tools.PAINT))):
+            jobs.append(job)
+    return rendered(world, jobs)
+
+
+def make_emoji_glyphs(world: World) -> Made:
+    """Single-colour emoji, each in a few colours."""
+    given = (world.roots, world.options.emoji_glyph_colours, world.options.seed)
+    sets = sets_of("iconify-emoji-glyph")
+    return rendered(
+        world, [job for entry in sets for job in emoji_glyph_jobs(world.concepts, entry, world.names, *given)]
+    )
+
+
+def make_recoloured(world: World) -> Made:
+    """The objects of words/recolour.tsv in other colours, where a picture has one clear colour to replace."""
+    assets = world.assets()
+    kept = {(item["concept"], item["style"]): item for item in read_lines(world.out / "objects/items.jsonl")}
+    for concept, own in rows("recolour.tsv"):
+        for style in RECOLOURED_STYLES:
+            if (concept, style) not in assets or not colour_tools.recolourable(assets[concept, style], own):
+                continue
+            source = random.Random(f"{world.options.seed}{concept}{style}")
+            others = sorted(set(colour_tools.PAINT) - {own} - colour_tools.NEAR.get(own, frozenset()))
+            for colour in source.sample(others, min(world.options.recolours, len(others))):
+                item = {**kept[concept, style], "colour": colour, "recoloured": True}
+                yield item, colour_tools.recolour(assets[concept, style], colour)
+
+
+ASSETS: dict[tuple[str, str], Picture] = {}
+
+
+def use_assets(assets: dict[tuple[str, str], Picture]) -> None:
+    """Hand the placed pictures to a worker process."""
+    ASSETS.update(assets)
+
+
+def one_asset(concept: str, style: str) -> Picture | None:
+    """A placed thing's picture, or None."""
+    return ASSETS.get((concept, style))
+
+
+def compose_one(scene: Scene, size: int, table: dict[str, Placeable]) -> Picture | None:
+    """Compose in a worker process."""
+    return compose(scene, size, one_asset, table)
+
+
+def make_scenes(world: World, kind: str) -> Made:
+    """Scenes without ("landscapes") or with ("placed") things in them."""
+    count = getattr(world.options, kind)
+    scenes = [sample_scene(f"{world.options.seed}-{kind}-{n}", kind == "placed", world.table) for n in range(count)]
+    assets: dict[tuple[str, str], Picture] = {}
+    if kind == "placed":
+        assets = {key: np.array(value) for key, value in world.assets().items() if key[0] in world.table}
+    draw = partial(compose_one, size=world.options.size, table=world.table)
+    for scene, picture in zip(scenes, in_order(draw, scenes, world.workers, use_assets, (assets,)), strict=True):
+        if picture is not None:
+            yield asdict(scene), picture
+
+
+MAKERS: dict[str, Callable[[World], Made]] = {
+    "objects": make_objects,
+    "art": make_art,
+    "icons": make_icons,
+    "emoji_glyphs": make_emoji_glyphs,
+    "recoloured": make_recoloured,
+    "landscapes": partial(make_scenes, kind="landscapes"),
+    "placed": partial(make_scenes, kind="placed"),
+}
