@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from recipes.embedded.data.concepts import Concept
 from recipes.embedded.data.lexicon import WordNet, lexicon, lexicon_lines, meaning, nearest, read_wordnet, usual
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ from tiny_training import settings, write_tokenizer
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.training.checkpoint import load_part
 from stable_diffusion.training.data import encode_texts, load_tokenizer
-from stable_diffusion.training.export import export
+from stable_diffusion.training.export import export, join
+from stable_diffusion.training.packing_cost import held_out_pictures, packing_cost
 from stable_diffusion.training.run import train
 from stable_diffusion.weights.load import load_parts
+from stable_diffusion.weights.native import save_native
 
 
 def test_exported_file_loads_with_the_averaged_weights(
@@ -71,3 +74,33 @@ def test_wrong_folders_and_tokenizers(pack_folder: Path, runs: dict[str, Path], 
     longer.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(InvalidRequest, match="the text encoder was trained with"):
         export(runs["denoiser"], tmp_path / "x.safetensors", tokenizer=tmp_path)
+
+
+def test_what_packing_costs(pack_folder: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    """Nothing where weights are kept whole; a little where they are rounded, more with fewer digits."""
+    parts = join(runs["denoiser"], tokenizer=pack_folder, defaults={"steps": 2})
+    pictures = held_out_pictures(pack_folder, 16)
+    costs = {}
+    for dtype in ("float32", "float16", "bfloat16"):
+        save_native(tmp_path / f"{dtype}.safetensors", parts, dtype=dtype)
+        costs[dtype] = packing_cost(parts, tmp_path / f"{dtype}.safetensors", pictures, ("a red disc",))
+    assert pictures.shape == (4, 4, 16, 16)
+    whole = costs["float32"]
+    assert (whole.reconstruction_lost, whole.painted) == (0.0, math.inf) and whole.text == pytest.approx(1, abs=1e-6)
+    assert whole.reconstruction is not None and 3 < whole.reconstruction < 60
+    assert costs["bfloat16"].painted < costs["float16"].painted
+    assert costs["bfloat16"].text < 1 and costs["bfloat16"].bytes < whole.bytes
+    assert packing_cost(parts, tmp_path / "float32.safetensors", None, ("a red disc",)).reconstruction is None
+
+
+def test_the_command_says_what_packing_costs(pack_folder: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from stable_diffusion.cli.train import command
+
+    names = ["--denoiser", runs["denoiser"], "--vae", runs["vae"], "--tokenizer", pack_folder / "tokenizer.json"]
+    out = tmp_path / "m.safetensors"
+    said = CliRunner().invoke(command, ["export", *map(str, names), "--data", str(pack_folder), "-o", str(out)])
+    assert said.exit_code == 0, said.output
+    assert said.stdout.strip() == str(out)
+    assert "packing lost" in said.stderr and "MiB" in said.stderr

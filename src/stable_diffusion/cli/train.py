@@ -97,19 +97,28 @@ for _name, _summary in STAGES.items():
     show_default=True,
     help="How weights are stored.",
 )
+@click.option("--data", type=_FOLDER, help="Data pack; with it, held-out pictures show what packing costs.")
 @click.option("--name", default="", help="Name of the model, written into the file.")
 @click.option("--version", "release", default="", help="Version of the model, written into the file.")
 @click.option("--licence", default="", help="Licence of the model, written into the file.")
-def export_command(out: Path, overwrite: bool, name: str, release: str, licence: str, **given: Any) -> None:
-    """Join finished runs into one model file that `--model` takes."""
+def export_command(
+    out: Path, overwrite: bool, dtype: str, data: Path | None, name: str, release: str, licence: str, **given: Any
+) -> None:
+    """Join finished runs into one model file that `--model` takes, and say what packing its weights cost."""
     if out.suffix != ".safetensors":
         raise InvalidRequest(f"--out {str(out)!r} does not end in .safetensors, which is what a model is written as")
     path = destination(out, "", overwrite=overwrite)
     prepare_folder(path)
-    from stable_diffusion.training.export import export
+    from stable_diffusion.training.export import join
+    from stable_diffusion.training.packing_cost import held_out_pictures, packing_cost
+    from stable_diffusion.weights.native import save_native
     from stable_diffusion.weights.parts import Card
 
-    export(out=path, card=Card(name=name, version=release, licence=licence), **given)
+    parts = join(card=Card(name=name, version=release, licence=licence), **given)
+    pictures = None if data is None else held_out_pictures(data, parts.defaults.width)
+    save_native(path, parts, dtype=dtype)
+    for line in packing_cost(parts, path, pictures).lines():
+        click.echo(line, err=True)
     click.echo(str(path))
 
 

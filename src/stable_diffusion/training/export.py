@@ -28,12 +28,29 @@ def export(
     defaults: Defaults | Mapping[str, Any] | None = None,
     card: Card | Mapping[str, str] | None = None,
 ) -> Path:
-    """Write the native model file `out` from a denoiser (or joint) run and the VAE run it was trained on.
+    """Write the native model file `out` from runs, packed as `dtype` says (see `weights.native.save_native`).
+
+    The other arguments and errors are those of `join`. `packing_cost.packing_cost` tells what packing lost.
+    """
+    parts = join(denoiser_run, tokenizer=tokenizer, vae_run=vae_run, defaults=defaults, card=card)
+    save_native(out, parts, dtype=dtype)
+    return Path(out)
+
+
+def join(
+    denoiser_run: str | Path,
+    *,
+    tokenizer: str | Path,
+    vae_run: str | Path | None = None,
+    defaults: Defaults | Mapping[str, Any] | None = None,
+    card: Card | Mapping[str, str] | None = None,
+) -> Parts:
+    """The model of a denoiser (or joint) run and of the VAE run it was trained on, in float32.
 
     tokenizer: the data pack's folder or a tokenizer.json. vae_run: where it is not the one the run's config names; the
-    decoder of a joint run replaces the VAE run's. dtype: see `weights.native.save_native`. defaults: where they say
-    nothing, the training size, 20 steps of Euler, the SGM-uniform schedule, the guidance of the config. Averaged
-    weights are taken. Errors: InvalidRequest for a folder that is no such run, BrokenModel where weights do not fit.
+    decoder of a joint run replaces the VAE run's. defaults: where they say nothing, the training size, 20 steps of
+    Euler, the SGM-uniform schedule, the guidance of the config. Averaged weights are taken. Errors: InvalidRequest for
+    a folder that is no such run, BrokenModel where weights do not fit.
     """
     state = _state(denoiser_run)
     facts, config = state["facts"], state["config"]
@@ -44,7 +61,7 @@ def export(
     unet, text = UNet(build(UNetConfig, facts["unet"], "unet")), CLIPText(text_config)
     for name, module in (("unet", unet), ("text", text)):
         assign(module, load_part(denoiser_run, name)[0], f"{name} of {denoiser_run}")
-    parts = Parts(
+    return Parts(
         unet=unet.eval(),
         vae=vae.eval(),
         clip=text.eval(),
@@ -56,8 +73,6 @@ def export(
         defaults=defaults if isinstance(defaults, Defaults) else _defaults(facts, config, defaults or {}),
         card=card if isinstance(card, Card) else build(Card, card or {}, "card"),
     )
-    save_native(out, parts, dtype=dtype)
-    return Path(out)
 
 
 def _defaults(facts: Mapping[str, Any], config: Mapping[str, Any], given: Mapping[str, Any]) -> Defaults:
