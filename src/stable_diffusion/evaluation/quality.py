@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
+from ..data.similarity import alpha_iou, over_white, psnr, ssim
 from .bench import Bench
 from .frechet import frechet_distance
 from .kernel import kernel_distance
 from .report import Quality
-from .similarity import alpha_iou, over_white, psnr, ssim
 
 SECTION = "pictures of held-out captions"
 

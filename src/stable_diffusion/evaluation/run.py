@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,7 +98,7 @@ def about_machine(model: StableDiffusion) -> dict[str, Any]:
 def _settings(model: StableDiffusion, plan: Plan, pack: PicturePack | None, eye: Eye | None) -> dict[str, Any]:
     return {
         "plan": dataclasses.asdict(plan),
-        "pack": None if pack is None else {"name": Path(pack.folder).name, "records": len(pack.records)},
+        "pack": None if pack is None else {"name": pack.name, "records": len(pack.records)},
         "tower": None if eye is None else {"name": eye.name, "hash": eye.hash, "size": eye.size},
         "note": "a picture of this list is painted again with the model's own settings but for those named",
     }

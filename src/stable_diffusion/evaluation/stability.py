@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..data.similarity import over_white, psnr, ssim
 from ..errors import StableDiffusionError
 from ..pipeline.model import DTYPES, EMBEDDED, StableDiffusion
 from ..weights.packing import pack, unpack
@@ -19,7 +20,6 @@ from .bench import Bench
 from .diversity import PROMPTS
 from .painter import eight_bit, straight
 from .report import Equality, Sensitivity, Stability
-from .similarity import over_white, psnr, ssim
 
 BATCH = 3
 EXTREMES: tuple[Mapping[str, Any], ...] = (
