@@ -81,10 +81,10 @@ class Bench:
         self.shown.append(Shown(title=title, captions=tuple(rows), pictures=pictures[list(kept)].clone()))
 
     def prompts(self) -> list[tuple[str, str]]:
-        """(English, Chinese) prompts: captions of held-out records, no two alike; without a pack a fixed list."""
-        if self.pack is None:
+        """(English, Chinese) prompts: captions of held-out records, no two alike; without any a fixed list."""
+        records = [] if self.pack is None else self.pack.distinct("heldout", self.plan.painted)
+        if not records:
             return prompt_pairs()[: self.plan.painted]
-        records = self.pack.distinct("heldout", self.plan.painted)
         return [(str(record.caption), str(record.chinese_caption)) for record in records]
 
     def real(self, records: list[Record], size: int | None = None) -> Tensor:

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import torch
+from torch import nn
 
 from .. import __version__
 from ..errors import InvalidRequest
@@ -72,7 +73,12 @@ def evaluate(
 
 def about_model(model: StableDiffusion) -> dict[str, Any]:
     parts = model.parts
-    counts = {name: sum(p.numel() for p in getattr(parts, name).parameters()) for name in ("unet", "vae", "clip")}
+    networks = {item.name: getattr(parts, item.name) for item in dataclasses.fields(parts)}
+    counts = {
+        name: sum(parameter.numel() for parameter in network.parameters())
+        for name, network in networks.items()
+        if isinstance(network, nn.Module)
+    }
     return {
         "name": model.name,
         "hash": model.hash,
