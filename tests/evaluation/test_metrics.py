@@ -14,7 +14,6 @@ from stable_diffusion.evaluation.frechet import frechet_distance, gaussian_dista
 from stable_diffusion.evaluation.kernel import kernel_distance
 from stable_diffusion.evaluation.neighbours import nearest, own_distances, percentile
 from stable_diffusion.evaluation.retrieval import forced_choice, retrieval
-from stable_diffusion.evaluation.similarity import CEILING, alpha_iou, over_white, psnr, ssim
 from stable_diffusion.evaluation.vendi import mean_pairwise_distance, vendi_score
 
 
@@ -149,33 +148,3 @@ def test_forced_choice() -> None:
     assert forced_choice(pictures, same, torch.tensor([0, 1, 2])).tolist() == [0.25, 0.25, 0.25]
     with pytest.raises(InvalidRequest, match="do not fit"):
         forced_choice(pictures, sentences[:2], torch.tensor([0, 1, 2]))
-
-
-# --- pixels -----------------------------------------------------------------------------------------------------------
-
-
-def test_psnr_of_a_known_error() -> None:
-    dark = torch.zeros(2, 3, 5, 7)
-    assert torch.allclose(psnr(dark, dark + 0.1), torch.tensor([20.0, 20.0], dtype=torch.float64))
-    assert psnr(dark, dark).tolist() == [CEILING, CEILING]
-    with pytest.raises(InvalidRequest, match="cannot be compared"):
-        psnr(dark, dark[:1])
-
-
-def test_ssim_of_equal_and_flat_pictures() -> None:
-    picture = torch.rand(2, 3, 16, 20, generator=torch.Generator().manual_seed(1))
-    assert torch.allclose(ssim(picture, picture), torch.ones(2, dtype=torch.float64))
-    flat = ssim(torch.full((1, 1, 16, 20), 0.25), torch.full((1, 1, 16, 20), 0.75))
-    assert math.isclose(float(flat), (2 * 0.25 * 0.75 + 1e-4) / (0.25**2 + 0.75**2 + 1e-4), rel_tol=1e-6)
-    assert float(ssim(picture[:1], 1 - picture[:1])) < 0  # contrast turned round
-    assert ssim(picture[:, :, :5, :5], picture[:, :, :5, :5]).shape == (2,)  # smaller than the window
-
-
-def test_alpha_iou_and_white_ground() -> None:
-    first, second = torch.zeros(2, 4, 4, 4), torch.zeros(2, 4, 4, 4)
-    first[0, 3, :2], second[0, 3, 1:3] = 1.0, 1.0  # 8 and 8 pixels, 4 in common
-    assert torch.allclose(alpha_iou(first, second), torch.tensor([4 / 12, 1.0], dtype=torch.float64))
-    white = over_white(first)
-    assert white.shape == (2, 3, 4, 4) and float(white[0, :, 0].max()) == 0.0 and float(white[1].min()) == 1.0
-    with pytest.raises(InvalidRequest, match="expected 4"):
-        alpha_iou(first[:, :3], second[:, :3])

@@ -13,7 +13,7 @@ from stable_diffusion.training.config import DataConfig
 from stable_diffusion.training.data import (
     Captions,
     Order,
-    Pack,
+    TrainingPack,
     encode_texts,
     load_tokenizer,
     special_ids,
@@ -23,7 +23,7 @@ from stable_diffusion.training.data import (
 
 
 def test_selection_by_kind_style_split_and_limit(pack_folder: Path) -> None:
-    pack = Pack(pack_folder)
+    pack = TrainingPack(pack_folder)
     assert len(pack.records) == 20
     train, held = pack.select(DataConfig()), pack.select(DataConfig(), "heldout")
     assert len(train) == 16 and len(held) == 4 and not set(train) & set(held)
@@ -37,7 +37,7 @@ def test_selection_by_kind_style_split_and_limit(pack_folder: Path) -> None:
 
 
 def test_weights_multiply_and_unknown_names_are_errors(pack_folder: Path) -> None:
-    pack = Pack(pack_folder)
+    pack = TrainingPack(pack_folder)
     rows = pack.select(DataConfig())
     config = DataConfig(weights={"glyph": 0.5, "flat": 3.0})
     for row, weight in zip(rows, pack.weights(rows, config), strict=True):
@@ -48,7 +48,7 @@ def test_weights_multiply_and_unknown_names_are_errors(pack_folder: Path) -> Non
 
 
 def test_weights_of_concepts_and_shards_by_pattern(pack_folder: Path) -> None:
-    pack = Pack(pack_folder)
+    pack = TrainingPack(pack_folder)
     rows = pack.select(DataConfig())
     weights = pack.weights(rows, DataConfig(weights={"b*": 0.5, "a": 2.0, "*een disc": 0.1}))
     for row, weight in zip(rows, weights, strict=True):
@@ -59,7 +59,7 @@ def test_weights_of_concepts_and_shards_by_pattern(pack_folder: Path) -> None:
 
 
 def test_pictures_come_from_the_right_shard(pack_folder: Path) -> None:
-    pack = Pack(pack_folder)
+    pack = TrainingPack(pack_folder)
     images = np.load(pack_folder / "b" / "images.npy")
     np.testing.assert_array_equal(pack.pictures([8 + 5]), images[5:6])
 
@@ -77,9 +77,9 @@ def test_damaged_packs_are_one_sentence(pack_folder: Path, tmp_path: Path, damag
     else:
         (folder / "a" / "records.jsonl").write_text(json.dumps({"id": "x"}) + "\n")
     with pytest.raises(InvalidRequest):
-        Pack(folder)
+        TrainingPack(folder)
     with pytest.raises(InvalidRequest, match="not a data pack"):
-        Pack(tmp_path / "nowhere")
+        TrainingPack(tmp_path / "nowhere")
 
 
 def test_resizing_averages_premultiplied_colour() -> None:
@@ -94,7 +94,7 @@ def test_resizing_averages_premultiplied_colour() -> None:
 
 
 def test_network_round_trip(pack_folder: Path) -> None:
-    pictures = Pack(pack_folder).pictures([0, 9])
+    pictures = TrainingPack(pack_folder).pictures([0, 9])
     back = to_pictures(to_network(torch.from_numpy(pictures), 16))
     visible = pictures[..., 3] > 0
     np.testing.assert_array_equal(back[visible], pictures[visible])
@@ -130,7 +130,7 @@ def test_ranks_share_the_global_batch() -> None:
 
 
 def test_captions_choice(pack_folder: Path) -> None:
-    pack, tokenizer = Pack(pack_folder), load_tokenizer(pack_folder)
+    pack, tokenizer = TrainingPack(pack_folder), load_tokenizer(pack_folder)
     rows = pack.select(DataConfig())
     captions = Captions(pack, rows, tokenizer, 10)
     every = np.arange(len(rows)).repeat(200)

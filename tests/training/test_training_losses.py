@@ -5,13 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from stable_diffusion.data.similarity import SIGNED, alpha_iou, psnr
 from stable_diffusion.training.losses import (
     PatchDiscriminator,
     adaptive_weight,
-    alpha_iou,
     gradient_loss,
     hinge_discriminator_loss,
-    psnr,
     ssim_loss,
 )
 from stable_diffusion.training.text import same, sigmoid_loss, softmax_loss
@@ -37,9 +36,9 @@ def test_psnr_and_iou_by_hand() -> None:
     target[0, 3, :2] = 1.0
     output = target.clone()
     output[0, 3, 2] = 1.0  # 8 pixels wanted, 12 given
-    torch.testing.assert_close(alpha_iou(output, target), torch.tensor([8 / 12, 1.0]))
+    torch.testing.assert_close(alpha_iou(output, target, SIGNED), torch.tensor([8 / 12, 1.0]))
     shifted = target + 0.2
-    torch.testing.assert_close(psnr(shifted, target), torch.full((2,), 20.0))  # 10 log10(4 / 0.04)
+    torch.testing.assert_close(psnr(shifted, target, SIGNED), torch.full((2,), 20.0))  # 10 log10(4 / 0.04)
 
 
 def test_hinge_loss_and_patches() -> None:

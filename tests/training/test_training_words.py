@@ -10,7 +10,7 @@ from tiny_training import settings
 
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.training import lexicon as lexicon_module
-from stable_diffusion.training.data import Pack
+from stable_diffusion.training.data import TrainingPack
 from stable_diffusion.training.distributed import join_world
 from stable_diffusion.training.lexicon import Lexicon, assign, build_lexicon
 from stable_diffusion.training.negatives import wrong
@@ -88,14 +88,14 @@ def test_the_article_follows_the_wrong_colour() -> None:
 
 def text_stage(pack: Path, out: Path, **more: Any) -> Any:
     config = load_config("text", None, settings("text", {}, **more))
-    return build_stage("text", config, Context(Pack(pack), join_world("cpu"), out))
+    return build_stage("text", config, Context(TrainingPack(pack), join_world("cpu"), out))
 
 
 def test_jitter_moves_pictures_and_leaves_transparency_outside(pack_folder: Path, tmp_path: Path) -> None:
     stage: Any = build_stage(
         "text",
         load_config("text", None, settings("text", {}, jitter=0.3)),
-        Context(Pack(pack_folder), join_world("cpu"), tmp_path),
+        Context(TrainingPack(pack_folder), join_world("cpu"), tmp_path),
     )
     picture = torch.ones(3, 4, 16, 16)
     moved = stage._jittered(picture, step=1)
@@ -109,7 +109,7 @@ def test_negatives_follow_their_captions(pack_folder: Path, tmp_path: Path) -> N
     stage: Any = build_stage(
         "text",
         load_config("text", None, settings("text", {}, negatives=2)),
-        Context(Pack(pack_folder), join_world("cpu"), tmp_path),
+        Context(TrainingPack(pack_folder), join_world("cpu"), tmp_path),
     )
     number = stage.captions.texts.index("a red disc")
     ids = stage.captions.ids[[number, number, number]].long()

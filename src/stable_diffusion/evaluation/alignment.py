@@ -76,8 +76,10 @@ def _real(bench: Bench) -> dict[str, Score]:
     scores: dict[str, Score] = {}
     if records:
         seen = bench.eye.look(bench.real(records)).embedding
-        scores["retrieval"] = retrieval_score(seen, bench.eye.read([str(record.english) for record in records]))
-        scores["retrieval_chinese"] = retrieval_score(seen, bench.eye.read([str(record.chinese) for record in records]))
+        scores["retrieval"] = retrieval_score(seen, bench.eye.read([str(record.caption) for record in records]))
+        scores["retrieval_chinese"] = retrieval_score(
+            seen, bench.eye.read([str(record.chinese_caption) for record in records])
+        )
     for kind in PAINTED:
         asked = [(real_question(kind, record), record) for record in bench.pack.choose("heldout")]
         kept = [(question, record) for question, record in asked if question is not None][: bench.plan.held_out]

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..data.pack import Record
+from ..data.similarity import over_white
 from ..pipeline.model import StableDiffusion
-from .pack import PicturePack, Record, resized
+from .pack import PicturePack, resized
 from .painter import Painter
 from .questions import prompt_pairs
 from .report import LeftOut, Shown
-from .similarity import over_white
 from .tower import CHUNK, Eye, Seen
 
 
@@ -80,11 +81,11 @@ class Bench:
         self.shown.append(Shown(title=title, captions=tuple(rows), pictures=pictures[list(kept)].clone()))
 
     def prompts(self) -> list[tuple[str, str]]:
-        """(English, Chinese) prompts: captions of held-out records, no two alike; without a pack a fixed list."""
-        if self.pack is None:
+        """(English, Chinese) prompts: captions of held-out records, no two alike; without any a fixed list."""
+        records = [] if self.pack is None else self.pack.distinct("heldout", self.plan.painted)
+        if not records:
             return prompt_pairs()[: self.plan.painted]
-        records = self.pack.distinct("heldout", self.plan.painted)
-        return [(str(record.english), str(record.chinese)) for record in records]
+        return [(str(record.caption), str(record.chinese_caption)) for record in records]
 
     def real(self, records: list[Record], size: int | None = None) -> Tensor:
         """Pictures of the pack as the model could make them: over white where it has no alpha."""

@@ -71,16 +71,22 @@ def _memorisation(bench: Bench, groups: Tensor, seen: Tensor) -> dict[str, Any]:
     """Nearest training pictures of everything painted for this section and from held-out captions."""
     assert bench.eye is not None and bench.pack is not None
     plan, prompts = bench.plan, [english for english, _ in bench.prompts()]
-    training = bench.seen("train", plan.training).embedding
+    if len(bench.pack.choose("heldout", 2)) < 2:
+        bench.skip("memorisation", "the data pack holds fewer than two pictures out")
+        return {}
     held_out = bench.seen("heldout", plan.held_out).embedding
+    scale = {"vendi_of_held_out": vendi_score(held_out[torch.linspace(0, len(held_out) - 1, groups.shape[1]).long()])}
+    if len(bench.pack.choose("train", 2)) < 2:
+        bench.skip("memorisation", "the data pack holds no training pictures, or one")
+        return scale
+    training = bench.seen("train", plan.training).embedding
     pictures = bench.painter.paint_all(SECTION, prompts, [plan.seed + k for k in range(len(prompts))])
     painted = torch.cat([seen.flatten(0, 1), bench.eye.look(pictures).embedding])
     threshold = percentile(own_distances(training), REPEATED)
     distances, rows = nearest(painted, training)
     real, _ = nearest(held_out, training)
     _show_closest(bench, torch.cat([groups.flatten(0, 1), pictures]), distances, rows)
-    return {
-        "vendi_of_held_out": vendi_score(held_out[torch.linspace(0, len(held_out) - 1, groups.shape[1]).long()]),
+    return scale | {
         "nearest_training": float(distances.median()),
         "nearest_training_of_held_out": float(real.median()),
         "threshold": threshold,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,27 +16,25 @@ from torch.utils.flop_counter import FlopCounterMode
 from .again import Repainted
 from .bench import Bench
 from .diversity import PROMPTS
-from .painter import straight
 from .report import Efficiency
 
+Shape = Sequence[int]
 SIDE = 2048
 
 
 def measure(bench: Bench, restarted: Repainted | None) -> Efficiency:
     """Memory and loading time are those of `restarted`, a process that did nothing else; None where there was none."""
-    model, seed = bench.model, bench.plan.seed
+    model, seed, painter = bench.model, bench.plan.seed, bench.painter
     seconds = []
     for turn in range(bench.plan.timed + 1):  # the first warms up
-        bench.painter.report("timing", turn, bench.plan.timed + 1)
+        painter.report("timing", turn, bench.plan.timed + 1)
         start = time.perf_counter()
-        straight(model, PROMPTS[0], seed + turn)
+        painter.anew("timing", PROMPTS[0], seed + turn)
         seconds.append(time.perf_counter() - start)
     size = (model.defaults.height // model.factor, model.defaults.width // model.factor)
     latent = torch.zeros(1, model.parts.latents.channels, *size, device=model.device)
-    flops = count_flops(lambda: straight(model, PROMPTS[0], seed))
+    flops = count_flops(lambda: painter.anew("counting operations", PROMPTS[0], seed))
     peak, typical = peak_flops(model.device, model.dtype), statistics.median(seconds[1:] or seconds)
-    if restarted is None:
-        bench.skip("peak memory and loading time", "no other process could load the model")
     return Efficiency(
         seconds=typical,
         timed=bench.plan.timed,
@@ -53,9 +51,16 @@ def measure(bench: Bench, restarted: Repainted | None) -> Efficiency:
 
 def count_flops(work: Callable[[], object]) -> int:
     """Floating-point operations of `work`."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+    with FlopCounterMode(display=False, custom_mapping=attention) as counter, torch.no_grad():
         work()
     return int(counter.get_total_flops())
+
+
+def _attention_flops(query: Shape, key: Shape, value: Shape, *_: object, **__: object) -> int:
+    """Of the one attention that torch's counter leaves out, the CPU's: query [B,h,T,d], key and value [B,h,S,d]."""
+    batch, heads, length, width = query
+    return 2 * batch * heads * length * key[2] * (width + value[3])
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype, side: int = SIDE, seconds: float = 2.0) -> float:

@@ -20,7 +20,7 @@ Report = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """One picture: who asked for it and everything that makes it again."""
+    """One request: who asked for it and everything that makes it again."""
 
     section: str
     prompt: str
@@ -40,6 +40,7 @@ class Painter:
     report: Report = silent
     orders: list[Order] = field(default_factory=list)
     overflowed: int = 0
+    """How many of the orders held numbers that are not finite."""
     _done: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
 
     def paint(self, section: str, prompt: str, seed: int, **settings: Any) -> Tensor:
@@ -47,7 +48,7 @@ class Painter:
         key = (prompt, seed, tuple(sorted(settings.items())))
         if key not in self._done:
             self.orders.append(Order(section=section, prompt=prompt, seed=seed, settings=settings))
-            self._done[key] = self._painted(prompt, seed, settings)
+            self._done[key] = self._painted(prompt, seed, **settings)[0]
         return self._done[key]
 
     def paint_all(self, section: str, prompts: Sequence[str], seeds: Sequence[int], **settings: Any) -> Tensor:
@@ -59,16 +60,27 @@ class Painter:
         self.report(section, len(prompts), len(prompts))
         return torch.stack(pictures)
 
-    def _painted(self, prompt: str, seed: int, settings: Mapping[str, Any]) -> Tensor:
+    def anew(
+        self, section: str, prompt: str, seed: int, *, count: int = 1, batch: int | None = None, **settings: Any
+    ) -> Tensor:
+        """[count,C,H,W] of seeds seed, seed + 1, ..., `batch` at a time; never from memory."""
+        together = {} if count == 1 else {"count": count, "batch": batch}
+        self.orders.append(Order(section=section, prompt=prompt, seed=seed, settings={**settings, **together}))
+        return self._painted(prompt, seed, count=count, batch=batch, **settings)
+
+    def _painted(self, prompt: str, seed: int, *, count: int = 1, **settings: Any) -> Tensor:
+        """[count,C,H,W], mid-grey in place of pictures that are not finite."""
         try:
-            return straight(self.model, prompt, seed, **settings)[0]
+            pictures = straight(self.model, prompt, seed, count=count, **settings)
         except InvalidRequest:
             raise
-        except StableDiffusionError:  # what `generate` raises for numbers that are not finite
-            self.overflowed += 1
-            request = self.model.defaults
-            width, height = settings.get("width", request.width), settings.get("height", request.height)
-            return torch.full((self.model.parts.vae.config.image_channels, height, width), 0.5)
+        except StableDiffusionError:  # what `generate` raises for latents that are not finite
+            defaults = self.model.defaults
+            width, height = settings.get("width", defaults.width), settings.get("height", defaults.height)
+            pictures = torch.full((count, self.model.parts.vae.config.image_channels, height, width), torch.nan)
+        finite = pictures.isfinite().flatten(1).all(dim=1)
+        self.overflowed += int(not bool(finite.all()))
+        return torch.where(finite[:, None, None, None], pictures, 0.5)
 
 
 def straight(

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
+from ..data.similarity import alpha_iou, over_white, psnr, ssim
 from .bench import Bench
 from .frechet import frechet_distance
 from .kernel import kernel_distance
 from .report import Quality
-from .similarity import alpha_iou, over_white, psnr, ssim
 
 SECTION = "pictures of held-out captions"
 
@@ -33,31 +33,37 @@ def _distances(bench: Bench) -> dict[str, Any]:
     prompts, plan = [english for english, _ in bench.prompts()], bench.plan
     pictures = bench.painter.paint_all(SECTION, prompts, [plan.seed + k for k in range(len(prompts))])
     bench.show("Painted from held-out captions", prompts, pictures, 48)
-    if len(prompts) < 2 or len(bench.pack.choose("train", 2)) < 2:
-        bench.skip("Fréchet and kernel distance", "the data pack has too few held-out or training pictures")
+    if len(prompts) < 2 or len(bench.pack.choose("heldout", 2)) < 2:
+        bench.skip("Fréchet and kernel distance", "the data pack has fewer than two held-out pictures with captions")
         return {}
     painted, held_out = bench.eye.look(pictures).features, bench.seen("heldout", plan.held_out).features
-    training = bench.seen("train", plan.training).features
-    training = training[torch.linspace(0, len(training) - 1, min(len(prompts), len(training))).long()]
-    return {
+    found: dict[str, Any] = {
         "frechet": frechet_distance(painted, held_out),
-        "frechet_of_training": frechet_distance(training, held_out),
         "kernel": kernel_distance(painted, held_out),
-        "kernel_of_training": kernel_distance(training, held_out),
         "painted": len(painted),
         "held_out": len(held_out),
+    }
+    if len(bench.pack.choose("train", 2)) < 2:
+        bench.skip("Fréchet and kernel distance of training pictures", "the data pack has none, or one")
+        return found
+    training = bench.seen("train", plan.training).features
+    training = training[torch.linspace(0, len(training) - 1, min(len(prompts), len(training))).long()]
+    return found | {
+        "frechet_of_training": frechet_distance(training, held_out),
+        "kernel_of_training": kernel_distance(training, held_out),
     }
 
 
 def _reconstruction(bench: Bench) -> dict[str, Any]:
-    """Held-out pictures at the model's size through encoder (its mean) and decoder."""
+    """Held-out pictures through encoder (its mean) and decoder, at the model's size but not above that of the pack."""
     assert bench.pack is not None
     records = bench.pack.choose("heldout", bench.plan.reconstructed)
     if not records:
         bench.skip("reconstruction", "the data pack holds no picture out")
         return {}
     model, rows = bench.model, []
-    before = bench.real(records, min(model.defaults.width, model.defaults.height))
+    size = min(model.defaults.width, model.defaults.height, max(model.factor, bench.pack.size))
+    before = bench.real(records, size // model.factor * model.factor)
     for done, picture in enumerate(before):
         bench.painter.report("reconstructing", done, len(before))
         colour, alpha = picture[:3], picture[3:]

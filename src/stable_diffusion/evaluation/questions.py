@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .pack import Record
+from ..data.pack import Record
 from .words import table
 
 SWAPS = (
@@ -109,45 +109,45 @@ PAINTED: dict[str, Callable[[int], list[Question]]] = {
 
 def real_question(kind: str, record: Record) -> Question | None:
     """A question of this kind about a real picture, or None where its caption does not allow one."""
-    return _REAL[kind](record) if record.english else None
+    return _REAL[kind](record) if record.caption else None
 
 
 def _real_colour(record: Record) -> Question | None:
     colours = [row[0] for row in table("colours")]
-    assert record.english is not None
+    assert record.caption is not None
     if record.colour not in colours:
         return None
-    found = re.search(rf"\b(an?) {record.colour}\b|\b{record.colour}\b", record.english)
+    found = re.search(rf"\b(an?) {record.colour}\b|\b{record.colour}\b", record.caption)
     if found is None:
         return None
     begin, end = found.span()
     words = [f"{article(colour)} {colour}" if found[1] else colour for colour in colours]
     return Question(
-        tuple(record.english[:begin] + word + record.english[end:] for word in words), colours.index(record.colour)
+        tuple(record.caption[:begin] + word + record.caption[end:] for word in words), colours.index(record.colour)
     )
 
 
 def _real_counting(record: Record) -> Question | None:
     """Two or three; the noun has the same form for both."""
-    assert record.english is not None
-    found = re.search(r"\b(two|three)\b", record.english)
+    assert record.caption is not None
+    found = re.search(r"\b(two|three)\b", record.caption)
     if found is None:
         return None
     begin, end = found.span()
     words = ("two", "three")
     return Question(
-        tuple(record.english[:begin] + word + record.english[end:] for word in words), words.index(found[0])
+        tuple(record.caption[:begin] + word + record.caption[end:] for word in words), words.index(found[0])
     )
 
 
 def _real_relation(record: Record) -> Question | None:
-    assert record.english is not None
+    assert record.caption is not None
     for pair in SWAPS:
         for true, false in (pair, pair[::-1]):
-            found = re.search(rf"\b{true}\b", record.english) if record.style == "scene" else None
-            if found is not None and " a" in record.english[found.end() :]:
-                wrong = record.english[: found.start()] + false + record.english[found.end() :]
-                return Question((record.english, wrong), 0)
+            found = re.search(rf"\b{true}\b", record.caption) if record.style == "scene" else None
+            if found is not None and " a" in record.caption[found.end() :]:
+                wrong = record.caption[: found.start()] + false + record.caption[found.end() :]
+                return Question((record.caption, wrong), 0)
     return None
 
 
@@ -156,7 +156,7 @@ def _real_style(record: Record) -> Question | None:
     if record.style not in words:
         return None
     names = list(words)
-    return Question(tuple(f"{record.english}, {words[name]}" for name in names), names.index(record.style))
+    return Question(tuple(f"{record.caption}, {words[name]}" for name in names), names.index(record.style))
 
 
 _REAL: dict[str, Callable[[Record], Question | None]] = {

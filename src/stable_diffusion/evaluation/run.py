@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from .. import __version__
 from ..errors import InvalidRequest
@@ -73,7 +73,12 @@ def evaluate(
 
 def about_model(model: StableDiffusion) -> dict[str, Any]:
     parts = model.parts
-    counts = {name: sum(p.numel() for p in getattr(parts, name).parameters()) for name in ("unet", "vae", "clip")}
+    networks = {item.name: getattr(parts, item.name) for item in dataclasses.fields(parts)}
+    counts = {
+        name: sum(parameter.numel() for parameter in network.parameters())
+        for name, network in networks.items()
+        if isinstance(network, nn.Module)
+    }
     return {
         "name": model.name,
         "hash": model.hash,
@@ -99,7 +104,7 @@ def about_machine(model: StableDiffusion) -> dict[str, Any]:
 def _settings(model: StableDiffusion, plan: Plan, pack: PicturePack | None, eye: Eye | None) -> dict[str, Any]:
     return {
         "plan": dataclasses.asdict(plan),
-        "pack": None if pack is None else {"name": Path(pack.folder).name, "records": len(pack.records)},
+        "pack": None if pack is None else {"name": pack.name, "records": len(pack.records)},
         "tower": None if eye is None else {"name": eye.name, "hash": eye.hash, "size": eye.size},
         "note": "a picture of this list is painted again with the model's own settings but for those named",
     }

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..data.similarity import over_white, psnr, ssim
 from ..errors import StableDiffusionError
 from ..pipeline.model import DTYPES, EMBEDDED, StableDiffusion
 from ..weights.packing import pack, unpack
@@ -19,7 +20,6 @@ from .bench import Bench
 from .diversity import PROMPTS
 from .painter import eight_bit, straight
 from .report import Equality, Sensitivity, Stability
-from .similarity import over_white, psnr, ssim
 
 BATCH = 3
 EXTREMES: tuple[Mapping[str, Any], ...] = (
@@ -34,9 +34,7 @@ EXTREMES: tuple[Mapping[str, Any], ...] = (
 def measure(bench: Bench, restarted: Repainted | None) -> Stability:
     """`restarted` is the first prompt at the plan's seed, painted by another process (None where that is not known)."""
     equalities = [*_batches(bench), *_threads(bench)]
-    if restarted is None:
-        bench.skip("byte equality over restarts", "the model is not read from a file, so no other process can load it")
-    else:
+    if restarted is not None:
         first = bench.painter.paint("stability", PROMPTS[0], bench.plan.seed)
         equalities.append(equality("a new process", eight_bit(first), restarted.pixels))
     before = bench.painter.overflowed
@@ -71,9 +69,16 @@ def order_of(bench: Bench) -> dict[str, Any] | None:
 
 def restart(bench: Bench) -> Repainted | None:
     """The first prompt from another process, or None where that cannot be done."""
-    order = order_of(bench)
+    order, what = order_of(bench), "restart, peak memory and loading time"
+    if order is None:
+        bench.skip(what, "the model is not read from a file, so no other process can load it")
+        return None
     bench.painter.report("painting in a new process", 0, 1)
-    return None if order is None else repaint(order)
+    try:
+        return repaint(order)
+    except StableDiffusionError as error:
+        bench.skip(what, str(error))
+        return None
 
 
 def _batches(bench: Bench) -> Iterator[Equality]:
@@ -81,11 +86,10 @@ def _batches(bench: Bench) -> Iterator[Equality]:
     seed, prompt = bench.plan.seed, PROMPTS[0]
     alone = eight_bit(torch.stack([bench.painter.paint("stability", prompt, seed + k) for k in range(BATCH)]))
     bench.painter.report("batches", 0, 2)
-    yield equality(
-        f"{BATCH} pictures in one request", alone, eight_bit(straight(bench.model, prompt, seed, count=BATCH))
-    )
+    one_by_one = bench.painter.anew("stability", prompt, seed, count=BATCH)
+    yield equality(f"{BATCH} pictures in one request", alone, eight_bit(one_by_one))
     bench.painter.report("batches", 1, 2)
-    together = straight(bench.model, prompt, seed, count=BATCH, batch=BATCH)
+    together = bench.painter.anew("stability", prompt, seed, count=BATCH, batch=BATCH)
     yield equality(f"{BATCH} pictures denoised together", alone, eight_bit(together))
 
 
@@ -98,7 +102,7 @@ def _threads(bench: Bench) -> Iterator[Equality]:
     for count in (1, 2, 4):
         bench.painter.report("thread counts", count, 4)
         with threads(count):
-            again = eight_bit(straight(bench.model, PROMPTS[0], bench.plan.seed))
+            again = eight_bit(bench.painter.anew("stability", PROMPTS[0], bench.plan.seed))
         yield equality(f"{count} thread{'s' if count > 1 else ''}", usual, again)
 
 

@@ -10,7 +10,7 @@ Shapes: B batch, T tokens, D width, P width of the pooled vector.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,19 @@ class CLIPTextConfig(ModelConfig):
             raise InvalidRequest(f"eos_token_id is {self.eos_token_id}; expected a token under {self.vocab_size}")
 
 
+class Transformer(Protocol):
+    """What the layers need to know: the text encoder's config says it, and that of its other half for pictures."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def mlp_width(self) -> int: ...
+    @property
+    def activation(self) -> str: ...
+
+
 class TextFeatures(NamedTuple):
     """`tokens` [B,T,D]: one vector per token, for cross-attention; `pooled` [B,P]: the sentence as one vector."""
 
@@ -58,7 +71,7 @@ class TextFeatures(NamedTuple):
 class MLP(nn.Module):
     """linear, GELU (or its cheap look-alike x sigmoid(1.702 x)), linear."""
 
-    def __init__(self, config: CLIPTextConfig) -> None:
+    def __init__(self, config: Transformer) -> None:
         super().__init__()
         self.quick = config.activation == "quick_gelu"
         self.up = nn.Linear(config.width, config.mlp_width)
@@ -71,12 +84,12 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    """Causal self-attention and MLP, each normed before and added to its input."""
+    """Self-attention, causal for text, and MLP; each normed before and added to its input."""
 
-    def __init__(self, config: CLIPTextConfig) -> None:
+    def __init__(self, config: Transformer, *, causal: bool = True) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.width)
-        self.attention = Attention(config.width, config.heads, bias=True, causal=True)
+        self.attention = Attention(config.width, config.heads, bias=True, causal=causal)
         self.mlp_norm = nn.LayerNorm(config.width)
         self.mlp = MLP(config)
 

@@ -1,18 +1,13 @@
-"""The data pack: memory-mapped pictures, captions as token ids, and an order of samples that has no state.
+"""What is trained on: a choice from a data pack, captions as token ids, and an order of samples that has no state.
 
 Legend: N records, B batch, S picture size in the pack, R training size, T context length.
-
-A pack is a folder: pack.json {"size", "shards": [{"path", "count"}]}, each shard with images.npy (uint8 [N,S,S,4],
-RGBA, straight alpha) and records.jsonl, and tokenizer.json for the captions.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,63 +17,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stable_diffusion.data.pack import TOKENIZER, Pack, Record
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.training.config import DataConfig
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
-@dataclass(frozen=True)
-class Record:
-    """One picture of the pack: where it lies and what is known of it."""
-
-    shard: int
-    row: int
-    name: str
-    kind: str
-    concept: str
-    style: str
-    source: str
-    split: str
-    english: tuple[str, ...]
-    chinese: tuple[str, ...]
-
-
-class Pack:
-    """Read-only view of a pack folder; pictures stay on disk until asked for."""
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        manifest = self._manifest()
-        self.size = int(manifest["size"])
-        self.shards: list[NDArray[np.uint8]] = []
-        self.records: list[Record] = []
-        self.shard_names = [str(shard["path"]) for shard in manifest["shards"]]
-        for number, shard in enumerate(manifest["shards"]):
-            self._add_shard(number, self.folder / shard["path"])
-
-    def _manifest(self) -> dict[str, Any]:
-        path = self.folder / "pack.json"
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            return {"size": manifest["size"], "shards": manifest["shards"]}
-        except OSError as error:
-            raise InvalidRequest(f"{self.folder} is not a data pack: cannot read {path} ({error.strerror})") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise InvalidRequest(f"{path} is not the manifest of a data pack: {error!r}") from None
-
-    def _add_shard(self, number: int, folder: Path) -> None:
-        try:
-            images = np.load(folder / "images.npy", mmap_mode="r")
-            lines = (folder / "records.jsonl").read_text(encoding="utf-8").splitlines()
-            records = [_record(number, row, json.loads(line)) for row, line in enumerate(lines)]
-        except (OSError, ValueError, KeyError) as error:
-            raise InvalidRequest(f"shard {folder} of the data pack cannot be read: {error!r}") from None
-        expected = (len(records), self.size, self.size, 4)
-        if images.shape != expected or images.dtype != np.uint8:
-            raise InvalidRequest(f"{folder}/images.npy is {images.dtype} {images.shape}, expected uint8 {expected}")
-        self.shards.append(images)
-        self.records.extend(records)
+class TrainingPack(Pack):
+    """A data pack of which a config says what is trained on, and how often each picture is drawn."""
 
     def select(self, config: DataConfig, split: str = "train") -> NDArray[np.int64]:
         """Indices of the records of `split` that the config keeps, in pack order; at least one, or InvalidRequest."""
@@ -117,27 +64,7 @@ class Pack:
 
     def pictures(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
         """Copies of the pictures, uint8 [B,S,S,4], straight alpha."""
-        out = np.empty((len(indices), self.size, self.size, 4), dtype=np.uint8)
-        for position, index in enumerate(indices):
-            record = self.records[int(index)]
-            out[position] = self.shards[record.shard][record.row]
-        return out
-
-
-def _record(shard: int, row: int, fields: dict[str, Any]) -> Record:
-    captions = fields.get("captions") or {}
-    return Record(
-        shard=shard,
-        row=row,
-        name=str(fields["id"]),
-        kind=str(fields["kind"]),
-        concept=str(fields["concept"]),
-        style=str(fields["style"]),
-        source=str(fields["source"]),
-        split=str(fields["split"]),
-        english=tuple(captions.get("en") or ()),
-        chinese=tuple(captions.get("zh") or ()),
-    )
+        return self.rows([self.records[int(index)] for index in indices])
 
 
 def to_network(pictures: Tensor, size: int) -> Tensor:
@@ -203,7 +130,7 @@ class Captions:
     ids [captions, T] int32; spans[record] = (english start, end, chinese start, end) into it; texts in the same order.
     """
 
-    def __init__(self, pack: Pack, indices: NDArray[np.int64], tokenizer: Any, context_length: int) -> None:
+    def __init__(self, pack: TrainingPack, indices: NDArray[np.int64], tokenizer: Any, context_length: int) -> None:
         self.texts: list[str] = []
         spans = []
         for index in indices:
@@ -248,7 +175,7 @@ def load_tokenizer(folder: str | Path) -> Any:
     """The pack's tokenizer.json as a `tokenizers.Tokenizer`."""
     from tokenizers import Tokenizer
 
-    path = Path(folder) / "tokenizer.json"
+    path = Path(folder) / TOKENIZER
     if not path.is_file():
         raise InvalidRequest(f"the data pack {folder} has no tokenizer.json")
     try:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stable_diffusion.data.similarity import SIGNED, box_ssim
+
 
 def gradient_loss(output: Tensor, target: Tensor, scales: int = 3) -> Tensor:
     """Mean L1 distance of horizontal and vertical differences, averaged over `scales` halvings: keeps edges crisp."""
@@ -18,15 +20,9 @@ def gradient_loss(output: Tensor, target: Tensor, scales: int = 3) -> Tensor:
     return total / scales
 
 
-def ssim_loss(output: Tensor, target: Tensor, window: int = 7) -> Tensor:
-    """1 - SSIM with a box window (Wang et al. 2004, eq. 13), data range 2."""
-    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
-    mean_x, mean_y = F.avg_pool2d(output, window, 1), F.avg_pool2d(target, window, 1)
-    var_x = F.avg_pool2d(output * output, window, 1) - mean_x * mean_x
-    var_y = F.avg_pool2d(target * target, window, 1) - mean_y * mean_y
-    cov = F.avg_pool2d(output * target, window, 1) - mean_x * mean_y
-    ssim = (2 * mean_x * mean_y + c1) * (2 * cov + c2) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
-    return 1 - ssim.mean()
+def ssim_loss(output: Tensor, target: Tensor) -> Tensor:
+    """1 - SSIM with a box window of 7 pixels."""
+    return 1 - box_ssim(output, target, span=SIGNED)
 
 
 class PatchDiscriminator(nn.Module):
@@ -59,17 +55,3 @@ def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Ten
     second = torch.autograd.grad(adversarial, last_layer, retain_graph=True)[0]
     ratio: Tensor = (first.norm() / (second.norm() + 1e-4)).clamp(0, 1e4)
     return ratio.detach()
-
-
-def psnr(output: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each picture [B] in dB, data range 2."""
-    error = (output.float() - target.float()).square().mean(dim=(1, 2, 3)).clamp(min=1e-10)
-    return 10 * torch.log10(4.0 / error)
-
-
-def alpha_iou(output: Tensor, target: Tensor) -> Tensor:
-    """Intersection over union [B] of the areas that are more opaque than not (1 where both are empty)."""
-    a, b = output[:, 3] > 0, target[:, 3] > 0
-    union = (a | b).sum(dim=(1, 2)).float()
-    both = (a & b).sum(dim=(1, 2)).float()
-    return torch.where(union > 0, both / union.clamp(min=1), torch.ones_like(union))

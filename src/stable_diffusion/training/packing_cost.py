@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stable_diffusion.data.similarity import SIGNED, psnr
 from stable_diffusion.pipeline.generate import generate_image
 from stable_diffusion.pipeline.model import StableDiffusion
 from stable_diffusion.training.config import DataConfig
-from stable_diffusion.training.data import Pack, to_network
-from stable_diffusion.training.losses import psnr
+from stable_diffusion.training.data import TrainingPack, to_network
 from stable_diffusion.training.stage import spread
 from stable_diffusion.weights.load import load_parts
 from stable_diffusion.weights.parts import Parts
@@ -71,7 +71,7 @@ def packing_cost(
 
 def held_out_pictures(folder: Path, size: int, count: int = 64) -> Tensor:
     """At most `count` held-out pictures of a data pack, evenly spaced: [N,4,size,size] premultiplied in [-1,1]."""
-    pack = Pack(folder)
+    pack = TrainingPack(folder)
     rows = spread(pack.select(DataConfig(), "heldout"), count)
     return to_network(torch.from_numpy(pack.pictures(rows)), size)
 
@@ -80,7 +80,7 @@ def reconstruction(model: StableDiffusion, pictures: Tensor) -> float:
     """Mean PSNR in dB of pictures [N,4,R,R] through encoder (its mean) and decoder."""
     vae, scores = model.parts.vae, []
     for part in torch.split(pictures, CHUNK):
-        scores.append(psnr(vae.decode(vae.encode(part).mean).clamp(-1, 1), part))
+        scores.append(psnr(vae.decode(vae.encode(part).mean).clamp(-1, 1), part, SIGNED))
     return float(torch.cat(scores).mean())
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from stable_diffusion.errors import InvalidRequest, TrainingDiverged, unknown_choice
 from stable_diffusion.training import checkpoint as ckpt
 from stable_diffusion.training.config import STAGES, StageConfig, load_config, to_table
-from stable_diffusion.training.data import Pack
+from stable_diffusion.training.data import TrainingPack
 from stable_diffusion.training.distributed import World, join_world
 from stable_diffusion.training.ema import EMA, named_tensors
 from stable_diffusion.training.optim import Optimiser, learning_rate_factor
@@ -118,7 +118,7 @@ def train(
     world = join_world(device)
     if settings.batch_size % world.size:
         raise InvalidRequest(f"batch_size = {settings.batch_size} must be a multiple of the {world.size} processes")
-    context = Context(Pack(data), world, Path(out))
+    context = Context(TrainingPack(data), world, Path(out))
     loop = Loop(stage, settings, context, build_stage(stage, settings, context), on_progress, clock)
     loop.resume(resume)
     return loop.run(None if minutes is None else begin + minutes * 60)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from stable_diffusion.training.config import StageConfig
-from stable_diffusion.training.data import Pack
+from stable_diffusion.training.data import TrainingPack
 from stable_diffusion.training.distributed import World
 from stable_diffusion.training.optim import Group
 from stable_diffusion.training.precision import fast_bfloat16
@@ -28,7 +28,7 @@ from stable_diffusion.training.precision import fast_bfloat16
 class Context:
     """What every stage is built from. out: the run's folder."""
 
-    pack: Pack
+    pack: TrainingPack
     world: World
     out: Path
 

@@ -23,7 +23,15 @@ from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.image_tower import ImageTower, ImageTowerConfig
 from stable_diffusion.training.config import DataConfig, TextStage, build, to_table
-from stable_diffusion.training.data import Captions, Order, Pack, encode_texts, load_tokenizer, special_ids, to_network
+from stable_diffusion.training.data import (
+    Captions,
+    Order,
+    TrainingPack,
+    encode_texts,
+    load_tokenizer,
+    special_ids,
+    to_network,
+)
 from stable_diffusion.training.lexicon import Lexicon, build_lexicon
 from stable_diffusion.training.negatives import wrong
 from stable_diffusion.training.optim import Group
@@ -272,7 +280,7 @@ def text_config(tokenizer: Any, table: Mapping[str, Any]) -> CLIPTextConfig:
     return build(CLIPTextConfig, {**known, **table}, "text")
 
 
-def identities(pack: Pack, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def identities(pack: TrainingPack, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """One number per (concept, style)."""
     return np.array([hash_text(f"{pack.records[r].concept}\n{pack.records[r].style}") for r in rows], dtype=np.int64)
 
@@ -303,7 +311,7 @@ def sigmoid_loss(logits: Tensor, same_pairs: Tensor) -> Tensor:
     return -F.logsigmoid(signs * logits).sum() / len(logits)
 
 
-def held_out(pack: Pack, data: DataConfig, count: int) -> NDArray[np.int64]:
+def held_out(pack: TrainingPack, data: DataConfig, count: int) -> NDArray[np.int64]:
     """At most `count` held-out records, evenly spaced; training records where the pack holds none out."""
     try:
         rows = pack.select(data, "heldout")

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from stable_diffusion.data.similarity import SIGNED, alpha_iou, psnr
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.latents import LatentFormat
 from stable_diffusion.models.vae import VAE, VAEConfig
@@ -25,10 +26,8 @@ from stable_diffusion.training.data import Order, to_network, to_pictures
 from stable_diffusion.training.losses import (
     PatchDiscriminator,
     adaptive_weight,
-    alpha_iou,
     gradient_loss,
     hinge_discriminator_loss,
-    psnr,
     ssim_loss,
 )
 from stable_diffusion.training.optim import Group
@@ -143,7 +142,7 @@ class VAETraining:
         """(reconstruction [B,4,R,R], scores [2,B])."""
         with autocast(self.context.device, self.config):
             output = self.vae.decode(self.vae.encode(image).mean).float()
-        return output, torch.stack([psnr(output.clamp(-1, 1), image), alpha_iou(output, image)])
+        return output, torch.stack([psnr(output.clamp(-1, 1), image, SIGNED), alpha_iou(output, image, SIGNED)])
 
     def _latent_format(self) -> LatentFormat:
         rows = spread(self.train_rows, self.config.statistics_count)
