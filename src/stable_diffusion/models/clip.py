@@ -10,7 +10,7 @@ Shapes: B batch, T tokens, D width, P width of the pooled vector.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -55,10 +55,23 @@ class TextFeatures(NamedTuple):
     pooled: Tensor
 
 
+class LayerShape(Protocol):
+    """What a layer needs of a config; the image tower's has it too."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def mlp_width(self) -> int: ...
+    @property
+    def activation(self) -> str: ...
+
+
 class MLP(nn.Module):
     """linear, GELU (or its cheap look-alike x sigmoid(1.702 x)), linear."""
 
-    def __init__(self, config: CLIPTextConfig) -> None:
+    def __init__(self, config: LayerShape) -> None:
         super().__init__()
         self.quick = config.activation == "quick_gelu"
         self.up = nn.Linear(config.width, config.mlp_width)
@@ -71,12 +84,12 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    """Causal self-attention and MLP, each normed before and added to its input."""
+    """Self-attention (`causal` in text) and MLP, each normed before and added to its input."""
 
-    def __init__(self, config: CLIPTextConfig) -> None:
+    def __init__(self, config: LayerShape, *, causal: bool = True) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.width)
-        self.attention = Attention(config.width, config.heads, bias=True, causal=True)
+        self.attention = Attention(config.width, config.heads, bias=True, causal=causal)
         self.mlp_norm = nn.LayerNorm(config.width)
         self.mlp = MLP(config)
 

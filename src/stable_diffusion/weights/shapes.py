@@ -126,6 +126,27 @@ def openclip_fields(shapes: Shapes) -> dict[str, Any]:
     }
 
 
+def clip_vision_fields(shapes: Shapes) -> dict[str, Any]:
+    """Fields of `CLIPVisionConfig` from either layout, that of OpenCLIP without its leading `visual.`."""
+    if "conv1.weight" in shapes:
+        layers, mlp = "transformer.resblocks", "mlp.c_fc"
+        patch, positions = _need(shapes, "conv1.weight"), _need(shapes, "positional_embedding")
+        projection_dim = _need(shapes, "proj")[1]
+    else:
+        layers, mlp, embeddings = "vision_model.encoder.layers", "mlp.fc1", "vision_model.embeddings"
+        patch = _need(shapes, f"{embeddings}.patch_embedding.weight")
+        positions = _need(shapes, f"{embeddings}.position_embedding.weight")
+        projection_dim = _need(shapes, "visual_projection.weight")[0]
+    return {
+        "width": patch[0],
+        "layers": _count(shapes, layers),
+        "mlp_width": _need(shapes, f"{layers}.0.{mlp}.weight")[0],
+        "image_size": patch[-1] * round(max(positions[0] - 1, 1) ** 0.5),
+        "patch_size": patch[-1],
+        "projection_dim": projection_dim,
+    }
+
+
 def _need(shapes: Shapes, name: str) -> tuple[int, ...]:
     shape = shapes.get(name)
     if shape is None or len(shape) < 2:
