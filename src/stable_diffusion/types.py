@@ -7,7 +7,7 @@ The state `x` of the diffusion is always `x = alpha(sigma) * x0 + sigma * noise`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -33,17 +33,19 @@ class Conditioning:
     """What the denoiser is told besides the noisy latent.
 
     tokens [B,T,D] goes to cross-attention; pooled [B,P] is the sentence as one vector; vector [B,V] is added to the
-    time embedding (pooled text, size conditioning); image [B,C,H,W] is concatenated to the latent (inpainting models).
+    time embedding (pooled text, size conditioning); image [B,C,H,W] is concatenated to the latent (inpainting models);
+    negative [B] is 1 for rows of a negative prompt and 0 for others, where side networks need to know.
     """
 
     tokens: Tensor
     pooled: Tensor | None = None
     vector: Tensor | None = None
     image: Tensor | None = None
+    negative: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Conditioning:
         """The same conditioning with `function` applied to every tensor it holds."""
-        values: dict[str, Any] = {name: getattr(self, name) for name in ("tokens", "pooled", "vector", "image")}
+        values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
         mapped: dict[str, Any] = {name: None if v is None else function(v) for name, v in values.items()}
         return replace(self, **mapped)
 
@@ -71,7 +73,8 @@ class Conditioning:
 
         tokens = join("tokens")
         assert tokens is not None
-        return Conditioning(tokens=tokens, pooled=join("pooled"), vector=join("vector"), image=join("image"))
+        others = {item.name: join(item.name) for item in fields(Conditioning) if item.name != "tokens"}
+        return Conditioning(tokens=tokens, **others)
 
 
 CondDenoiser: TypeAlias = Callable[[Tensor, Tensor, Conditioning], Tensor]
@@ -127,7 +130,27 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class Residuals:
-    """Features that a side network (ControlNet, T2I-Adapter) adds to the U-Net's skips and middle block."""
+    """Features that a side network (ControlNet, T2I-Adapter) adds to a U-Net's features.
+
+    `down` are for the skips, in the order in which the way down makes them, and `mid` is for the middle; both are added
+    after the way down. `stages` are for the features of each stage while they run down, so that later layers see them:
+    after the last block of a stage that attends, and at the end of any other, after its downsampling.
+    """
 
     down: tuple[Tensor, ...] = field(default_factory=tuple)
     mid: Tensor | None = None
+    stages: tuple[Tensor, ...] = field(default_factory=tuple)
+
+    @staticmethod
+    def total(parts: Sequence[Residuals]) -> Residuals:
+        """The sum of what several side networks add, each of which has all or none of a kind."""
+
+        def summed(kind: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+            return tuple(sum(tensors[1:], tensors[0]) for tensors in zip(*filter(len, kind), strict=True))
+
+        mids = [part.mid for part in parts if part.mid is not None]
+        return Residuals(
+            down=summed([part.down for part in parts]),
+            mid=sum(mids[1:], mids[0]) if mids else None,
+            stages=summed([part.stages for part in parts]),
+        )

@@ -13,6 +13,7 @@ import click
 
 from stable_diffusion.cli import files
 from stable_diffusion.cli.command import Command, Number
+from stable_diffusion.cli.control_options import control_options, given_controls
 from stable_diffusion.cli.format import echo_json
 from stable_diffusion.cli.options import (
     MAX_COUNT,
@@ -40,6 +41,7 @@ stable-diffusion "a worm" --image apple.png --mask hole.png
 stable-diffusion generate --like apple.png --seed 8
 stable-diffusion "a lighthouse" --lora style.safetensors:0.8
 stable-diffusion "a lighthouse <lora:style:0.8>" --lora-dir loras
+stable-diffusion "a house" --control canny.safetensors --control-image house.png --control-preprocessor canny
 echo "a cat" | stable-diffusion -
 """
 
@@ -57,6 +59,7 @@ echo "a cat" | stable-diffusion -
 @click.option("--lora", "loras", multiple=True, metavar="FILE[:STRENGTH]", help="LoRA or relative; may be repeated.")
 @click.option("--lora-dir", type=click.Path(path_type=Path), help="Where `<lora:name:weight>` in PROMPT is found.")
 @click.option("--embeddings-dir", type=click.Path(path_type=Path), help="Embeddings, used in PROMPT by file name.")
+@control_options
 @click.option("--like", type=click.Path(path_type=Path), help="Take the settings written in this picture.")
 @model_options
 @out_options("outputs/SEED-PROMPT.png")
@@ -79,7 +82,9 @@ def command(
     PROMPT - reads it from standard input. Nothing that exists is overwritten unless asked for.
     """
     start = time.monotonic()
-    request = build_request(prompt, like, {**given(settings), **given({"model": model})})
+    controls = given_controls(click.get_current_context())
+    settings |= {"model": model, "controls": controls or None}
+    request = build_request(prompt, like, given(settings))
     to_stdout = out is not None and str(out) == "-"
     check_destination(out, request.count, overwrite)
     saved = paint(request, device=device, dtype=dtype, out=out, overwrite=overwrite, preview=preview)

@@ -24,8 +24,8 @@ stable-diffusion info outputs/7-a-red-apple.png
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 @click.option("--hash/--no-hash", "hashes", default=True, show_default=True, help="Hash the whole file.")
 def command(path: Path | None, as_json: bool, hashes: bool) -> None:
-    """Say what a file is: a model, an adapter (LoRA and relatives, textual inversion), a picture with its settings, or
-    a latent. Without PATH: the built-in model.
+    """Say what a file is: a model, an adapter (LoRA and relatives, textual inversion, ControlNet, T2I-Adapter,
+    IP-Adapter), a picture with its settings, or a latent. Without PATH: the built-in model.
 
     A model is recognised by the names and shapes of its tensors; no code in a file is ever run.
     """
@@ -41,12 +41,14 @@ def command(path: Path | None, as_json: bool, hashes: bool) -> None:
 
 
 def _adapter_facts(path: Path | None, hashes: bool) -> dict[str, Any] | None:
-    """What a LoRA, one of its relatives or an embedding is; None for other files."""
+    """What a LoRA, one of its relatives, an embedding or a side network is; None for other files."""
     if path is None:
         return None
     from stable_diffusion.weights.adapter_facts import adapter_facts
+    from stable_diffusion.weights.side_networks import side_facts
 
-    return adapter_facts(path.expanduser(), hashes=hashes)
+    path = path.expanduser()
+    return adapter_facts(path, hashes=hashes) or side_facts(path, hashes=hashes)
 
 
 def _show(facts: dict[str, Any], as_json: bool) -> None:

@@ -9,7 +9,9 @@ Shapes: B batch, C channels, H W latent size; sigma [B].
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,7 +19,10 @@ from torch import Tensor
 from stable_diffusion.diffusion.prediction import Network, Prediction, from_x0, to_x0
 from stable_diffusion.diffusion.schedule import input_scale, per_image
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.types import CondDenoiser, Conditioning, Denoiser, PairDenoiser, Schedule
+from stable_diffusion.types import CondDenoiser, Conditioning, Denoiser, PairDenoiser, Residuals, Schedule
+
+Side: TypeAlias = Callable[[Tensor, Tensor, Conditioning], Residuals]
+"""(network input [B,C,H,W], timestep [B], conditioning) -> what side networks add to the network's features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,8 @@ class NetworkDenoiser:
     """A network as a `CondDenoiser`: scales the state, names the level, and turns the answer into x0.
 
     `dtype` is the network's precision, if not that of the state; the answer is brought back before x0 is formed.
+    A call with `side` asks it for features to add to the network's: (network input, timestep, conditioning) ->
+    Residuals, which the network takes as `residuals`.
     """
 
     network: Network
@@ -32,14 +39,16 @@ class NetworkDenoiser:
     prediction: Prediction
     dtype: torch.dtype | None = None
 
-    def __call__(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, conditioning: Conditioning, side: Side | None = None) -> Tensor:
         seen = x * per_image(input_scale(self.schedule, sigma), x)
         if conditioning.image is not None:
             seen = torch.cat([seen, conditioning.image.to(seen)], dim=1)
         told = conditioning
         if self.dtype is not None:
             seen, told = seen.to(self.dtype), conditioning.to(dtype=self.dtype)
-        output = self.network(seen, self.schedule.timestep(sigma), told.tokens, vector=told.vector)
+        timestep = self.schedule.timestep(sigma)
+        added = {} if side is None else {"residuals": side(seen, timestep, told)}
+        output = self.network(seen, timestep, told.tokens, vector=told.vector, **added)
         return self.x0(output.to(x.dtype), x, sigma)
 
     def x0(self, output: Tensor, x: Tensor, sigma: Tensor) -> Tensor:

@@ -19,13 +19,18 @@ from torch import Tensor
 
 from stable_diffusion.diffusion.schedule import per_image
 from stable_diffusion.errors import unknown_choice
-from stable_diffusion.types import Schedule
+from stable_diffusion.types import Residuals, Schedule
 
 
 class Network(Protocol):
-    """(x [B,C,H,W], timestep [B], tokens [B,T,D], vector [B,V] or None) -> output [B,C,H,W]."""
+    """(x [B,C,H,W], timestep [B], tokens [B,T,D], vector [B,V] or None) -> output [B,C,H,W].
 
-    def __call__(self, x: Tensor, timestep: Tensor, tokens: Tensor, *, vector: Tensor | None = None) -> Tensor: ...
+    A network that side networks can be added to takes `residuals` as well.
+    """
+
+    def __call__(
+        self, x: Tensor, timestep: Tensor, tokens: Tensor, *, vector: Tensor | None = None, **added: Residuals
+    ) -> Tensor: ...
 
 
 Prediction: TypeAlias = Literal["eps", "v", "x0", "flow"]

@@ -48,8 +48,15 @@ class CLIPTextConfig(ModelConfig):
             raise InvalidRequest(f"eos_token_id is {self.eos_token_id}; expected a token under {self.vocab_size}")
 
 
-class Transformer(Protocol):
-    """What the layers need to know: the text encoder's config says it, and that of its other half for pictures."""
+class TextFeatures(NamedTuple):
+    """`tokens` [B,T,D]: one vector per token, for cross-attention; `pooled` [B,P]: the sentence as one vector."""
+
+    tokens: Tensor
+    pooled: Tensor
+
+
+class LayerShape(Protocol):
+    """What a layer needs of a config; the image tower's has it too."""
 
     @property
     def width(self) -> int: ...
@@ -61,17 +68,10 @@ class Transformer(Protocol):
     def activation(self) -> str: ...
 
 
-class TextFeatures(NamedTuple):
-    """`tokens` [B,T,D]: one vector per token, for cross-attention; `pooled` [B,P]: the sentence as one vector."""
-
-    tokens: Tensor
-    pooled: Tensor
-
-
 class MLP(nn.Module):
     """linear, GELU (or its cheap look-alike x sigmoid(1.702 x)), linear."""
 
-    def __init__(self, config: Transformer) -> None:
+    def __init__(self, config: LayerShape) -> None:
         super().__init__()
         self.quick = config.activation == "quick_gelu"
         self.up = nn.Linear(config.width, config.mlp_width)
@@ -84,9 +84,9 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    """Self-attention, causal for text, and MLP; each normed before and added to its input."""
+    """Self-attention (`causal` in text) and MLP, each normed before and added to its input."""
 
-    def __init__(self, config: Transformer, *, causal: bool = True) -> None:
+    def __init__(self, config: LayerShape, *, causal: bool = True) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.width)
         self.attention = Attention(config.width, config.heads, bias=True, causal=causal)

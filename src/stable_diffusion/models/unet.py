@@ -216,15 +216,24 @@ class DownStage(Stage):
         super().__init__(config, plan)
         self.downsample = Downsample(plan.channels) if plan.resample else None
 
-    def forward(self, x: Tensor, time: Tensor, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The features below, and the skips: one after each block, and one after the downsampling."""
+    def forward(
+        self, x: Tensor, time: Tensor, tokens: Tensor, added: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The features below, and the skips: one after each block, and one after the downsampling.
+
+        `added` is what a side network adds here (see `Residuals.stages`); it is part of the skip, too.
+        """
         skips = []
         for index in range(len(self.resblocks)):
             x = self.block(index, x, time, tokens)
             skips.append(x)
+        if added is not None and len(self.transformers):
+            skips[-1] = x = x + added
         if self.downsample is not None:
             x = self.downsample(x)
             skips.append(x)
+        if added is not None and not len(self.transformers):
+            skips[-1] = x = x + added
         return x, skips
 
 
@@ -259,8 +268,8 @@ class UpStage(Stage):
         return x
 
 
-class UNet(nn.Module):
-    """What the noisy latent hides: noise, velocity or the clean latent, according to how it was trained."""
+class UNetEncoder(nn.Module):
+    """The way down and the middle of a U-Net, which a ControlNet has as well."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -270,6 +279,40 @@ class UNet(nn.Module):
         self.conv_in = nn.Conv2d(config.in_channels, config.channels[0], 3, padding=1)
         self.down = nn.ModuleList(DownStage(config, plan) for plan in config.down_stages())
         self.mid = MidStage(config, config.mid_stage())
+
+    def embed_time(self, x: Tensor, timestep: Tensor, vector: Tensor | None) -> Tensor:
+        """timestep [B] and vector [B,V] -> [B,E], in the dtype of x; the sinusoids are computed in float32."""
+        embedding: Tensor = self.time_mlp(timestep_embedding(timestep, self.config.channels[0]).to(x.dtype))
+        if self.vector_mlp is None:
+            if vector is not None:
+                raise InvalidRequest("a vector was given to a U-Net that takes none (its vector_dim is None)")
+            return embedding
+        if vector is None:
+            raise InvalidRequest(f"this U-Net needs a vector of width {self.config.vector_dim}, and none was given")
+        embedding = embedding + self.vector_mlp(vector)
+        return embedding
+
+    def encode(
+        self, x: Tensor, time: Tensor, tokens: Tensor, stages: tuple[Tensor, ...] = ()
+    ) -> tuple[Tensor, list[Tensor]]:
+        """x [B,C,H,W] after the first convolution -> (the middle's features, all skips with x itself first).
+
+        `stages` are `Residuals.stages`.
+        """
+        if stages and len(stages) != len(self.down):
+            raise InvalidRequest(f"{len(stages)} features were given; this U-Net has {len(self.down)} stages")
+        skips = [x]
+        for index, stage in enumerate(self.down):
+            x, made = stage(x, time, tokens, stages[index] if stages else None)
+            skips += made
+        return self.mid(x, time, tokens), skips
+
+
+class UNet(UNetEncoder):
+    """What the noisy latent hides: noise, velocity or the clean latent, according to how it was trained."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__(config)
         self.up = nn.ModuleList(UpStage(config, plan) for plan in config.up_stages())
         self.norm_out = nn.GroupNorm(config.groups, config.channels[0], eps=1e-5)
         self.conv_out = zero_conv(config.channels[0], config.out_channels)
@@ -285,35 +328,18 @@ class UNet(nn.Module):
     ) -> Tensor:
         """x [B,C_in,H,W], timestep [B] in [0, 1000], tokens [B,T,D], vector [B,V] -> [B,C_out,H,W].
 
-        `residuals` of a side network are added to the skips, in the order in which the way down makes them, and to the
-        middle. Any height and width of at least 1 works. InvalidRequest where `vector` is missing or not wanted, or
-        the number of residuals is wrong.
+        `residuals` of side networks are added where their docstring says. Any height and width of at least 1 works.
+        InvalidRequest where `vector` is missing or not wanted, or the number of residuals is wrong.
         """
         time = F.silu(self.embed_time(x, timestep, vector))  # [B, E]
         x = self.conv_in(x)  # [B, C, H, W]
-        skips = [x]
-        for stage in self.down:
-            x, made = stage(x, time, tokens)
-            skips += made
-        x = self.mid(x, time, tokens)  # [B, C, H / downscale, W / downscale]
+        x, skips = self.encode(x, time, tokens, () if residuals is None else residuals.stages)
         if residuals is not None:
             skips, x = self._add_residuals(skips, x, residuals)
         for stage in self.up:
             x = stage(x, skips, time, tokens)
         out: Tensor = self.conv_out(F.silu(self.norm_out(x)))  # [B, C_out, H, W]
         return out
-
-    def embed_time(self, x: Tensor, timestep: Tensor, vector: Tensor | None) -> Tensor:
-        """timestep [B] and vector [B,V] -> [B,E], in the dtype of x; the sinusoids are computed in float32."""
-        embedding: Tensor = self.time_mlp(timestep_embedding(timestep, self.config.channels[0]).to(x.dtype))
-        if self.vector_mlp is None:
-            if vector is not None:
-                raise InvalidRequest("a vector was given to a U-Net that takes none (its vector_dim is None)")
-            return embedding
-        if vector is None:
-            raise InvalidRequest(f"this U-Net needs a vector of width {self.config.vector_dim}, and none was given")
-        embedding = embedding + self.vector_mlp(vector)
-        return embedding
 
     @staticmethod
     def _add_residuals(skips: list[Tensor], mid: Tensor, residuals: Residuals) -> tuple[list[Tensor], Tensor]:

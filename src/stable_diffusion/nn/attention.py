@@ -9,6 +9,8 @@ Shapes: B batch, T query tokens, S key tokens, D width, h heads, d width of a he
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,6 +49,8 @@ class Attention(nn.Module):
         self.key = nn.Linear(context_width, width, bias=bias)
         self.value = nn.Linear(context_width, width, bias=bias)
         self.out = nn.Linear(width, width)
+        self.beside: Callable[[Tensor], Tensor] | None = None
+        """What another network adds to the mixed values, from the queries: [B,h,T,d] -> [B,h,T,d]; None is nothing."""
 
     def split_heads(self, tokens: Tensor) -> Tensor:
         """[B,T,D] -> [B,h,T,d], a view."""
@@ -58,6 +62,8 @@ class Attention(nn.Module):
         key = self.split_heads(self.key(context))  # [B, h, S, d]
         value = self.split_heads(self.value(context))  # [B, h, S, d]
         mixed = attend(query, key, value, causal=self.causal, upcast=self.upcast)
+        if self.beside is not None:
+            mixed = mixed + self.beside(query)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # [B, T, D]
         return out
 

@@ -93,20 +93,23 @@ def checked_loras(values: object) -> tuple[Lora, ...]:
 
 @dataclass(frozen=True)
 class Used:
-    """What a picture was made with besides its model, for its text: names with hashes, and tags to write."""
+    """What a picture was made with besides its model, for its text: names with hashes, tags to write, and the entries
+    of its controls."""
 
     loras: Mapping[str, str] = field(default_factory=dict)
     embeddings: Mapping[str, str] = field(default_factory=dict)
     tags: str = ""
+    controls: tuple[tuple[str, str], ...] = ()
 
     def values(self) -> dict[str, str]:
         """The entries of the picture's text, as A1111 writes them."""
         entries = {"TI hashes": self.embeddings, "Lora hashes": self.loras}
-        return {
+        written = {
             key: ", ".join(f"{name}: {digits}" for name, digits in hashes.items())
             for key, hashes in entries.items()
             if hashes
         }
+        return {**dict(self.controls), **written}
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from .image import cover, latent_mask, mask_tensor, put_back, to_images, to_mode
 from .metadata import KEY, parameters_text
 from .model import StableDiffusion, load
 from .request import Event, Images, Progress, Request, resolve
+from .request_controls import request_controls
 
 Output = Literal["pil", "straight", "latent"]
 OUTPUTS: tuple[Output, ...] = ("pil", "straight", "latent")
@@ -78,12 +79,14 @@ def generate(
         prompt = encoder.encode(adapters.prompt, clip_skip=request.clip_skip)
         negative = encoder.encode(adapters.negative_prompt, clip_skip=request.clip_skip, negative=True)
     notes = [note for note in (prompt.note(), negative.note(), *_ignored(asked, request)) if note is not None]
-    notes += adapters.notes
+    controls = request_controls(model, request)
+    notes += [*adapters.notes, *controls.notes]
+    adapters = replace(adapters, used=replace(adapters.used, controls=controls.entries))
     canvas = _canvas(model, request)
     image = _image_conditioning(model, request, canvas)
     conditionings = [replace(each.conditioning, image=image) for each in (prompt, negative)]
     size = batch if batch is not None else 1 if model.device.type == "cpu" else request.count
-    run = partial(_steps, model, request, conditionings, canvas, options)
+    run = partial(_steps, model, request, conditionings, canvas, {**options, "sides": controls.sides})
     run(range(1))  # checks sampler, schedule, levels and options now: nothing is computed before the first step
     return _stream(model, request, canvas, adapters, run, size, output, tuple(notes))
 
@@ -246,6 +249,7 @@ def generate_image(
     loras: Sequence[Any] = (),
     lora_dir: str | Path | None = None,
     embeddings_dir: str | Path | None = None,
+    controls: Sequence[Any] = (),
 ) -> Any:
     """A picture for a sentence: a Pillow image, or a list of `count` images where `count` is more than 1.
 
@@ -276,6 +280,7 @@ def generate_image(
         loras=loras,  # type: ignore[arg-type]  # paths become Lora there
         lora_dir=lora_dir,  # type: ignore[arg-type]
         embeddings_dir=embeddings_dir,  # type: ignore[arg-type]
+        controls=controls,  # type: ignore[arg-type]
     )
     ready = model if isinstance(model, StableDiffusion) else load(request.model)
     pictures, notes = _drained(generate(ready, request))

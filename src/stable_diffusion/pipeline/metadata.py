@@ -29,6 +29,7 @@ NEGATIVE = "Negative prompt:"
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 VERSION = "stable-diffusion"
 _PAIR = re.compile(r'\s*(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_CONTROL = re.compile(r"ControlNet \d+")
 _SIZE = re.compile(r"(\d+)x(\d+)")
 FEWEST_PAIRS = 3
 """A last line of fewer pairs belongs to the prompt."""
@@ -203,6 +204,8 @@ _IGNORED = (
 def _foreign(values: dict[str, str]) -> list[str]:
     """What another program's picture used that changes the result and is not taken over."""
     notes = [f"{key!r} ({values[key]}) is not taken over" for key in _IGNORED if key in values]
+    controls = [key for key in values if _CONTROL.fullmatch(key)]
+    notes += [f"{key!r} is not taken over: give its file and picture again ({values[key]})" for key in controls]
     if not values.get("Version", "").startswith(VERSION) and values.get("RNG", "GPU") != "CPU":
         notes.append("the noise was drawn on a GPU, so the same seed gives another picture here")
     return notes

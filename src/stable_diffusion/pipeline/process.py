@@ -28,6 +28,7 @@ from ..text.encode import TextEncoder
 from ..types import Conditioning, Denoiser, NoiseSource, Step
 from .codec import ImageEncoder
 from .masks import soft_inpainting
+from .sides import Controlled, Side, controlled, told_apart
 from .size import SizeConditioning, with_size
 from .tiling import FLAT, Wrap, wrapping
 from .variation import Variation, varied
@@ -176,6 +177,7 @@ class DenoisingProcess:
         windows: Windows | None = None,
         variation: Variation | None = None,
         told_size: SizeConditioning | None = None,
+        sides: Sequence[Side] = (),
         **options: Any,
     ) -> Iterator[Step]:
         """Checks everything, then returns the generator of steps for one picture per seed; `options` are the sampler's.
@@ -189,6 +191,7 @@ class DenoisingProcess:
         soft       the mask is the strength of each place, and not only where (see `soft_inpainting`)
         wrap       edges that meet    windows   paint a large canvas in these    variation   of the start noise
         told_size  what a model with size conditioning (SDXL) is told; None the size of the picture, uncropped
+        sides      networks that add to the U-Net's features (ControlNet and its like)
         """
         if mask is not None and latent is None:
             raise InvalidRequest("a mask was given without a latent; expected the latent to repaint")
@@ -200,11 +203,12 @@ class DenoisingProcess:
         info = resolved.sampler
         scale = (self.guidance if guidance is None else guidance) / info.unit
         cond, away = self._sized_pair(prompt, negative, scale != 1 or info.paired, (height, width), told_size)
-        around: dict[str, Any] = {"wrap": wrap, "windows": windows, "paired": info.paired}
+        sigmas = full if latent is None or strength == 0 else truncate(full, strength)
+        space = controlled(self.denoiser, sides, sigmas) if sides else self.denoiser
+        around: dict[str, Any] = {"wrap": wrap, "windows": windows, "paired": info.paired, "base": space}
         denoise = self.guided(cond, away, scale, rescale, between, **around)
         if latent is not None and strength == 0:
             return iter(())
-        sigmas = full if latent is None else truncate(full, strength)
         source = self._noise(info, seed, (height, width), variation)
         noise = source.start().to(next(self.unet.parameters()).device)
         x0 = None if latent is None else latent.to(noise.device, torch.float32).expand_as(noise)
@@ -246,18 +250,23 @@ class DenoisingProcess:
         wrap: Wrap = FLAT,
         windows: Windows | None = None,
         paired: bool = False,
+        base: NetworkDenoiser | Controlled | None = None,
     ) -> Denoiser:
         """The denoiser led by a prompt, away from the negative one: (x, sigma) -> x0; `interval` in units of sigma.
 
         With `wrap` its edges meet, and with `windows` it paints canvases larger than the network's own size. `paired`
-        keeps the negative prompt at guidance 1, for samplers that use the unguided estimate too.
+        keeps the negative prompt at guidance 1, for samplers that use the unguided estimate too. `base` is the network
+        with side networks; None is the network alone.
         """
         scale = self.guidance if guidance is None else guidance
         away = None if scale == 1 and not paired else self._conditioning(negative, True)
-        space = self.denoiser
-        base = wrapping(space, wrap) if windows is None else windowed(space, windows, wrap)
         cond = self._conditioning(prompt, False)
-        return guided(base, cond, away, scale, rescale=rescale, interval=interval, space=space)
+        space = self.denoiser
+        if isinstance(base, Controlled) and away is not None:
+            cond, away = told_apart(cond, away)
+        seen = space if base is None else base
+        around = wrapping(seen, wrap) if windows is None else windowed(seen, windows, wrap)
+        return guided(around, cond, away, scale, rescale=rescale, interval=interval, space=space)
 
     def _finished(self, steps: Iterator[Step]) -> Iterator[Step]:
         """The last state out of variance-exploding coordinates, where the run does not end on zero noise."""

@@ -19,6 +19,7 @@ from ..diffusion.sigmas import AUTOMATIC, resolve_schedule
 from ..errors import InvalidRequest
 from .adapters import Lora, checked_loras
 from .checks import number, whole
+from .control import Control, checked_controls
 from .image import fitting_size, open_picture
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Request:
     clip_skip                 1 reads the text encoder's last layer, 2 the one before; None the model's own choice
     loras                     adapter files for these pictures: paths, or (path, strength[, strength for the text])
     lora_dir, embeddings_dir  the folders where `<lora:name:weight>` and the names of embeddings in prompts are found
+    controls                  pictures that lead through ControlNets, T2I-Adapters or IP-Adapters: `Control`s
     """
 
     prompt: str
@@ -92,6 +94,7 @@ class Request:
     loras: tuple[Lora, ...] = ()
     lora_dir: Path | None = None
     embeddings_dir: Path | None = None
+    controls: tuple[Control, ...] = ()
 
     def __post_init__(self) -> None:
         prompt = checked_text("prompt", self.prompt)
@@ -116,7 +119,7 @@ class Request:
         self._check_guidance()
         self._check_names()
         self._check_pictures()
-        self._set(loras=checked_loras(self.loras))
+        self._set(loras=checked_loras(self.loras), controls=checked_controls(self.controls, self.image))
         for name in ("lora_dir", "embeddings_dir"):
             if getattr(self, name) is not None:
                 self._set(**{name: Path(getattr(self, name)).expanduser()})

@@ -1,8 +1,7 @@
-"""CLIP image encoders from files: transformers' layout (folder or single file) and OpenCLIP's.
+"""CLIP image towers on disk: a transformers folder, or one file in the layout of transformers or of OpenCLIP.
 
-Sources: the module trees of transformers' CLIPVisionModelWithProjection and of open_clip's VisionTransformer.
-Two facts are not in the tensors of a single file: heads are 64 wide but in ViT-H (80), g (88) and bigG (104), and the
-models of OpenAI (B, L) have the quick GELU, the larger ones the exact one; a config.json says both.
+Sources: the module trees of transformers' CLIPVisionModelWithProjection and of open_clip's VisionTransformer, as their
+checkpoints name them. A file may hold a whole CLIP; what belongs to its text encoder is left alone.
 """
 
 from __future__ import annotations
@@ -14,53 +13,57 @@ from typing import Any
 
 import torch
 
-from ..errors import BrokenModel, UnknownModel
+from ..errors import UnknownModel
 from ..models.clip_vision import CLIPVision, CLIPVisionConfig
 from .assemble import Under, build
 from .diffusers import CLIP_LAYER
 from .files import existing, read_tensors
 from .folder import component, read_config
 from .keys import KeyTable, Op, Rule, module, modules
-from .openclip import LAYER
+from .openclip import LAYER as OPENCLIP_LAYER
 from .plausible import using_config
+from .shapes import clip_vision_fields
 from .tensors import TensorFile
 
-HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104}
-"""Width of a model -> width of its attention heads, where that is not 64."""
-EXACT_GELU = (1280, 1408, 1664)
-OTHER_HALF = ("text_model.", "text_projection.", "logit_scale", "logit_bias")
+CONFIG = "config.json"
+TRANSFORMERS_MARK = "vision_model.embeddings.patch_embedding.weight"
+OPENCLIP = "visual."
+HEADS = {768: 12}
+"""Number of heads by width, where no config tells it; all larger towers (L, H, g, G) have 16."""
+QUICK_GELU_WIDTHS = (768, 1024)
+"""Widths of the towers that OpenAI released; those of OpenCLIP in use (1280, 1664) have the plain GELU."""
 
 
 def clip_vision_transformers(config: CLIPVisionConfig) -> KeyTable:
-    """`image_encoder/` of transformers, with `vision_model.` before all names but the projection's."""
+    """The layout of transformers (`vision_model.` and `visual_projection`), in which diffusers has `image_encoder/`."""
     rules = [
         Rule(("class_embedding",), ("vision_model.embeddings.class_embedding",)),
         Rule(("patch_embedding.weight",), ("vision_model.embeddings.patch_embedding.weight",)),
         Rule(("position_embedding",), ("vision_model.embeddings.position_embedding.weight",)),
-        *module("first_norm", "vision_model.pre_layrnorm"),  # their spelling
+        *module("norm_in", "vision_model.pre_layrnorm"),  # spelled so in every checkpoint
     ]
     for index in range(config.layers):
         rules += modules(f"layers.{index}", f"vision_model.encoder.layers.{index}", CLIP_LAYER)
-    rules += module("final_norm", "vision_model.post_layernorm")
+    rules += module("norm_out", "vision_model.post_layernorm")
     rules += module("projection", "visual_projection", bias=False)
-    return KeyTable(tuple(rules), ignored=frozenset({"vision_model.embeddings.position_ids"}))
+    return KeyTable(tuple(rules), ignored=frozenset({"vision_model.embeddings.position_ids", "logit_scale"}))
 
 
 def clip_vision_openclip(config: CLIPVisionConfig) -> KeyTable:
-    """The part of an OpenCLIP or original CLIP file below `visual.`."""
+    """The layout of OpenCLIP, without its leading `visual.`."""
     rules = [
         Rule(("class_embedding",), ("class_embedding",)),
         Rule(("patch_embedding.weight",), ("conv1.weight",)),
         Rule(("position_embedding",), ("positional_embedding",)),
-        *module("first_norm", "ln_pre"),
+        *module("norm_in", "ln_pre"),
     ]
     for index in range(config.layers):
         ours, theirs = f"layers.{index}", f"transformer.resblocks.{index}"
         for part in ("weight", "bias"):
             split = tuple(f"{ours}.attention.{name}.{part}" for name in ("query", "key", "value"))
             rules.append(Rule(split, (f"{theirs}.attn.in_proj_{part}",), Op.SPLIT))
-        rules += modules(ours, theirs, LAYER)
-    rules += module("final_norm", "ln_post")
+        rules += modules(ours, theirs, OPENCLIP_LAYER)
+    rules += module("norm_out", "ln_post")
     rules.append(Rule(("projection.weight",), ("proj",), Op.TRANSPOSE))
     return KeyTable(tuple(rules))
 
@@ -68,70 +71,42 @@ def clip_vision_openclip(config: CLIPVisionConfig) -> KeyTable:
 def load_clip_vision(
     path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> CLIPVision:
-    """The image encoder of a transformers folder (config.json beside its weights) or of one file of either layout.
+    """The image tower at `path`: a transformers folder (`image_encoder/`), or a single file.
 
-    A file or folder that holds the text encoder too is welcome. ModelFileError where nothing is at the path,
-    UnknownModel where it is no CLIP image encoder, BrokenModel where tensors are missing or do not fit.
+    Shape comes from the tensors; heads and activation from the `config.json` beside them, or else from the width as
+    the released towers have it. Raises ModelFileError where there is nothing or the file is damaged, UnknownModel where
+    it is no image tower, BrokenModel where tensors are missing, unexpected or of the wrong shape.
     """
-    where = existing(path)
-    settings = read_config(where / "config.json") if where.is_dir() else None
-    tensors = component(where, None) if where.is_dir() else read_tensors(where)[0]
-    openclip = "visual.conv1.weight" in tensors
-    if not openclip and "vision_model.embeddings.patch_embedding.weight" not in tensors:
-        raise UnknownModel(f"{where} holds no CLIP image encoder, neither transformers' (vision_model.) nor OpenCLIP's")
-    own: Mapping[str, torch.Tensor] = Under(tensors, "visual.") if openclip else Under(tensors, "", OTHER_HALF)
-    config = _from_shapes(tensors, where, openclip) if settings is None else _from_config(settings, where, tensors)
-    table = clip_vision_openclip(config) if openclip else clip_vision_transformers(config)
-    what = f"the image encoder of {where}"
-    return build(lambda: CLIPVision(config), own, table, what=what, dtype=dtype, device=device)
+    place = existing(path)
+    tensors = component(place) if place.is_dir() else read_tensors(place)[0]
+    told = (place if place.is_dir() else place.parent) / CONFIG
+    prefix, drop = _layout(tensors)
+    theirs = Under(tensors, prefix, drop)
+    shapes = {name: theirs.shape(name) for name in theirs}
+    with using_config(place):
+        fields = clip_vision_fields(shapes)
+        config = CLIPVisionConfig(**fields, **_told(told, fields["width"]))
+    table = clip_vision_openclip(config) if prefix else clip_vision_transformers(config)
+    return build(lambda: CLIPVision(config), theirs, table, what=f"{place}", dtype=dtype, device=device)
 
 
-def _from_config(settings: Mapping[str, Any], where: Path, tensors: TensorFile) -> CLIPVisionConfig:
-    """From config.json of the image encoder alone, or of both encoders (its `vision_config`)."""
-    vision = settings.get("vision_config", settings)
-    projection = _shape(tensors, "visual_projection.weight", where)[0]
-    if vision.get("layer_norm_eps", 1e-5) != 1e-5:
-        raise BrokenModel(f"{where} has layer_norm_eps {vision['layer_norm_eps']!r}; this version runs 1e-05 only")
-    with using_config(where):
-        return CLIPVisionConfig(
-            image_size=vision.get("image_size", 224),
-            patch_size=vision.get("patch_size", 32),
-            width=vision.get("hidden_size", 768),
-            layers=vision.get("num_hidden_layers", 12),
-            heads=vision.get("num_attention_heads", 12),
-            mlp_width=vision.get("intermediate_size", 3072),
-            activation=vision.get("hidden_act", "quick_gelu"),
-            projection_dim=projection,
-        )
+def _layout(tensors: TensorFile) -> tuple[str, tuple[str, ...]]:
+    """(prefix of the tower's tensors, prefixes of the rest of a whole CLIP); UnknownModel where there is no tower."""
+    if TRANSFORMERS_MARK in tensors:
+        return "", ("text_model.", "text_projection.")
+    if f"{OPENCLIP}conv1.weight" in tensors and f"{OPENCLIP}class_embedding" in tensors:
+        return OPENCLIP, ()
+    raise UnknownModel(
+        f"{tensors.path} is not a CLIP image tower; expected {TRANSFORMERS_MARK} (transformers) or "
+        f"{OPENCLIP}conv1.weight (OpenCLIP) in it"
+    )
 
 
-def _from_shapes(tensors: TensorFile, where: Path, openclip: bool) -> CLIPVisionConfig:
-    """From the shapes of a single file, heads and activation by the width (see above)."""
-    patch, position, up, projection = (
-        ("visual.conv1.weight", "visual.positional_embedding", "visual.transformer.resblocks.0.mlp.c_fc.weight",
-         "visual.proj")
-        if openclip
-        else ("vision_model.embeddings.patch_embedding.weight", "vision_model.embeddings.position_embedding.weight",
-              "vision_model.encoder.layers.0.mlp.fc1.weight", "visual_projection.weight")
-    )  # fmt: skip
-    layer = up.partition("0.")[0]
-    with using_config(where):
-        width, _, side, _ = _shape(tensors, patch, where)
-        rows = round((_shape(tensors, position, where)[0] - 1) ** 0.5)
-        return CLIPVisionConfig(
-            image_size=rows * side,
-            patch_size=side,
-            width=width,
-            layers=len({name[len(layer) :].partition(".")[0] for name in tensors if name.startswith(layer)}),
-            heads=max(1, width // HEAD_WIDTHS.get(width, 64)),
-            mlp_width=_shape(tensors, up, where)[0],
-            activation="gelu" if width in EXACT_GELU else "quick_gelu",
-            projection_dim=_shape(tensors, projection, where)[1 if openclip else 0],
-        )
-
-
-def _shape(tensors: TensorFile, name: str, where: Path) -> tuple[int, ...]:
-    shape = tensors.shape(name)
-    if shape is None:
-        raise BrokenModel(f"the image encoder of {where} does not fit: 1 tensor is missing: {name}")
-    return shape
+def _told(path: Path, width: int) -> dict[str, Any]:
+    """Heads and activation, from a config of transformers where one lies there."""
+    config: Mapping[str, Any] = read_config(path) if path.is_file() else {}
+    config = config.get("vision_config", config)  # a config of a whole CLIP
+    if not isinstance(config, Mapping) or config.get("hidden_size") != width:
+        config = {}  # of another network that lies in the same folder
+    activation = config.get("hidden_act", "quick_gelu" if width in QUICK_GELU_WIDTHS else "gelu")
+    return {"heads": config.get("num_attention_heads", HEADS.get(width, 16)), "activation": activation}

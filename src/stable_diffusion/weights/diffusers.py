@@ -6,10 +6,10 @@ CLIPTextModelWithProjection, as their checkpoints name them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..models.clip import CLIPTextConfig
-from ..models.unet import UNetConfig
+from ..models.unet import UNetConfig, UNetStage
 from ..models.vae import VAEConfig, VAEStage
 from .keys import KeyTable, Rule, module, modules, resblock, spatial_transformer
 
@@ -36,33 +36,36 @@ CLIP_LAYER = {
 
 def unet_diffusers(config: UNetConfig) -> KeyTable:
     """`unet/`; the vector's MLP is `add_embedding`, or `class_embedding` in models conditioned on image vectors."""
-    rules = [*modules("", "", ENDS), *modules("time_mlp", "time_embedding", EMBEDDING_MLP)]
-    aliases: dict[str, str] = {}
+    rules = [*encoder_diffusers(config), *_unet_side("up", "upsample", config.up_stages(), config)]
+    rules += modules("", "", {name: ENDS[name] for name in ("norm_out", "conv_out")})
+    vector = [name for rule in rules for name in rule.theirs if name.startswith("add_embedding.")]
+    return KeyTable(tuple(rules), {name.replace("add_", "class_", 1): name for name in vector})
+
+
+def encoder_diffusers(config: UNetConfig) -> Iterator[Rule]:
+    """The way down and the middle, which ControlNets have as well."""
+    yield from module("conv_in", ENDS["conv_in"])
+    yield from modules("time_mlp", "time_embedding", EMBEDDING_MLP)
     if config.vector_dim is not None:
-        vector = list(modules("vector_mlp", "add_embedding", EMBEDDING_MLP))
-        aliases = {name.replace("add_", "class_", 1): name for rule in vector for name in rule.theirs}
-        rules += vector
-    return KeyTable((*rules, *_unet_sides(config), *_unet_mid(config)), aliases)
+        yield from modules("vector_mlp", "add_embedding", EMBEDDING_MLP)
+    yield from _unet_side("down", "downsample", config.down_stages(), config)
+    yield from _unet_mid(config)
 
 
-def _unet_sides(config: UNetConfig) -> Iterator[Rule]:
-    for side, resample, stages in (
-        ("down", "downsample", config.down_stages()),
-        ("up", "upsample", config.up_stages()),
-    ):
-        for index, stage in enumerate(stages):
-            ours, theirs = f"{side}.{index}", f"{side}_blocks.{index}"
-            for block, channels in enumerate(stage.blocks):
-                yield from resblock(f"{ours}.resblocks.{block}", f"{theirs}.resnets.{block}", UNET_RESBLOCK, channels)
-                if stage.attends:
-                    yield from spatial_transformer(
-                        f"{ours}.transformers.{block}",
-                        f"{theirs}.attentions.{block}",
-                        stage.depths[block],
-                        linear=config.linear_projection,
-                    )
-            if stage.resample:
-                yield from module(f"{ours}.{resample}.conv", f"{theirs}.{resample}rs.0.conv")
+def _unet_side(side: str, resample: str, stages: Iterable[UNetStage], config: UNetConfig) -> Iterator[Rule]:
+    for index, stage in enumerate(stages):
+        ours, theirs = f"{side}.{index}", f"{side}_blocks.{index}"
+        for block, channels in enumerate(stage.blocks):
+            yield from resblock(f"{ours}.resblocks.{block}", f"{theirs}.resnets.{block}", UNET_RESBLOCK, channels)
+            if stage.attends:
+                yield from spatial_transformer(
+                    f"{ours}.transformers.{block}",
+                    f"{theirs}.attentions.{block}",
+                    stage.depths[block],
+                    linear=config.linear_projection,
+                )
+        if stage.resample:
+            yield from module(f"{ours}.{resample}.conv", f"{theirs}.{resample}rs.0.conv")
 
 
 def _unet_mid(config: UNetConfig) -> Iterator[Rule]:

@@ -26,15 +26,17 @@ VAE_RESBLOCK = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "
 
 def unet_ldm(config: UNetConfig) -> KeyTable:
     """`input_blocks`, `middle_block` and `output_blocks`, which number residual blocks and resamplings in a row."""
-    return KeyTable((*_ends(config), *_down(config), *_mid(config), *_up(config)))
+    return KeyTable((*encoder_ldm(config), *_up(config), *modules("", "out", {"norm_out": "0", "conv_out": "2"})))
 
 
-def _ends(config: UNetConfig) -> Iterator[Rule]:
+def encoder_ldm(config: UNetConfig) -> Iterator[Rule]:
+    """The way down and the middle, which ControlNets have as well."""
     yield from modules("time_mlp", "time_embed", {"linear1": "0", "linear2": "2"})
     if config.vector_dim is not None:
         yield from modules("vector_mlp", "label_emb.0", {"linear1": "0", "linear2": "2"})
     yield from module("conv_in", "input_blocks.0.0")
-    yield from modules("", "out", {"norm_out": "0", "conv_out": "2"})
+    yield from _down(config)
+    yield from _mid(config)
 
 
 def _down(config: UNetConfig) -> Iterator[Rule]:

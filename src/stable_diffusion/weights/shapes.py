@@ -10,12 +10,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import BrokenModel
+from ..models.config import per_stage
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def unet_fields(shapes: Shapes) -> dict[str, Any]:
     """Fields of `UNetConfig` from the blocks of both ways, the middle and `out`; heads cannot be told from shapes."""
+    fields = encoder_fields(shapes)
+    count = len(fields["channels"])
+    blocks = list(per_stage("blocks_per_stage", fields["blocks_per_stage"], count, least=1))
+    up = tuple(_up_depths(shapes, blocks))
+    return {
+        **fields,
+        "out_channels": _need(shapes, "out.2.weight")[0],
+        "up_depth": None if up == fields["transformer_depth"] else up,
+    }
+
+
+def encoder_fields(shapes: Shapes) -> dict[str, Any]:
+    """The fields that the way down and the middle tell, which ControlNets have as well."""
     channels: list[int] = []
     depths: list[list[int]] = []
     number, fresh = 1, True
@@ -28,29 +42,59 @@ def unet_fields(shapes: Shapes) -> dict[str, Any]:
                 channels.append(shapes[f"{block}.0.out_layers.3.weight"][0])
                 depths.append([])
                 fresh = False
-            depths[-1].append(_count(shapes, f"{block}.1.transformer_blocks"))
+            depths[-1].append(length(shapes, f"{block}.1.transformer_blocks"))
         else:
             break
         number += 1
     if not channels:
         raise BrokenModel("the U-Net has no input_blocks.1, so its shape cannot be told")
-    keys = [name for name in shapes if name.endswith("attn2.to_k.weight")]
-    projections = [shapes[name] for name in shapes if name.endswith(".proj_in.weight")]
-    vector = shapes.get("label_emb.0.0.weight")
-    blocks = [len(stage) for stage in depths]
-    down, up = [_evenly(stage) for stage in depths], _up_depths(shapes, blocks)
-    mid_depth = _count(shapes, "middle_block.1.transformer_blocks")
+    mid_depth = length(shapes, "middle_block.1.transformer_blocks")
     middle = [f"middle_block.{place}.out_layers.3.weight" in shapes for place in (0, 2 if mid_depth else 1)]
     return {
         "in_channels": _need(shapes, "input_blocks.0.0.weight")[1],
-        "out_channels": _need(shapes, "out.2.weight")[0],
         "channels": tuple(channels),
+        **_depth_fields(depths, mid_depth, middle),
+        **_width_fields(shapes, shapes.get("label_emb.0.0.weight")),
+    }
+
+
+def encoder_fields_diffusers(shapes: Shapes) -> dict[str, Any]:
+    """The same fields from the layout of diffusers."""
+    channels: list[int] = []
+    depths: list[list[int]] = []
+    for stage in range(length(shapes, "down_blocks")):
+        block = f"down_blocks.{stage}"
+        channels.append(_need(shapes, f"{block}.resnets.0.conv2.weight")[0])
+        count = length(shapes, f"{block}.resnets")
+        depths.append([length(shapes, f"{block}.attentions.{index}.transformer_blocks") for index in range(count)])
+    if not channels:
+        raise BrokenModel("the U-Net has no down_blocks.0, so its shape cannot be told")
+    mid_depth = length(shapes, "mid_block.attentions.0.transformer_blocks")
+    middle = [f"mid_block.resnets.{place}.conv2.weight" in shapes for place in (0, 1)]
+    vector = shapes.get("add_embedding.linear_1.weight", shapes.get("class_embedding.linear_1.weight"))
+    return {
+        "in_channels": _need(shapes, "conv_in.weight")[1],
+        "channels": tuple(channels),
+        **_depth_fields(depths, mid_depth, middle),
+        **_width_fields(shapes, vector),
+    }
+
+
+def _depth_fields(depths: list[list[int]], mid_depth: int, middle: list[bool]) -> dict[str, Any]:
+    blocks = [len(stage) for stage in depths]
+    return {
         "blocks_per_stage": tuple(blocks) if len(set(blocks)) > 1 else blocks[0],
-        "transformer_depth": tuple(down),
-        "up_depth": None if up == down else tuple(up),
+        "transformer_depth": tuple(map(_evenly, depths)),
         "mid_depth": mid_depth,
         # any sign of a whole middle asks for a whole one, so that what is missing is listed as missing
         "mid_blocks": 2 if mid_depth or middle[1] else sum(middle),
+    }
+
+
+def _width_fields(shapes: Shapes, vector: tuple[int, ...] | None) -> dict[str, Any]:
+    keys = [name for name in shapes if name.endswith("attn2.to_k.weight")]
+    projections = [shapes[name] for name in shapes if name.endswith(".proj_in.weight")]
+    return {
         "context_dim": shapes[keys[0]][1] if keys else 0,
         "vector_dim": None if vector is None else vector[1],
         "linear_projection": bool(projections) and len(projections[0]) == 2,
@@ -63,7 +107,7 @@ def _up_depths(shapes: Shapes, blocks: list[int]) -> list[int | tuple[int, ...]]
     number = 0
     for count in reversed(blocks):
         stage = range(number, number + count + 1)
-        found.insert(0, _evenly([_count(shapes, f"output_blocks.{block}.1.transformer_blocks") for block in stage]))
+        found.insert(0, _evenly([length(shapes, f"output_blocks.{block}.1.transformer_blocks") for block in stage]))
         number += count + 1
     return found
 
@@ -77,7 +121,7 @@ def vae_fields(shapes: Shapes) -> dict[str, Any]:
     """Fields of `VAEConfig` from `encoder` and `decoder` in the LDM layout."""
     sides = {}
     for side, stages in (("encoder", "down"), ("decoder", "up")):
-        count = _count(shapes, f"{side}.{stages}")
+        count = length(shapes, f"{side}.{stages}")
         names = [f"{side}.{stages}.{stage}.block.0.conv1.weight" for stage in range(count)]
         sides[side] = tuple(_need(shapes, name)[0] for name in names)
     channels = sides["encoder"]
@@ -88,8 +132,8 @@ def vae_fields(shapes: Shapes) -> dict[str, Any]:
         "latent_channels": _need(shapes, "decoder.conv_in.weight")[1],
         "channels": channels,
         "decoder_channels": None if sides["decoder"] == channels else sides["decoder"],
-        "blocks_per_stage": _count(shapes, "encoder.down.0.block"),
-        "decoder_blocks": _count(shapes, "decoder.up.0.block"),
+        "blocks_per_stage": length(shapes, "encoder.down.0.block"),
+        "decoder_blocks": length(shapes, "decoder.up.0.block"),
         "mid_attention": "encoder.mid.attn_1.q.weight" in shapes,
         "quant_conv": "quant_conv.weight" in shapes,
     }
@@ -103,7 +147,7 @@ def clip_fields(shapes: Shapes) -> dict[str, Any]:
     return {
         "vocab_size": vocabulary,
         "width": width,
-        "layers": _count(shapes, f"{base}encoder.layers"),
+        "layers": length(shapes, f"{base}encoder.layers"),
         "mlp_width": _need(shapes, f"{base}encoder.layers.0.mlp.fc1.weight")[0],
         "context_length": _need(shapes, f"{base}embeddings.position_embedding.weight")[0],
         "projection_dim": None if projection is None else projection[0],
@@ -118,11 +162,32 @@ def openclip_fields(shapes: Shapes) -> dict[str, Any]:
     return {
         "vocab_size": vocabulary,
         "width": width,
-        "layers": _count(shapes, "transformer.resblocks"),
+        "layers": length(shapes, "transformer.resblocks"),
         "mlp_width": _need(shapes, "transformer.resblocks.0.mlp.c_fc.weight")[0],
         "context_length": _need(shapes, "positional_embedding")[0],
         "projection_dim": None if projection is None else projection[1],
         "eos_token_id": vocabulary - 1,
+    }
+
+
+def clip_vision_fields(shapes: Shapes) -> dict[str, Any]:
+    """Fields of `CLIPVisionConfig` from either layout, that of OpenCLIP without its leading `visual.`."""
+    if "conv1.weight" in shapes:
+        layers, mlp = "transformer.resblocks", "mlp.c_fc"
+        patch, positions = _need(shapes, "conv1.weight"), _need(shapes, "positional_embedding")
+        projection_dim = _need(shapes, "proj")[1]
+    else:
+        layers, mlp, embeddings = "vision_model.encoder.layers", "mlp.fc1", "vision_model.embeddings"
+        patch = _need(shapes, f"{embeddings}.patch_embedding.weight")
+        positions = _need(shapes, f"{embeddings}.position_embedding.weight")
+        projection_dim = _need(shapes, "visual_projection.weight")[0]
+    return {
+        "width": patch[0],
+        "layers": length(shapes, layers),
+        "mlp_width": _need(shapes, f"{layers}.0.{mlp}.weight")[0],
+        "image_size": patch[-1] * round(max(positions[0] - 1, 1) ** 0.5),
+        "patch_size": patch[-1],
+        "projection_dim": projection_dim,
     }
 
 
@@ -134,7 +199,7 @@ def _need(shapes: Shapes, name: str) -> tuple[int, ...]:
     return shape
 
 
-def _count(shapes: Shapes, prefix: str) -> int:
+def length(shapes: Shapes, prefix: str) -> int:
     """Length of a numbered list of modules: one more than the highest number, so that a gap shows as missing."""
     start = len(prefix) + 1
     numbers = {name[start:].split(".", 1)[0] for name in shapes if name.startswith(prefix + ".")}
