@@ -18,7 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from stable_diffusion.models.clip import CLIPTextConfig
 from stable_diffusion.models.unet import UNetConfig
 from stable_diffusion.models.vae import VAEConfig
-from stable_diffusion.text.tokenizer import END, START, _clip_tables
+from stable_diffusion.text.tokenizer import END, START, clip_tables
 from stable_diffusion.weights.diffusers import clip_transformers, unet_diffusers, vae_diffusers
 from stable_diffusion.weights.ldm import unet_ldm, vae_ldm
 from stable_diffusion.weights.openclip import clip_openclip
@@ -75,7 +75,7 @@ def clip_config(kind: Kind, layers: int = CLIP_LAYERS) -> CLIPTextConfig:
 def write_tokenizer(folder: Path, pad: str) -> CLIPTokenizer:
     """CLIP's vocabulary in the files that diffusers folders have."""
     folder.mkdir(parents=True)
-    vocabulary, merges = _clip_tables()
+    vocabulary, merges = clip_tables()
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -31,7 +31,9 @@ from stable_diffusion.weights.ldm import unet_ldm, vae_ldm
 from stable_diffusion.weights.openclip import clip_openclip
 
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-LAYERS, WIDTH, POOLED = 3, 64, 48
+LAYERS, POOLED = 3, 48
+WIDTH, WIDTH_G = 64, 128
+"""Of the two text encoders; diffusers tells them apart by it in single files."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Kind:
 
     @property
     def context(self) -> int:
-        return WIDTH * (1 + self.first)
+        return WIDTH * self.first + WIDTH_G
 
     @property
     def vector(self) -> int:
@@ -79,7 +81,7 @@ PRUNED = Kind(
     ours={"transformer_depth": (0, (2, 1)), "up_depth": (0, (1, 2, 3)), "mid_depth": 0, "mid_blocks": 1},
 )
 CLIP_L = CLIPTextConfig(width=WIDTH, layers=LAYERS, heads=1, mlp_width=96)
-CLIP_G = CLIPTextConfig(width=WIDTH, layers=LAYERS, heads=1, mlp_width=96, activation="gelu", projection_dim=POOLED)
+CLIP_G = CLIPTextConfig(width=WIDTH_G, layers=LAYERS, heads=2, mlp_width=96, activation="gelu", projection_dim=POOLED)
 
 
 def scheduler() -> EulerDiscreteScheduler:
@@ -89,9 +91,9 @@ def scheduler() -> EulerDiscreteScheduler:
 
 def text_config(config: CLIPTextConfig) -> TransformersConfig:
     return TransformersConfig(
-        hidden_size=config.width, num_hidden_layers=config.layers, num_attention_heads=1, intermediate_size=96,
-        hidden_act=config.activation, vocab_size=49408, projection_dim=POOLED, eos_token_id=49407, bos_token_id=49406,
-        pad_token_id=1,
+        hidden_size=config.width, num_hidden_layers=config.layers, num_attention_heads=config.heads,
+        intermediate_size=96, hidden_act=config.activation, vocab_size=49408, projection_dim=POOLED,
+        eos_token_id=49407, bos_token_id=49406, pad_token_id=1,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 
 from stable_diffusion.errors import BrokenModel, ModelFileError
-from stable_diffusion.text.tokenizer import Tokenizer, _clip_tables
+from stable_diffusion.text.tokenizer import Tokenizer, clip_tables
 
 # Published examples of openai/CLIP and of the CLIP tokenizers in other libraries.
 KNOWN = {
@@ -31,7 +31,7 @@ def clip() -> Tokenizer:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers tokenizer folder with CLIP's own tables."""
     path = tmp_path_factory.mktemp("tokenizer")
-    vocab, merges = _clip_tables()
+    vocab, merges = clip_tables()
     (path / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     (path / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -26,6 +26,7 @@ COMMANDS = {
     "decode": "decode",
     "noise": "noise",
     "info": "info",
+    "convert": "convert",
     "list": "list_names",
     "train": "train",
     "evaluate": "evaluate",

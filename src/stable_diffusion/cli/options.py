@@ -81,6 +81,43 @@ def out_options(default: str, kinds: str = "File (.png, .webp, .jpg) or folder."
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 
 
+class Overrides(click.Option):
+    """`--set NAME=VALUE`, repeated: what a caller says of a model, as a dictionary of numbers, truths and names."""
+
+    def process_value(self, ctx: click.Context, value: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for word in super().process_value(ctx, value) or ():
+            name, sign, text = str(word).partition("=")
+            if not sign or not name:
+                raise click.BadParameter(f"{word!r} is not NAME=VALUE", ctx, self)
+            found[name.strip().replace("-", "_")] = _override(text.strip())
+        return found
+
+
+def _override(text: str) -> Any:
+    """A number, "true" or "false" as what they are, numbers with commas as a tuple, else the text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if "," in text:
+        return tuple(_override(part.strip()) for part in text.split(","))
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+override_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    cls=Overrides,
+    metavar="NAME=VALUE",
+    help="Say what would be guessed: family, prediction, clip_layer, heads ...; may be repeated.",
+)
+
+
 def given(values: dict[str, Any]) -> dict[str, Any]:
     """The options that were given on the command line, with --size taken apart."""
     values = {name: value for name, value in values.items() if value is not None}

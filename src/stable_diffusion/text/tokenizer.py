@@ -90,7 +90,7 @@ class Tokenizer:
     @classmethod
     def clip(cls, *, pad: int | None = None, context_length: int = CLIP_CONTEXT) -> Tokenizer:
         """CLIP's tokenizer from package data. `pad` is `eos` for SD 1.x (the default) and 0 for SD 2.x."""
-        vocab, merges = _clip_tables()
+        vocab, merges = clip_tables()
         return cls._from_tables(vocab, merges, pad=vocab[END] if pad is None else pad, context_length=context_length)
 
     @classmethod
@@ -171,7 +171,7 @@ def _clip_backend(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Backe
 
 
 @functools.cache
-def _clip_tables() -> tuple[dict[str, int], list[tuple[str, str]]]:
+def clip_tables() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """CLIP's vocabulary follows from its merges: 256 bytes, the same with `</w>`, the merges in order, two marks."""
     packed = resources.files("stable_diffusion.text").joinpath("clip_vocab/merges.txt.gz").read_bytes()
     merges = _parse_merges(gzip.decompress(packed).decode("utf-8"))

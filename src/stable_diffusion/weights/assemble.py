@@ -49,14 +49,15 @@ def build(
     table: KeyTable,
     *,
     what: str,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Network:
     """The network of `make` with `tensors` in the layout of `table`, cast and moved once, in evaluation mode.
 
     It is built without memory, its names and shapes are compared with those of the file, and then its parameters are
-    the file's tensors. BrokenModel lists what is missing, unexpected, and of another shape. `what` names the network
-    and the file in that message. Gradients are off; training switches them on where it wants them.
+    the file's tensors; `dtype` None keeps each tensor's own. BrokenModel lists what is missing, unexpected, and of
+    another shape. `what` names the network and the file in that message. Gradients are off; training switches them on
+    where it wants them.
     """
     with torch.device("meta"):
         network = make()

@@ -87,7 +87,7 @@ def understand(folder: Path, variant: str | None) -> Folder:
     )
 
 
-def load_folder(folder: Path, variant: str | None, dtype: torch.dtype, device: torch.device | str) -> Parts:
+def load_folder(folder: Path, variant: str | None, dtype: torch.dtype | None, device: torch.device | str) -> Parts:
     """The model of a diffusers folder."""
     found = understand(folder, variant)
 

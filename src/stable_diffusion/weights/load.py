@@ -37,16 +37,17 @@ __all__ = ["Card", "Defaults", "Parts", "Source", "TokenizerSource", "load_parts
 def load_parts(
     path: str | os.PathLike[str],
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
     **overrides: Any,
 ) -> Parts:
     """The model at `path`, which is a single file or a diffusers folder.
 
     Files are .safetensors or torch checkpoints of Stable Diffusion 1, 2 or XL, or in our own format. Weights are cast
-    to `dtype` and moved to `device` once; gradients are off. `overrides` name what detection would otherwise decide
-    (fields of `Overrides`: family, prediction, heads, head_dim, clip_heads, clip_layer, latent_scale,
-    zero_terminal_snr, variant); None leaves it to detection. `guesses` says what neither the model nor the caller told.
+    to `dtype` (None: each stays as it is stored) and moved to `device` once; gradients are off. `overrides` name what
+    detection would otherwise decide (fields of `Overrides`: family, prediction, heads, head_dim, clip_heads,
+    clip_layer, latent_scale, zero_terminal_snr, variant); None leaves it to detection. `guesses` says what neither the
+    model nor the caller told.
 
     Raises ModelFileError (with UnknownModel, BrokenModel and UnsafeFile below it) for what is wrong with the model,
     and InvalidRequest for an override that does not exist or does not fit.
@@ -112,7 +113,11 @@ def _with_terminal_snr(schedule: Any, zero: bool) -> DiscreteSchedule | FlowSche
 
 
 def _load_single(
-    tensors: TensorFile, metadata: Mapping[str, str], found: Recognised, dtype: torch.dtype, device: torch.device | str
+    tensors: TensorFile,
+    metadata: Mapping[str, str],
+    found: Recognised,
+    dtype: torch.dtype | None,
+    device: torch.device | str,
 ) -> Parts:
     family, path = found.family, tensors.path
 

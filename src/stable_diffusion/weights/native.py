@@ -119,7 +119,7 @@ def load_native(
     tensors: TensorFile,
     metadata: Mapping[str, str],
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Parts:
     """The model of a file in our format; BrokenModel where anything in it does not fit together."""
@@ -158,7 +158,7 @@ def _by_part(path: Path, tensors: TensorFile) -> dict[str, dict[str, Tensor]]:
 
 
 def _build(
-    kind: Any, config: Any, stored: dict[str, Tensor], what: str, dtype: torch.dtype, device: torch.device | str
+    kind: Any, config: Any, stored: dict[str, Tensor], what: str, dtype: torch.dtype | None, device: torch.device | str
 ) -> Any:
     with torch.device("meta"):
         names = list(kind(config).state_dict())

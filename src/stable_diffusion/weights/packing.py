@@ -42,7 +42,7 @@ def pack(state: Mapping[str, Tensor], packing: str) -> dict[str, Tensor]:
         if packing == "int8" and _to_integers(name, tensor):
             stored[name], stored[name + SCALE] = quantise(tensor)
         else:
-            stored[name] = _narrowed(tensor, PACKINGS[packing])
+            stored[name] = narrowed(tensor, PACKINGS[packing])
     return stored
 
 
@@ -85,9 +85,9 @@ def _to_integers(name: str, tensor: Tensor) -> bool:
     return wide and not name.endswith(SENSITIVE)
 
 
-def _narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """The tensor in `dtype`, or in float32 where it holds numbers beyond that dtype's range."""
-    if not tensor.is_floating_point():
+def narrowed(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A floating tensor in `dtype`, or in float32 where it holds numbers beyond float16's range; others unchanged."""
+    if dtype is None or dtype == tensor.dtype or not tensor.is_floating_point():
         return tensor
     if dtype == torch.float16 and tensor.numel() and float(tensor.detach().abs().max()) > torch.finfo(dtype).max:
         return tensor.detach().float()

@@ -17,20 +17,28 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelFileError
+from .packing import narrowed
 from .safetensors_reader import DTYPE_NAMES, HEADER_LIMIT
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write `tensors` and `metadata` to `path` atomically; ModelFileError where the disk is full or refuses."""
+def write_safetensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, dtype: torch.dtype | None = None
+) -> None:
+    """Write `tensors` and `metadata` to `path` atomically; ModelFileError where the disk is full or refuses.
+
+    `dtype` is that in which floating tensors are written, each cast when its turn comes; None keeps their own. One that
+    holds numbers beyond the range of float16 is written as float32 then.
+    """
+    kinds = {name: narrowed(tensor, dtype).dtype for name, tensor in tensors.items()}
     # Wide elements first, as the reference writer does: then every tensor is aligned for its dtype.
-    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    order = sorted(tensors, key=lambda name: (-kinds[name].itemsize, name))
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     position = 0
     for name in order:
         tensor = tensors[name]
-        end = position + tensor.numel() * tensor.dtype.itemsize
+        end = position + tensor.numel() * kinds[name].itemsize
         header[name] = {
-            "dtype": DTYPE_NAMES[tensor.dtype],
+            "dtype": DTYPE_NAMES[kinds[name]],
             "shape": list(tensor.shape),
             "data_offsets": [position, end],
         }
@@ -42,7 +50,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
         file.write(len(raw).to_bytes(8, "little"))
         file.write(raw)
         for name in order:
-            flat = tensors[name].detach().to("cpu").contiguous().reshape(-1)
+            flat = tensors[name].detach().to("cpu", kinds[name]).contiguous().reshape(-1)
             file.write(flat.view(torch.uint8).numpy().data)
 
 

@@ -1,0 +1,119 @@
+"""Writing a model anew: one file to a diffusers folder and back, in another precision, with adapters in its weights.
+
+A tensor that is neither cast nor changed by an adapter is written bit for bit as it was read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidRequest, unknown_choice
+from ..text.tokenizer_files import copy_tokenizer, write_clip_tokenizer
+from ..weights.files import SUFFIXES
+from ..weights.folder import is_folder_model, read_config
+from ..weights.load import load_parts
+from ..weights.parts import Parts, TokenizerSource
+from ..weights.safetensors_writer import write_safetensors
+from ..weights.save_folder import write_folder
+from ..weights.save_ldm import ldm_metadata, ldm_state
+from .adapters import checked_loras
+from .model import DTYPES, StableDiffusion
+
+SINGLE = ".safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """What was written: where, as "single file" or "diffusers folder", of which family, and what there is to know."""
+
+    path: Path
+    layout: str
+    family: str
+    notes: tuple[str, ...] = ()
+
+
+def convert(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    *,
+    dtype: str | None = None,
+    loras: Sequence[Any] = (),
+    variant: str | None = None,
+    **overrides: Any,
+) -> Converted:
+    """Write the model at `source` to `destination`: a name that ends in .safetensors is one file in the layout of the
+    released checkpoints, any other a diffusers folder.
+
+    dtype      "float32", "float16" or "bfloat16" (or fp32, fp16, bf16); None leaves every tensor as it is
+    loras      adapters to make part of the weights: paths, "PATH:STRENGTH" or (path, strength[, text strength])
+    variant    goes into the names of a folder's weights, as in `model.fp16.safetensors`
+    overrides  what detection would decide otherwise, as for `load_parts`; `variant` of a folder that is read is
+               `source_variant`
+
+    Nothing that exists is overwritten, and what is written appears when it is complete. Raises InvalidRequest where the
+    place is taken or the layout has no such model, ModelFileError where `source` is no model or the disk refuses.
+    """
+    place = _free_place(destination)
+    single = place.suffix.lower() == SINGLE
+    if dtype is not None and dtype not in DTYPES:
+        raise unknown_choice("dtype", dtype, DTYPES)
+    if variant is not None and (single or not variant.isidentifier()):
+        expected = (
+            "a folder is expected, since one file has no variants" if single else "letters and digits are expected"
+        )
+        raise InvalidRequest(f"variant {variant!r} was given for {str(place)!r}; {expected}")
+    overrides["variant"] = overrides.pop("source_variant", None)
+    parts = load_parts(source, dtype=None, **overrides)
+    notes = [*parts.guesses, *_fuse(parts, loras)]
+    cast = None if dtype is None else DTYPES[dtype]
+    if single:
+        write_safetensors(place, ldm_state(parts), ldm_metadata(parts, place.stem), dtype=cast)
+    else:
+        scheduler = _scheduler_of(Path(source))
+        write_folder(place, parts, _write_tokenizer, dtype=cast, variant=variant, scheduler=scheduler)
+    layout = "single file" if single else "diffusers folder"
+    return Converted(path=place, layout=layout, family=parts.family, notes=tuple(notes))
+
+
+def _free_place(destination: str | os.PathLike[str]) -> Path:
+    place = Path(destination).expanduser()
+    if place.suffix.lower() in SUFFIXES and place.suffix.lower() != SINGLE:
+        raise InvalidRequest(f"{str(place)!r} would be a pickle; give a name that ends in {SINGLE}, or a folder's")
+    if os.path.lexists(place):
+        raise InvalidRequest(f"{str(place)!r} exists and is not overwritten; give a name that is free")
+    return place
+
+
+def _fuse(parts: Parts, loras: Sequence[Any]) -> list[str]:
+    """Make adapters part of the weights, and say what of them fitted nothing."""
+    checked = checked_loras(loras)
+    if not checked:
+        return []
+    model = StableDiffusion.from_parts(parts)
+    notes = []
+    for lora in checked:
+        attachment = model.attach(lora.path, lora.strength, lora.text_strength)
+        if attachment.unmatched:
+            first = ", ".join(attachment.unmatched[:3])
+            notes.append(f"{attachment.name}: {len(attachment.unmatched)} parts fit nothing in this model: {first}")
+    # Fused together, so that each difference is that of the original weight, as it is where they are only attached.
+    return notes
+
+
+def _scheduler_of(source: Path) -> dict[str, Any] | None:
+    """The scheduler of a folder that is written anew stays as it is."""
+    file = source.expanduser() / "scheduler" / "scheduler_config.json"
+    return read_config(file) if is_folder_model(source.expanduser()) and file.is_file() else None
+
+
+def _write_tokenizer(folder: Path, source: TokenizerSource) -> None:
+    if source.json is not None:
+        raise InvalidRequest("a model with a tokenizer of its own cannot be written as a diffusers folder")
+    if source.folder is not None:
+        copy_tokenizer(source.folder, folder)
+    else:
+        write_clip_tokenizer(folder, source.pad_token_id)

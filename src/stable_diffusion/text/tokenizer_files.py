@@ -1,0 +1,47 @@
+"""The files of a `tokenizer/` folder: CLIP's vocabulary as transformers reads it, or copies of another folder's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from .tokenizer import CLIP_CONTEXT, END, START, clip_tables
+
+FILES = (
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "spiece.model",
+)
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """The tokenizer files of `source` into the new folder `folder`."""
+    folder.mkdir(parents=True)
+    for name in FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def write_clip_tokenizer(folder: Path, pad_token_id: int | None) -> None:
+    """CLIP's vocabulary into the new folder `folder`; it is filled up with `pad_token_id` (None: the end token)."""
+    folder.mkdir(parents=True)
+    vocabulary, merges = clip_tables()
+    pad = END if pad_token_id is None else next(token for token, index in vocabulary.items() if index == pad_token_id)
+    marks = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": pad}
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    config = {
+        **marks,
+        "add_prefix_space": False,
+        "do_lower_case": True,
+        "model_max_length": CLIP_CONTEXT,
+        "tokenizer_class": "CLIPTokenizer",
+    }
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "special_tokens_map.json").write_text(json.dumps(marks, indent=2), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")

@@ -1,0 +1,222 @@
+"""Models written anew: bits are kept there and back, and diffusers' own loaders paint the same from both forms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import tiny_checkpoints as tiny
+import tiny_xl as xl
+from stable_diffusion.errors import InvalidRequest, ModelFileError
+from stable_diffusion.pipeline.convert import convert
+from stable_diffusion.pipeline.model import load
+from stable_diffusion.weights.detect import inspect
+
+PROMPT, NEGATIVE = "a beautiful sunset over the ocean", "blurry"
+FLOOR = 55.0  # dB
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model in both forms as other tools write them."""
+
+    name: str
+    folder: Path
+    single: Path
+    pipeline: Any
+
+
+def make_case(kind: Any, place: Path) -> Case:
+    if isinstance(kind, xl.Kind):
+        folder = xl.write_folder(kind, place)
+        return Case(kind.name, folder, xl.write_single(kind, folder, place / "single.safetensors"), kind.pipeline)
+    folder = tiny.write_folder(kind, place)
+    metadata = {"modelspec.prediction_type": "v"} if kind.name == "sd2" else {}
+    single = tiny.write_single(kind, folder, place / "single.safetensors", metadata)
+    return Case(kind.name, folder, single, diffusers.StableDiffusionPipeline)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[tiny.SD1, tiny.SD2, xl.BASE, xl.PRUNED, xl.INPAINT, xl.REFINER],
+    ids=lambda kind: kind.name,
+)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return make_case(request.param, tmp_path_factory.mktemp("convert"))
+
+
+def paint(pipeline: Any) -> torch.Tensor:
+    pipeline.set_progress_bar_config(disable=True)
+    run: dict[str, Any] = {"height": 64, "width": 48}
+    if "Img2Img" in type(pipeline).__name__:
+        run = {"image": torch.randn(1, 4, 8, 6, generator=torch.Generator().manual_seed(3)), "strength": 0.7}
+    if "Inpaint" in type(pipeline).__name__:
+        mask = torch.zeros(1, 1, 64, 48)
+        mask[..., 16:48, 8:40] = 1
+        picture = torch.rand(1, 3, 64, 48, generator=torch.Generator().manual_seed(5))
+        run |= {"image": picture, "mask_image": mask, "strength": 1.0}
+    made: torch.Tensor = pipeline(
+        PROMPT, negative_prompt=NEGATIVE, num_inference_steps=5, guidance_scale=5.0, output_type="pt",
+        generator=torch.Generator("cpu").manual_seed(11), **run,
+    ).images  # fmt: skip
+    return made
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(-10 * (a - b).square().mean().clamp(min=1e-20).log10())
+
+
+def from_pretrained(case: Case, folder: Path, **settings: Any) -> Any:
+    extra = {"add_watermarker": False} if "XL" in case.pipeline.__name__ else {"safety_checker": None}
+    return case.pipeline.from_pretrained(folder, local_files_only=True, **extra, **settings)
+
+
+UNREAD = ("position_ids", "logit_scale", "alphas_cumprod")
+
+
+def of_networks(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a single file that a network is made of: not the training's, not what nothing reads."""
+    state = load_file(path)
+    return {name: t for name, t in state.items() if not name.startswith("model_ema.") and not name.endswith(UNREAD)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_one_file_to_a_folder_and_back_keeps_every_bit(case: Case, dtype: torch.dtype, tmp_path: Path) -> None:
+    state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in load_file(case.single).items()}
+    with safe_open(case.single, "pt") as file:
+        save_file(state, tmp_path / "a.safetensors", metadata=file.metadata())
+    convert(tmp_path / "a.safetensors", tmp_path / "folder")
+    convert(tmp_path / "folder", tmp_path / "b.safetensors")
+    before, after = of_networks(tmp_path / "a.safetensors"), load_file(tmp_path / "b.safetensors")
+    # Stable Diffusion 2: a folder ends with the layer that is read; what comes after it is filled by the last again
+    unused = [name for name in before if case.name == "sd2" and ("resblocks.2." in name or "text_projection" in name)]
+    assert set(before) - set(unused) <= set(after) and set(after) <= set(before)
+    for name in set(before) - set(unused):
+        assert after[name].dtype == dtype and torch.equal(before[name], after[name]), name
+
+
+def test_a_folder_to_one_file_and_back_keeps_every_bit(case: Case, tmp_path: Path) -> None:
+    convert(case.folder, tmp_path / "a.safetensors")
+    convert(tmp_path / "a.safetensors", tmp_path / "folder")
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        if not (case.folder / part).is_dir():
+            assert not (tmp_path / "folder" / part).exists()
+            continue
+        (before,), (after,) = ((place / part).glob("*.safetensors") for place in (case.folder, tmp_path / "folder"))
+        old, new = load_file(before), load_file(after)
+        # current transformers leaves `text_model.` out, older ones and every released folder have it
+        old = {name if name in new else f"text_model.{name}": tensor for name, tensor in old.items()}
+        assert set(old) - set(new) <= {"text_projection.weight"}
+        assert all(torch.equal(old[name], tensor) for name, tensor in new.items())
+
+
+def test_diffusers_paints_the_same_from_both_forms(case: Case, tmp_path: Path) -> None:
+    reference = paint(from_pretrained(case, case.folder))
+    assert float(reference.std()) > 0.02
+    convert(case.single, tmp_path / "folder")
+    convert(case.folder, tmp_path / "single.safetensors")
+    theirs = from_pretrained(case, case.folder)
+    ours = from_pretrained(case, tmp_path / "folder")
+    assert type(ours.scheduler) is type(theirs.scheduler)
+    for name in ("beta_start", "beta_end", "beta_schedule", "prediction_type", "timestep_spacing", "steps_offset"):
+        assert ours.scheduler.config[name] == theirs.scheduler.config[name], name
+    value = psnr(paint(ours), reference)
+    print(f"{case.name}: from the folder {value:.1f} dB")
+    assert value > FLOOR
+    extra = {"add_watermarker": False} if "XL" in case.pipeline.__name__ else {"safety_checker": None}
+    single = case.pipeline.from_single_file(
+        tmp_path / "single.safetensors", config=str(tmp_path / "folder"), local_files_only=True, **extra
+    )
+    value = psnr(paint(single), reference)
+    print(f"{case.name}: from one file {value:.1f} dB")
+    assert value > FLOOR
+
+
+def test_what_is_written_is_recognised_without_guesses(case: Case, tmp_path: Path) -> None:
+    convert(case.folder, tmp_path / "single.safetensors")
+    found, source = inspect(tmp_path / "single.safetensors", hashes=False), inspect(case.folder, hashes=False)
+    assert (found.family, found.prediction, found.guesses) == (source.family, source.prediction, ())
+    assert found.metadata["modelspec.sai_model_spec"] == "1.0.1"
+    assert found.metadata["modelspec.prediction_type"] == {"eps": "epsilon", "v": "v"}[found.prediction]
+    assert found.metadata["modelspec.architecture"].startswith("stable-diffusion-")
+
+
+@pytest.fixture(scope="module")
+def sd1(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return make_case(tiny.SD1, tmp_path_factory.mktemp("sd1"))
+
+
+def test_a_variant_is_in_the_names_and_read_by_it(sd1: Case, tmp_path: Path) -> None:
+    convert(sd1.single, tmp_path / "half", dtype="fp16", variant="fp16")
+    names = sorted(path.name for path in (tmp_path / "half").rglob("*.safetensors"))
+    assert names == ["diffusion_pytorch_model.fp16.safetensors"] * 2 + ["model.fp16.safetensors"]
+    pipeline = from_pretrained(sd1, tmp_path / "half", variant="fp16", dtype=torch.float32)
+    value = psnr(paint(pipeline), paint(from_pretrained(sd1, sd1.folder)))
+    assert 25 < value < 80  # rounding to half precision shows, and nothing else does
+    convert(tmp_path / "half", tmp_path / "back.safetensors", source_variant="fp16")
+    assert load_file(tmp_path / "back.safetensors")["model.diffusion_model.out.2.weight"].dtype == torch.float16
+
+
+def test_an_adapter_becomes_part_of_the_weights(sd1: Case, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(1)
+    stem = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    down, up = (torch.randn(shape, generator=generator) for shape in ((4, 64), (32, 4)))
+    lora = {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, f"{stem}.alpha": torch.tensor(2.0)}
+    nothing = {"lora_unet_nothing.lora_down.weight": down.clone(), "lora_unet_nothing.lora_up.weight": up.clone()}
+    save_file({**lora, **nothing}, tmp_path / "style.safetensors")
+    made = convert(sd1.single, tmp_path / "styled.safetensors", loras=[f"{tmp_path / 'style.safetensors'}:0.5"])
+    assert len(made.notes) == 1 and "lora_unet_nothing" in made.notes[0]
+    before, after = load_file(sd1.single), load_file(tmp_path / "styled.safetensors")
+    key = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    expected = before[key] + 0.5 * (2 / 4) * up @ down
+    assert torch.allclose(after[key], expected, atol=1e-6)
+    assert all(torch.equal(before[name], tensor) for name, tensor in after.items() if name != key)
+
+
+def test_zero_terminal_snr_and_v_are_said_in_both_forms(sd1: Case, tmp_path: Path) -> None:
+    convert(sd1.single, tmp_path / "folder", prediction="v", zero_terminal_snr=True)
+    convert(tmp_path / "folder", tmp_path / "back.safetensors")
+    for place in (tmp_path / "folder", tmp_path / "back.safetensors"):
+        parts = load(place, device="cpu").parts
+        assert parts.prediction == "v" and parts.schedule.sigma_max > 4000 and not parts.guesses
+    scheduler = from_pretrained(sd1, tmp_path / "folder").scheduler
+    assert scheduler.config.prediction_type == "v_prediction" and scheduler.config.rescale_betas_zero_snr
+
+
+def test_nothing_is_overwritten_and_nothing_half_written(sd1: Case, tmp_path: Path) -> None:
+    taken = tmp_path / "taken.safetensors"
+    taken.write_bytes(b"mine")
+    (tmp_path / "folder").mkdir()
+    for place in (taken, tmp_path / "folder"):
+        with pytest.raises(InvalidRequest, match="exists"):
+            convert(sd1.single, place)
+    with pytest.raises(InvalidRequest, match="pickle"):
+        convert(sd1.single, tmp_path / "model.ckpt")
+    with pytest.raises(InvalidRequest, match="float32"):
+        convert(sd1.single, tmp_path / "other", dtype="float8")
+    with pytest.raises(InvalidRequest, match="no variants"):
+        convert(sd1.single, tmp_path / "other.safetensors", variant="fp16")
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(ModelFileError, match="could not be written"):
+        convert(sd1.single, tmp_path / "a file" / "folder")
+    assert taken.read_bytes() == b"mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a file", "folder", "taken.safetensors"]
+
+
+def test_what_a_form_cannot_say_is_an_error(sd1: Case, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"scaled by 0\.5"):
+        convert(sd1.single, tmp_path / "other.safetensors", latent_scale=0.5)
+    convert(sd1.single, tmp_path / "folder", latent_scale=0.5)
+    assert load(tmp_path / "folder", device="cpu").parts.latents.scale == 0.5
+    with pytest.raises(InvalidRequest, match="embedded"):
+        from stable_diffusion.embedded import model_path
+
+        convert(model_path() or "", tmp_path / "embedded")
+    assert not (tmp_path / "embedded").exists()
