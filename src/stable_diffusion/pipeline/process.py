@@ -186,27 +186,24 @@ class DenoisingProcess:
         latent     [1 or B,c,h,w]: start from it instead of from pure noise, at `strength` (img2img); 0 does nothing
         mask       [1,1,h,w]: repaint `latent` only where it is 1 (inpainting)
         interval   (first, last) fractions of the steps between which guidance acts
-        final      "sigma_min" ends on the first trained level, as DDIM and PLMS do in CompVis and diffusers, and gives
-                   the last state in variance-preserving coordinates
+        final      "sigma_min" ends on the first trained level (DDIM and PLMS of CompVis), in variance-preserving units
         soft       the mask is the strength of each place, and not only where (see `soft_inpainting`)
         wrap       edges that meet    windows   paint a large canvas in these    variation   of the start noise
-        told_size  what a model with size conditioning (SDXL) is told; None the size of the picture, uncropped
-        sides      networks that add to the U-Net's features (ControlNet and its like)
+        told_size  what SDXL is told; None the picture's size, uncropped    sides   networks that add to the features
         """
         if mask is not None and latent is None:
             raise InvalidRequest("a mask was given without a latent; expected the latent to repaint")
         resolved = resolve_sampler(self.sampler if sampler is None else sampler)
         named = self.noise_schedule if schedule is None and sampler is None else schedule or resolved.schedule
-        full = self.sigmas(resolved.sampler.id, named, self.steps if steps is None else steps, final)
-        between = interval and sigma_interval(full, *interval)
+        info, count = resolved.sampler, self.steps if steps is None else steps
+        full = self.sigmas(info.id, named, count, final)
         height, width = (self.default_size if size is None else size) if latent is None else latent.shape[-2:]
-        info = resolved.sampler
         scale = (self.guidance if guidance is None else guidance) / info.unit
         cond, away = self._sized_pair(prompt, negative, scale != 1 or info.paired, (height, width), told_size)
         sigmas = full if latent is None or strength == 0 else truncate(full, strength)
-        space = controlled(self.denoiser, sides, sigmas) if sides else self.denoiser
-        around: dict[str, Any] = {"wrap": wrap, "windows": windows, "paired": info.paired, "base": space}
-        denoise = self.guided(cond, away, scale, rescale, between, **around)
+        around: dict[str, Any] = {"wrap": wrap, "windows": windows, "paired": info.paired}
+        around["base"] = controlled(self.denoiser, sides, sigmas) if sides else self.denoiser
+        denoise = self.guided(cond, away, scale, rescale, interval and sigma_interval(full, *interval), **around)
         if latent is not None and strength == 0:
             return iter(())
         source = self._noise(info, seed, (height, width), variation)
