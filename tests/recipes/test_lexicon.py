@@ -84,6 +84,10 @@ def test_pairs_of_words_and_names(net: WordNet) -> None:
     assert "duck" not in pairs and "bird" not in pairs and "anas platyrhynchos" not in pairs
 
 
+def test_kinds_of_a_second_name_belong_to_the_main_one(net: WordNet) -> None:
+    assert dict(lexicon(net, [concept("waterfowl", "animal-bird", "duck")]))["mallard"] == "waterfowl"
+
+
 def test_words_that_lie_near_nothing_have_no_name(root: Path) -> None:
     lines = lexicon_lines(root, [concept("duck", "animal-bird")], [])
     assert "mallard\tduck" in lines and "inferno\t" in lines

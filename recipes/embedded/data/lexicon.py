@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -146,7 +146,12 @@ def lexicon(net: WordNet, concepts: Iterable[Concept], glyphs: Iterable[Glyph] =
     for name, words in by_name.items():
         for _, _, word in sorted(words)[:PER_CONCEPT]:
             pairs.setdefault(word, name)
-    return sorted((word, name) for word, name in pairs.items() if word not in main)
+    return sorted((word, _main_name(name, pairs, main)) for word, name in pairs.items() if word not in main)
+
+
+def _main_name(name: str, pairs: Mapping[str, str], main: Set[str]) -> str:
+    """The main name of what a second name means: "espresso" is a kind of "coffee", which captions call a cup of it."""
+    return name if name in main else pairs[name]
 
 
 def unplaced(net: WordNet, known: Iterable[str]) -> list[str]:
