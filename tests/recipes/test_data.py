@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from recipes.embedded.data import build as stage
 from recipes.embedded.data.art import matched
-from recipes.embedded.data.colours import PAINT, oklab, paint_lab, recolour, recolourable
-from recipes.embedded.data.concepts import bare_code, emoji_concepts
+from recipes.embedded.data.colours import PAINT, coloured, oklab, paint_lab, recolour, recolourable
+from recipes.embedded.data.concepts import Concept, bare_code, emoji_concepts
 from recipes.embedded.data.fetch import read_iconify, sha256, unpack
 from recipes.embedded.data.makers import Options
+from recipes.embedded.data.nouns import Noun, ground_for, noun_icons, read_nouns
+from recipes.embedded.data.objects import on_ground
 from recipes.embedded.data.pack import write_images, write_lines, write_pack
 from recipes.embedded.data.scenes.graph import Scene, Thing, read_placeables
 from recipes.embedded.data.sources import SETS, LicenceRefused, Package, check_licence, check_sets
@@ -229,6 +231,42 @@ def test_pictures_are_matched_by_name() -> None:
         ("cactus-2", "cactus"),
         ("old", "cactus"),
     ]
+
+
+def test_icons_are_found_by_their_noun() -> None:
+    noun = Noun(concept="cat", english=("cat",), chinese=("猫",))
+    entry = replace(NOTO, name="x", style="line", endings=(("-fill", "icon"), ("-duo", "-")))
+    icons = ["cat", "cat-2-fill", "cat-duo", "cat-off", "caterpillar", "cat-1", "cat-3", "cat-4"]
+    found = [(icon, style) for icon, style, _ in noun_icons(entry, icons, {"cat": noun})]
+    assert found == [("cat", "line"), ("cat-2-fill", "icon"), ("cat-1", "line")]
+    free = noun_icons(entry, icons, {"cat": noun}, frozenset({("x", "cat")}))
+    assert free[0][0] == "cat-2-fill"
+
+
+def test_misleading_names_and_colours_are_no_nouns() -> None:
+    green = Concept(id="green-book", code="1", group="book-paper", english=("green book",), chinese=("绿书",))
+    owl = Concept(id="owl", code="2", group="animal-bird", english=("owl",), chinese=("猫头鹰",))
+    nouns = read_nouns([green, owl])
+    assert nouns["owl"].concept == "owl" and "green-book" not in nouns and "table" not in nouns
+    assert nouns["fridge"] is nouns["refrigerator"]
+
+
+@pytest.mark.parametrize("colour", sorted(PAINT))
+def test_grounds_differ_from_what_stands_on_them(colour: str) -> None:
+    grounds = {ground_for(colour, str(number)) for number in range(60)}
+    assert len(grounds) >= 4 and colour not in grounds
+    picture = np.zeros((20, 20, 4), dtype=np.uint8)
+    picture[8:12, 8:12] = 255
+    for ground in grounds - {"white"}:
+        corners = {tuple(on_ground(picture, ground, str(number))[0, 0]) for number in range(12)}
+        paint = tuple(int(PAINT[ground][i : i + 2], 16) for i in (1, 3, 5))
+        assert (*paint, 255) in corners
+        assert tuple(on_ground(picture, ground, "a")[9, 9]) == (255, 255, 255, 255)
+
+
+def test_coloured_share() -> None:
+    assert coloured(blob("red")) == 1.0
+    assert coloured(blob("grey")) == pytest.approx(3 / 16)
 
 
 def test_a_second_build_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,9 @@ from .concepts import emoji_concepts
 from .fetch import fetch
 from .glyphs import Glyph, read_glyphs
 from .makers import MAKERS, Options, World
+from .nouns import read_nouns
 from .pack import read_lines, write_images, write_lines, write_pack, write_text
-from .records import COMPOSED, Record, emoji_glyph_record, glyph_record, object_record, scene_record
+from .records import COMPOSED, Record, emoji_glyph_record, glyph_record, noun_record, object_record, scene_record
 from .render import Picture
 from .scenes.graph import Scene, Thing, read_placeables
 from .scenes.phrases import chinese_phrases
@@ -37,11 +38,15 @@ Report = Callable[[str], None]
 DRAWING = ("render.py", "objects.py", "concepts.py", "names.tsv", "dropped.tsv")
 SCENES = ("scenes/[!p]*.py", "scenes/pa*.py", "placeable.tsv", "render.py")
 PAINTS = ("colours.py", "colours.tsv")
+NOUNS = (*PAINTS, "nouns.py", "nouns.tsv", "not_nouns.tsv", "icon_names.tsv", "glyphs.tsv")
 DEPENDS: dict[str, tuple[str, ...]] = {
     "objects": DRAWING,
     "art": (*DRAWING, *PAINTS, "art.py", "art_names.tsv"),
     "icons": ("render.py", "glyphs.py", "glyphs.tsv", *PAINTS),
     "emoji_glyphs": (*DRAWING, *PAINTS, "art.py", "art_names.tsv"),
+    "nouns": (*DRAWING, *NOUNS),
+    "noun_glyphs": (*DRAWING, *NOUNS),
+    "on_ground": (*DRAWING, *NOUNS),
     "recoloured": (*DRAWING, *PAINTS, "recolour.tsv"),
     "landscapes": SCENES,
     "placed": (*DRAWING, *SCENES),
@@ -53,6 +58,9 @@ LAYOUTS = {
     "art": ("iconify-emoji", "iconify-art"),
     "icons": ("iconify-glyph",),
     "emoji_glyphs": ("iconify-emoji", "iconify-emoji-glyph"),
+    "nouns": ("iconify-noun", "iconify-noun-hue"),
+    "noun_glyphs": ("iconify-noun-glyph",),
+    "on_ground": ("iconify-noun-glyph",),
     "recoloured": OBJECT_LAYOUTS,
     "placed": OBJECT_LAYOUTS,
 }
@@ -60,6 +68,9 @@ LAYOUTS = {
 OPTIONS = {
     "icons": ("icon_colours",),
     "emoji_glyphs": ("emoji_glyph_colours",),
+    "nouns": ("noun_colours",),
+    "noun_glyphs": ("noun_colours",),
+    "on_ground": ("noun_colours", "on_ground"),
     "recoloured": ("recolours",),
     "landscapes": ("landscapes",),
     "placed": ("placed",),
@@ -106,6 +117,9 @@ def shard_records(world: World, shard: str) -> list[Record]:
         return [glyph_record(item, glyphs[item["source"], item["name"]], split) for item in items]
     if shard == "emoji_glyphs":
         return [emoji_glyph_record(item, world.concepts[item["concept"]], split) for item in items]
+    if shard in ("nouns", "noun_glyphs", "on_ground"):
+        nouns = {noun.concept: noun for noun in read_nouns(world.concepts.values()).values()}
+        return [noun_record(item, nouns[item["concept"]], split) for item in items]
     if shard in ("objects", "art", "recoloured"):
         return [object_record(item, world.concepts[item["concept"]], split) for item in items]
     licences = {entry.style: entry.licence for entry in sets_of(*OBJECT_LAYOUTS)}
@@ -144,6 +158,7 @@ def vocabulary_names(world: World) -> list[str]:
     """All Chinese names of things, places, times, weathers, colours and styles, for the tokenizer's word list."""
     names = [name for concept in world.concepts.values() for name in concept.chinese]
     names += [name for glyph in read_glyphs() for name in glyph.chinese]
+    names += [name for noun in read_nouns(world.concepts.values()).values() for name in noun.chinese]
     names += [name for place in world.table.values() for name in place.chinese]
     return [*names, *COLOUR_NAMES.values(), *chinese_phrases(), *CHINESE_WORDS]
 

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 
 from .colours import COLOUR_NAMES
-from .grammar import counted, indefinite
+from .grammar import counted, indefinite, uncountable
 
 ENGLISH_STYLE: dict[str, tuple[str, ...]] = {
     "3d": (
@@ -45,7 +45,32 @@ ENGLISH_STYLE: dict[str, tuple[str, ...]] = {
         "gradient {n}", "{a} gradient {n}", "{an}, gradient style", "{an} in gradient style",
         "a soft gradient illustration of {an}", "{an}, smooth gradients", "{a} shiny gradient {n}",
     ),
+    "line": (
+        "{n} line icon", "a line icon of {an}", "{an}, line style", "{n} outline icon", "line art of {an}",
+        "{an}, thin lines", "{an}, line icon",
+    ),
+    "duotone": (
+        "duotone {n}", "{a} duotone {n} icon", "{an}, duotone style", "{n} duotone icon", "a two-tone icon of {an}",
+        "{an} in two tones",
+    ),
+    "doodle": (
+        "{n} doodle", "a doodle of {an}", "{an}, doodle style", "hand-drawn {n}", "{a} hand-drawn {n}",
+        "a sketch of {an}", "{an}, hand-drawn",
+    ),
+    "badge": (
+        "{n} badge", "{a} round badge with {an}", "{an} in a circle", "{an}, badge style", "{n} on a round badge",
+        "a flat badge of {an}",
+    ),
 }  # fmt: skip
+ENGLISH_GROUND = (
+    "{c} {n} icon on {g} background", "{ac} {n} icon on {g} background", "{ac} {n} on {g} background",
+    "{ac} {n} icon, {plain} background", "{ac} {n} on {g} square", "an icon of {ac} {n} on {g} background",
+    "{ac} {n}, {plain} background",
+)  # fmt: skip
+CHINESE_GROUND = (
+    "{g}背景上的{c}{n}图标", "{g}背景上的{c}{n}", "{g}底上的{c}{n}图标", "{c}的{n}图标，{g}背景", "{c}的{n}，{g}背景",
+    "{g}方块上的{c}{n}",
+)  # fmt: skip
 ENGLISH_PLAIN = (
     "{an}",
     "{n}",
@@ -64,6 +89,10 @@ CHINESE_STYLE: dict[str, tuple[str, ...]] = {
     "classic": ("经典{n}", "经典风格的{n}", "{yi}，经典风格", "经典{n}表情", "怀旧风格的{n}"),
     "blob": ("团子{n}", "团子风格的{n}", "{yi}，团子风格", "{n}团子表情"),
     "outlined": ("描边{n}", "描边风格的{n}", "{yi}，描边风格", "勾线{n}", "{n}描边插画"),
+    "line": ("{n}线条图标", "{n}线性图标", "{yi}，线条风格", "线条风格的{n}", "细线条{n}"),
+    "duotone": ("双色{n}", "双色{n}图标", "{yi}，双色风格", "双色调的{n}"),
+    "doodle": ("手绘{n}", "{n}涂鸦", "{yi}，手绘风格", "手绘风格的{n}", "{n}简笔画"),
+    "badge": ("{n}徽章", "圆形{n}徽章", "{yi}，徽章风格", "圆圈里的{n}"),
     "gradient": ("渐变{n}", "渐变风格的{n}", "{yi}，渐变风格", "渐变色的{n}", "{n}渐变插画"),
 }
 CHINESE_PLAIN = ("{yi}", "{n}", "{yi}", "{n}的图片", "{n}插画", "画{yi}")
@@ -86,6 +115,16 @@ CHINESE_WORDS = (
     "勾线",
     "渐变",
     "渐变色",
+    "线条",
+    "线性",
+    "双色",
+    "手绘",
+    "涂鸦",
+    "简笔画",
+    "徽章",
+    "圆形",
+    "背景",
+    "方块",
     "简单",
     "图标",
     "图片",
@@ -172,3 +211,29 @@ def object_captions(
             captions[language].append(fill(source.choice(plain + styled), chosen))
         captions[language] = list(dict.fromkeys(captions[language]))[:count]
     return captions
+
+
+def ground_captions(
+    english: Sequence[str], chinese: Sequence[str], style: str, colour: str, ground: str, seed: str, count: int = 8
+) -> dict[str, list[str]]:
+    """Captions of a single-colour icon on a coloured ground; both colours are in every one."""
+    source = random.Random(seed)
+    captions: dict[str, list[str]] = {"en": [], "zh": []}
+    nouns = [name for name in english if not says_colour(name)] or list(english)
+    things = [name for name in chinese if not says_colour(name)] or list(chinese)
+    for _ in range(4 * count):
+        name = pick_names(nouns, source)
+        text = source.choice(ENGLISH_GROUND).format(
+            c=colour,
+            n=name,
+            ac=colour if uncountable(name) else indefinite(colour),
+            g=indefinite(ground),
+            plain=ground,
+        )
+        captions["en"].append(text)
+        captions["zh"].append(
+            source.choice(CHINESE_GROUND).format(
+                c=COLOUR_NAMES[colour], g=COLOUR_NAMES[ground], n=pick_names(things, source)
+            )
+        )
+    return {language: list(dict.fromkeys(texts))[:count] for language, texts in captions.items()}

@@ -38,32 +38,48 @@ class Package:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSet:
-    """A set of pictures in one package, drawn in one style (faces in another, where `face_style` is given).
+    """A set of pictures in one package, drawn in one style; `endings` gives other styles by the ending of a name.
 
-    `layout`: "iconify-emoji" (SVG bodies, found by code point), "iconify-art" (emoji found by name),
-    "iconify-emoji-glyph" (single-colour emoji found by name), "iconify-glyph" (single-colour SVG bodies, found by
-    name) or "files-by-code-point" (raster files).
+    Where the table says "blob=faces" the set's faces are in that style. The style "-" means: left out.
+
+    `layouts`: "iconify-emoji" (SVG bodies, found by code point), "iconify-art" (emoji found by name),
+    "iconify-emoji-glyph" (single-colour emoji found by name), "iconify-glyph" (single-colour SVG bodies of the table),
+    "iconify-noun" and "iconify-noun-hue" (coloured SVG bodies whose name is a noun; the second are all in one hue),
+    "iconify-noun-glyph" (the same, single-colour) or "files-by-code-point" (raster files).
     """
 
     name: str
     package: str
-    layout: str
+    layouts: tuple[str, ...]
     path: str
     style: str
-    face_style: str
+    endings: tuple[tuple[str, str], ...]
     licence: str
     attribution: str
     url: str
+
+    def style_of(self, icon: str) -> tuple[str | None, str]:
+        """(style, name without the ending) of an icon; the style is None when icons of this ending are left out."""
+        for ending, style in self.endings:
+            if icon.endswith(ending):
+                return (None if style == "-" else style), icon.removesuffix(ending)
+        return self.style or None, icon
+
+    @property
+    def face_style(self) -> str:
+        """The style of the set's faces."""
+        return dict(self.endings).get("faces", self.style)
 
 
 def read_sets() -> tuple[PictureSet, ...]:
     """words/picture_sets.tsv."""
     sets = []
-    for name, package, layout, path, styles, licence, attribution, url in rows("picture_sets.tsv"):
-        style, *more = names(styles)
+    for name, package, layouts, path, styles, licence, attribution, url in rows("picture_sets.tsv"):
+        parts = [(ending, style) for style, _, ending in (cell.partition("=") for cell in names(styles))]
         sets.append(
             PictureSet(
-                name=name, package=package, layout=layout, path=path, style=style, face_style=(more or [style])[0],
+                name=name, package=package, layouts=names(layouts), path=path, style=dict(parts).get("", ""),
+                endings=tuple(part for part in parts if part[0]),
                 licence=licence, attribution=attribution, url=url,
             )
         )  # fmt: skip
@@ -119,4 +135,4 @@ def package_of(entry: PictureSet) -> Package:
 
 def sets_of(*layouts: str) -> tuple[PictureSet, ...]:
     """The sets of these layouts, licences checked."""
-    return tuple(entry for entry in check_sets() if entry.layout in layouts)
+    return tuple(entry for entry in check_sets() if set(entry.layouts) & set(layouts))
