@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from recipes.embedded.data import build as stage
 from recipes.embedded.data.art import matched
+from recipes.embedded.data.clipart import noun_of, render_guarded, sized
 from recipes.embedded.data.colours import PAINT, coloured, oklab, paint_lab, recolour, recolourable
 from recipes.embedded.data.concepts import Concept, bare_code, emoji_concepts
 from recipes.embedded.data.fetch import read_iconify, sha256, unpack
 from recipes.embedded.data.makers import Options
 from recipes.embedded.data.nouns import Noun, ground_for, noun_icons, read_nouns
-from recipes.embedded.data.objects import on_ground
+from recipes.embedded.data.objects import Job, on_ground
 from recipes.embedded.data.pack import write_images, write_lines, write_pack
 from recipes.embedded.data.scenes.graph import Scene, Thing, read_placeables
-from recipes.embedded.data.sources import SETS, LicenceRefused, Package, check_licence, check_sets
+from recipes.embedded.data.sources import PACKAGES, SETS, LicenceRefused, Package, check_licence, check_sets
 from recipes.embedded.data.split import extend, propose, read_split
 from recipes.embedded.data.tokens import END, START, chinese_words, given_tokenizer, train_tokenizer
 
@@ -269,12 +270,56 @@ def test_coloured_share() -> None:
     assert coloured(blob("grey")) == pytest.approx(3 / 16)
 
 
+def test_clip_art_is_named_by_its_title() -> None:
+    cat, lamp = (Noun(concept=name, english=(name,), chinese=("物",)) for name in ("cat", "light-bulb"))
+    nouns = {"cat": cat, "light-bulb": lamp}
+    for title, stem, found in (
+        ("Cat", "x", cat),
+        ("Cat (1 of 2)", "x", cat),
+        ("cats", "x", cat),
+        ("Lightbulb", "x", lamp),
+        ("Clipart by someone", "light_bulb_02", lamp),
+        ("Black cat", "x", cat),
+        ("A cat on a red mat", "x", None),
+        ("Drawn by cat", "x", None),
+        ("", "caterpillar", None),
+    ):
+        assert noun_of(title, stem, nouns) is found, title
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"),
+    [
+        ('<svg width="30pt" height="15pt" id="a">', '<svg id="a" width="40" height="20" viewBox="0 0 40 20">'),
+        ('<svg viewBox="0 0 2 2"/>', '<svg viewBox="0 0 2 2" width="1000" height="1000"/>'),
+        ("<svg width='96px' height='25.4mm'>", '<svg width="96" height="96" viewBox="0 0 96 96">'),
+    ],
+)
+def test_old_drawings_get_a_size(tag: str, expected: str) -> None:
+    assert sized(f"<?xml?>{tag}") == f"<?xml?>{expected}"
+
+
+def test_broken_drawings_are_left_out() -> None:
+    pytest.importorskip("resvg_py")
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"><rect width="8" height="8" fill="red"/></svg>'
+    job = Job(concept="a", source="s", style="clipart", licence="CC-PDDC", colour=None, svg=svg, name="good")
+    jobs = [job, replace(job, svg="no drawing", name="bad"), replace(job, name="too")]
+    assert [job.name for job, _ in render_guarded(jobs, 16)] == ["good", "too"]
+
+
+def test_debian_packages_are_named_as_their_client_names_them() -> None:
+    package = next(package for package in PACKAGES if package.registry == "debian")
+    assert package.tarball == "openclipart-svg_1%3a0.18+dfsg-19_all.deb" and "%" not in package.folder
+    names = {package.name for package in stage.packages_for(("objects",))}
+    assert "openclipart-svg" not in names and "emojibase-data" in names
+
+
 def test_a_second_build_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = Options(size=16)
     (tmp_path / "pack.json").write_text("{}")
     key = stage.pack_key(options, None)
     (tmp_path / "stamp.json").write_text(json.dumps({"key": key}))
-    monkeypatch.setattr(stage, "fetch", lambda folder: pytest.fail("nothing is to be fetched"))
+    monkeypatch.setattr(stage, "fetch", lambda *given: pytest.fail("nothing is to be fetched"))
     lines: list[str] = []
     stage.build(tmp_path, tmp_path, options, report=lines.append)
     assert lines == ["nothing to do: the pack is up to date"]

@@ -26,7 +26,7 @@ from .records import COMPOSED, Record, emoji_glyph_record, glyph_record, noun_re
 from .render import Picture
 from .scenes.graph import Scene, Thing, read_placeables
 from .scenes.phrases import chinese_phrases
-from .sources import PACKAGES, check_sets, package_of, sets_of
+from .sources import PACKAGES, Package, check_sets, package_of, sets_of
 from .split import SPLIT_FILE, read_split
 from .tokens import chinese_words, given_tokenizer, train_tokenizer, write_tokenizer
 from .words import WORDS
@@ -47,6 +47,7 @@ DEPENDS: dict[str, tuple[str, ...]] = {
     "nouns": (*DRAWING, *NOUNS),
     "noun_glyphs": (*DRAWING, *NOUNS),
     "on_ground": (*DRAWING, *NOUNS),
+    "clipart": (*DRAWING, *NOUNS, "clipart.py", "dropped_clipart.tsv"),
     "recoloured": (*DRAWING, *PAINTS, "recolour.tsv"),
     "landscapes": SCENES,
     "placed": (*DRAWING, *SCENES),
@@ -61,6 +62,7 @@ LAYOUTS = {
     "nouns": ("iconify-noun", "iconify-noun-hue"),
     "noun_glyphs": ("iconify-noun-glyph",),
     "on_ground": ("iconify-noun-glyph",),
+    "clipart": ("files-by-title",),
     "recoloured": OBJECT_LAYOUTS,
     "placed": OBJECT_LAYOUTS,
 }
@@ -104,6 +106,12 @@ def pack_key(options: Options, tokenizer: Path | None) -> str:
     return digest(asdict(options), files if tokenizer is None else [*files, tokenizer])
 
 
+def packages_for(shards: Sequence[str]) -> list[Package]:
+    """The packages that shards are made from, and the emoji list, which all of them need."""
+    wanted = {package_of(entry).name for shard in shards for entry in sets_of(*LAYOUTS.get(shard, ()))}
+    return [package for package in PACKAGES if package.name in wanted | {"emojibase-data"}]
+
+
 def scene_of(item: dict[str, Any]) -> Scene:
     """A scene graph from its JSON."""
     return Scene(**{**item, "things": tuple(Thing(**thing) for thing in item["things"])})
@@ -117,9 +125,10 @@ def shard_records(world: World, shard: str) -> list[Record]:
         return [glyph_record(item, glyphs[item["source"], item["name"]], split) for item in items]
     if shard == "emoji_glyphs":
         return [emoji_glyph_record(item, world.concepts[item["concept"]], split) for item in items]
-    if shard in ("nouns", "noun_glyphs", "on_ground"):
+    if shard in ("nouns", "clipart", "noun_glyphs", "on_ground"):
         nouns = {noun.concept: noun for noun in read_nouns(world.concepts.values()).values()}
-        return [noun_record(item, nouns[item["concept"]], split) for item in items]
+        kind = "object" if shard in ("nouns", "clipart") else "glyph"
+        return [noun_record(item, nouns[item["concept"]], split, kind) for item in items]
     if shard in ("objects", "art", "recoloured"):
         return [object_record(item, world.concepts[item["concept"]], split) for item in items]
     licences = {entry.style: entry.licence for entry in sets_of(*OBJECT_LAYOUTS)}
@@ -202,7 +211,7 @@ def build(
         report("nothing to do: the pack is up to date")
         return
     vocabulary = None if tokenizer is None else given_tokenizer(tokenizer)
-    roots = fetch(packages)
+    roots = fetch(packages, packages_for(shards))
     concepts = {concept.id: concept for concept in emoji_concepts(roots["emojibase-data"])}
     world = World(options=options, out=out, roots=roots, workers=workers, concepts=concepts, table=read_placeables())
     everything: list[Record] = []

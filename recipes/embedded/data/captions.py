@@ -61,6 +61,10 @@ ENGLISH_STYLE: dict[str, tuple[str, ...]] = {
         "{n} badge", "{a} round badge with {an}", "{an} in a circle", "{an}, badge style", "{n} on a round badge",
         "a flat badge of {an}",
     ),
+    "clipart": (
+        "clip art of {an}", "{n} clip art", "{an}, clip art style", "{an}, clip art", "{a} clip art {n}",
+        "{an} in clip art style", "vector clip art of {an}",
+    ),
 }  # fmt: skip
 ENGLISH_GROUND = (
     "{c} {n} icon on {g} background", "{ac} {n} icon on {g} background", "{ac} {n} on {g} background",
@@ -93,6 +97,7 @@ CHINESE_STYLE: dict[str, tuple[str, ...]] = {
     "duotone": ("双色{n}", "双色{n}图标", "{yi}，双色风格", "双色调的{n}"),
     "doodle": ("手绘{n}", "{n}涂鸦", "{yi}，手绘风格", "手绘风格的{n}", "{n}简笔画"),
     "badge": ("{n}徽章", "圆形{n}徽章", "{yi}，徽章风格", "圆圈里的{n}"),
+    "clipart": ("{n}剪贴画", "剪贴画风格的{n}", "{yi}，剪贴画风格", "{n}的剪贴画"),
     "gradient": ("渐变{n}", "渐变风格的{n}", "{yi}，渐变风格", "渐变色的{n}", "{n}渐变插画"),
 }
 CHINESE_PLAIN = ("{yi}", "{n}", "{yi}", "{n}的图片", "{n}插画", "画{yi}")
@@ -122,6 +127,7 @@ CHINESE_WORDS = (
     "涂鸦",
     "简笔画",
     "徽章",
+    "剪贴画",
     "圆形",
     "背景",
     "方块",

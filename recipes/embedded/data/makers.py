@@ -13,6 +13,7 @@ import numpy as np
 
 from . import colours as colour_tools
 from .art import art_jobs, emoji_glyph_jobs, known_names
+from .clipart import clipart_jobs, render_guarded
 from .concepts import Concept, spoken_colour
 from .glyphs import glyph_jobs, read_glyphs
 from .nouns import chosen, ground_for, noun_glyph_jobs, noun_jobs, read_nouns
@@ -156,6 +157,14 @@ def make_on_ground(world: World) -> Made:
     )
 
 
+def make_clipart(world: World) -> Made:
+    """Clip art of nouns."""
+    nouns = read_nouns(world.concepts.values())
+    for entry in sets_of("files-by-title"):
+        for job, picture in render_guarded(clipart_jobs(entry, nouns, world.roots), world.options.size):
+            yield job_item(job), picture
+
+
 def make_recoloured(world: World) -> Made:
     """The objects of words/recolour.tsv in other colours, where a picture has one clear colour to replace."""
     assets = world.assets()
@@ -210,6 +219,7 @@ MAKERS: dict[str, Callable[[World], Made]] = {
     "nouns": make_nouns,
     "noun_glyphs": make_noun_glyphs,
     "on_ground": make_on_ground,
+    "clipart": make_clipart,
     "recoloured": make_recoloured,
     "landscapes": partial(make_scenes, kind="landscapes"),
     "placed": partial(make_scenes, kind="placed"),

@@ -52,9 +52,9 @@ def emoji_glyph_record(item: dict[str, Any], concept: Concept, split: Split) -> 
     return single_colour_record(item, concept.id, concept.english, concept.chinese, split)
 
 
-def noun_record(item: dict[str, Any], noun: Noun, split: Split) -> Record:
-    """An icon of the larger world: in its own colours, in one named colour, or that on a coloured ground."""
-    return single_colour_record(item, noun.concept, noun.english, noun.chinese, split)
+def noun_record(item: dict[str, Any], noun: Noun, split: Split, kind: str) -> Record:
+    """A picture of the larger world: in its own colours, in one named colour, or that on a coloured ground."""
+    return {**single_colour_record(item, noun.concept, noun.english, noun.chinese, split), "kind": kind}
 
 
 def single_colour_record(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .words import names, rows
 
-ALLOWED_LICENCES = frozenset({"MIT", "Apache-2.0", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "ISC", "Unlicense"})
+ALLOWED_LICENCES = frozenset({"MIT", "Apache-2.0", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "ISC", "Unlicense", "CC-PDDC"})
 """Permissive only: share-alike, non-commercial, brand logos and vendor-proprietary art stay out."""
 
 
@@ -20,20 +20,23 @@ class LicenceRefused(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """One npm package at one version. `sha256` is of the .tgz file that `npm pack` writes."""
+    """One npm or Debian package at one version. `sha256` is of the .tgz or .deb file that its client writes."""
 
     name: str
     version: str
     sha256: str
     members: tuple[str, ...]  # files or folders (trailing slash) that are unpacked
+    registry: str = "npm"
 
     @property
     def tarball(self) -> str:
+        if self.registry == "debian":
+            return f"{self.name}_{self.version.replace(':', '%3a')}_all.deb"
         return f"{self.name.lstrip('@').replace('/', '-')}-{self.version}.tgz"
 
     @property
     def folder(self) -> str:
-        return self.tarball.removesuffix(".tgz")
+        return self.tarball.removesuffix(".tgz").removesuffix(".deb").replace("%3a", ".")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +46,9 @@ class PictureSet:
     Where the table says "blob=faces" the set's faces are in that style. The style "-" means: left out.
 
     `layouts`: "iconify-emoji" (SVG bodies, found by code point), "iconify-art" (emoji found by name),
-    "iconify-emoji-glyph" (single-colour emoji found by name), "iconify-glyph" (single-colour SVG bodies of the table),
-    "iconify-noun" and "iconify-noun-hue" (coloured SVG bodies whose name is a noun; the second are all in one hue),
-    "iconify-noun-glyph" (the same, single-colour) or "files-by-code-point" (raster files).
+    "iconify-emoji-glyph" (single-colour emoji found by name), "iconify-glyph" (single-colour bodies of the table),
+    "iconify-noun" and "iconify-noun-hue" (coloured bodies whose name is a noun; the second are all in one hue),
+    "iconify-noun-glyph" (the same, single-colour), "files-by-code-point" (raster files), "files-by-title" (SVG files).
     """
 
     name: str
@@ -106,6 +109,13 @@ PACKAGES = (
         version="17.0.0",
         sha256="d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
         members=("en/data.json", "zh/data.json", "meta/groups.json"),
+    ),
+    Package(
+        name="openclipart-svg",
+        version="1:0.18+dfsg-19",
+        sha256="989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5",
+        members=("usr/share/openclipart/svg/",),
+        registry="debian",
     ),
 )
 
