@@ -7,7 +7,7 @@ import re
 import pytest
 from recipes.embedded.data.captions import CHINESE_STYLE, ENGLISH_STYLE, ground_captions, object_captions, says_colour
 from recipes.embedded.data.colours import COLOUR_NAMES, PAINT
-from recipes.embedded.data.concepts import read_names
+from recipes.embedded.data.concepts import mood_names, read_names, read_synonyms
 from recipes.embedded.data.glyphs import read_glyphs
 from recipes.embedded.data.grammar import counted, indefinite, plural
 from recipes.embedded.data.scenes.graph import Scene, Thing, read_placeables, sample_scene
@@ -109,6 +109,21 @@ def test_recoloured_names_do_not_contradict() -> None:
 )
 def test_says_colour(name: str, says: bool) -> None:
     assert says_colour(name) is says
+
+
+def test_captions_use_the_other_names() -> None:
+    names = ("dog", "puppy", "doggy", "hound", "pup")
+    texts = object_captions(names, ("狗", "小狗", "狗狗"), "flat", None, False, "s")
+    assert all(any(re.search(rf"\b{name}\b", text) for text in texts["en"]) for name in names[:1])
+    assert sum(any(re.search(rf"\b{name}\b", text) for text in texts["en"]) for name in names) >= 3
+    assert any("小狗" in text for text in texts["zh"]) and any("狗狗" in text for text in texts["zh"])
+
+
+def test_synonyms_and_moods() -> None:
+    table = read_synonyms()
+    assert "kitty" in table["cat"][0] and all(english and chinese for english, chinese in table.values())
+    assert all(name.isascii() for english, _ in table.values() for name in english)
+    assert mood_names(["sad", "tear", "mad", "angry"]) == (["sad face", "angry face"], ["难过的脸", "生气的脸"])
 
 
 def test_object_captions_are_deterministic() -> None:

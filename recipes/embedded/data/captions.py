@@ -1,7 +1,7 @@
 """Captions of single objects: English and Chinese, varied grammar, style and colour named or left out.
 
-Every record gets a handful of captions per language. The bare noun is always among them; the rest are drawn from the
-templates with the record's own seed, so a rebuilt pack has the same captions.
+Every record gets a handful of captions per language. The bare noun is always among them, then up to four of its other
+names; the rest are drawn from the templates with the record's own seed, so a rebuilt pack has the same captions.
 """
 
 from __future__ import annotations
@@ -76,14 +76,10 @@ CHINESE_GROUND = (
     "{g}方块上的{c}{n}",
 )  # fmt: skip
 ENGLISH_PLAIN = (
-    "{an}",
-    "{n}",
-    "{an}",
-    "a picture of {an}",
-    "an illustration of {an}",
-    "an image of {an}",
-    "a drawing of {an}",
-)
+    "{an}", "{n}", "{an}", "a picture of {an}", "an illustration of {an}", "an image of {an}", "a drawing of {an}",
+    "draw {an}", "please draw {an}", "show me {an}", "i want a picture of {an}", "{an}, isolated",
+    "{an} on a transparent background", "{n}, no background", "a simple picture of {an}", "just {an}",
+)  # fmt: skip
 CHINESE_STYLE: dict[str, tuple[str, ...]] = {
     "3d": ("3D{n}", "立体{n}", "3D风格的{n}", "3d渲染的{n}", "{yi}，3D风格"),
     "flat": ("扁平{n}", "扁平风格的{n}", "{yi}，扁平风格", "{n}扁平插画"),
@@ -100,7 +96,10 @@ CHINESE_STYLE: dict[str, tuple[str, ...]] = {
     "clipart": ("{n}剪贴画", "剪贴画风格的{n}", "{yi}，剪贴画风格", "{n}的剪贴画"),
     "gradient": ("渐变{n}", "渐变风格的{n}", "{yi}，渐变风格", "渐变色的{n}", "{n}渐变插画"),
 }
-CHINESE_PLAIN = ("{yi}", "{n}", "{yi}", "{n}的图片", "{n}插画", "画{yi}")
+CHINESE_PLAIN = (
+    "{yi}", "{n}", "{yi}", "{n}的图片", "{n}插画", "画{yi}", "请画{yi}", "帮我画{yi}", "一张{n}的图片", "{n}，透明背景",
+    "透明背景的{n}", "{n}的画",
+)  # fmt: skip
 
 CHINESE_NOT_COLOURS = frozenset("橙子 橙子片 青蛙 青椒 黄瓜 黄油 青柠 白云 红绿灯 金字塔 黑桃 棕榈树 灰熊".split())
 CHINESE_WORDS = (
@@ -151,9 +150,9 @@ def coloured_english(name: str, colour: str) -> str:
     return name if says_colour(name) else f"{colour} {name}"
 
 
-def coloured_chinese(name: str, colour: str) -> str:
-    """'苹果', 'red' -> '红色的苹果'."""
-    return name if says_colour(name) else f"{COLOUR_NAMES[colour]}的{name}"
+def coloured_chinese(name: str, colour: str, short: bool = False) -> str:
+    """'苹果', 'red' -> '红色的苹果', or `short` '红色苹果'."""
+    return name if says_colour(name) else f"{COLOUR_NAMES[colour]}{'' if short else '的'}{name}"
 
 
 def fill_english(template: str, name: str) -> str:
@@ -202,19 +201,21 @@ def object_captions(
     ):
         if named and not all(says_colour(name) for name in names):  # a name must not contradict the new colour
             names = [name for name in names if not says_colour(name)]
-        add, fill = (coloured_english, fill_english) if language == "en" else (coloured_chinese, fill_chinese)
-        for name in names[:4]:
-            templates = list(plain[:2]) if not named else []
-            templates += source.sample(plain, 1) + source.sample(styled, 2)
-            for template in templates:
-                with_colour = colour is not None and (named or source.random() < 0.3)
-                captions[language].append(fill(template, add(name, colour) if with_colour and colour else name))
+        fill = fill_english if language == "en" else fill_chinese
+        drawn = list(names[1:])
+        source.shuffle(drawn)
+        plan = [(names[0], template) for template in (plain[:2] if not named else plain[:1])]
+        plan += [(names[0], template) for template in source.sample(styled, 2) + source.sample(plain, 1)]
+        for name in drawn[:4]:
+            plan += [(name, source.choice(plain[:3])), (name, source.choice(styled))]
+        plan += [(pick_names(names, source), source.choice(plain + styled)) for _ in range(4 * count)]
+        for name, template in plan:
+            if colour is not None and (named or source.random() < 0.3):
+                short = language == "zh" and source.random() < 0.5
+                name = coloured_chinese(name, colour, short) if language == "zh" else coloured_english(name, colour)
+            captions[language].append(fill(template, name))
         if cute and not named:
             captions[language].insert(2, fill("{a} cute {n}", names[0]) if language == "en" else f"可爱的{names[0]}")
-        while len(set(captions[language])) < 6 and len(captions[language]) < 40:
-            name = pick_names(names, source)
-            chosen = add(name, colour) if colour is not None and (named or source.random() < 0.3) else name
-            captions[language].append(fill(source.choice(plain + styled), chosen))
         captions[language] = list(dict.fromkeys(captions[language]))[:count]
     return captions
 
