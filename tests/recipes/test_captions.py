@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 
 import pytest
-from recipes.embedded.data.captions import ENGLISH_STYLE, object_captions, says_colour
+from recipes.embedded.data.captions import CHINESE_STYLE, ENGLISH_STYLE, ground_captions, object_captions, says_colour
 from recipes.embedded.data.colours import COLOUR_NAMES, PAINT
-from recipes.embedded.data.concepts import read_names
+from recipes.embedded.data.concepts import mood_names, read_names, read_synonyms
 from recipes.embedded.data.glyphs import read_glyphs
 from recipes.embedded.data.grammar import counted, indefinite, plural
 from recipes.embedded.data.scenes.graph import Scene, Thing, read_placeables, sample_scene
 from recipes.embedded.data.scenes.phrases import GROUND_WORDS, scene_captions
+from recipes.embedded.data.sources import SETS
+
+from stable_diffusion.evaluation.questions import style_words
 
 HAN = re.compile("[\u4e00-\u9fff]")
 
@@ -81,6 +84,12 @@ def test_object_captions_are_complete(style: str) -> None:
             assert "an apple" in captions["en"] or "a red apple" in captions["en"]
 
 
+def test_every_style_has_words() -> None:
+    styles = {style for entry in SETS for style in (entry.style, *(style for _, style in entry.endings))} - {"", "-"}
+    assert styles <= set(ENGLISH_STYLE) and set(ENGLISH_STYLE) == set(CHINESE_STYLE)
+    assert styles == set(style_words())
+
+
 def test_recoloured_names_do_not_contradict() -> None:
     captions = object_captions(("apple", "red apple"), ("苹果", "红苹果"), "flat", "blue", True, "x")
     assert not any("red" in text for text in captions["en"])
@@ -102,10 +111,39 @@ def test_says_colour(name: str, says: bool) -> None:
     assert says_colour(name) is says
 
 
+def test_captions_use_the_other_names() -> None:
+    names = ("dog", "puppy", "doggy", "hound", "pup")
+    texts = object_captions(names, ("狗", "小狗", "狗狗"), "flat", None, False, "s")
+    assert all(any(re.search(rf"\b{name}\b", text) for text in texts["en"]) for name in names[:1])
+    assert sum(any(re.search(rf"\b{name}\b", text) for text in texts["en"]) for name in names) >= 3
+    assert any("小狗" in text for text in texts["zh"]) and any("狗狗" in text for text in texts["zh"])
+
+
+def test_synonyms_and_moods() -> None:
+    table = read_synonyms()
+    assert "kitty" in table["cat"][0] and all(english and chinese for english, chinese in table.values())
+    assert all(name.isascii() for english, _ in table.values() for name in english)
+    assert mood_names(["sad", "tear", "mad", "angry"]) == (["sad face", "angry face"], ["难过的脸", "生气的脸"])
+
+
 def test_object_captions_are_deterministic() -> None:
     first = object_captions(("dog", "puppy"), ("狗",), "3d", None, False, "a")
     assert first == object_captions(("dog", "puppy"), ("狗",), "3d", None, False, "a")
     assert first != object_captions(("dog", "puppy"), ("狗",), "3d", None, False, "b")
+
+
+def english_on_ground(names: tuple[str, ...], colour: str, ground: str) -> set[str]:
+    return {text for n in range(99) for text in ground_captions(names, ("猫",), "icon", colour, ground, str(n))["en"]}
+
+
+def test_ground_captions_say_both_colours() -> None:
+    captions = ground_captions(("cat", "kitten"), ("猫",), "icon", "teal", "yellow", "s")
+    assert all("teal" in text and "yellow" in text for text in captions["en"])
+    assert all("青色" in text and "黄色" in text for text in captions["zh"])
+    texts = english_on_ground(("cat",), "teal", "orange")
+    assert "a teal cat icon on an orange background" in texts
+    texts = english_on_ground(("socks",), "red", "blue")
+    assert "red socks on a blue background" in texts and "a red socks on a blue square" not in texts
 
 
 def test_scene_captions_in_both_languages() -> None:

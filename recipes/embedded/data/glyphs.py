@@ -39,7 +39,7 @@ def glyph_jobs(glyphs: Iterable[Glyph], sets: Iterable[PictureSet], roots: dict[
     wanted = list(glyphs)
     for entry in sets:
         mine = [glyph for glyph in wanted if glyph.set == entry.name]
-        if entry.layout != "iconify-glyph" or not mine:
+        if not mine:
             continue
         data = read_iconify(entry, roots)
         for glyph in mine:

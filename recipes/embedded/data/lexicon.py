@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .concepts import Concept
 from .glyphs import Glyph
+from .nouns import Noun
 
 FILES_OF_GROUP = {"animal": ("05",), "food": ("13", "20"), "plant": ("20", "13"), "person": ("18",), "family": ("18",)}
 """Part of the emoji list before the hyphen -> the files of WordNet that hold its things (`lexnames` of its manual)."""
@@ -124,7 +125,7 @@ def usual(net: WordNet, word: str, offset: str, distance: int) -> bool:
     return offset in net.senses[word][:2] and (" " not in word or net.frequency.get((word, offset), 0) > 0)
 
 
-def lexicon(net: WordNet, concepts: Iterable[Concept], glyphs: Iterable[Glyph] = ()) -> list[tuple[str, str]]:
+def lexicon(net: WordNet, concepts: Iterable[Concept], glyphs: Iterable[Glyph | Noun] = ()) -> list[tuple[str, str]]:
     """(word, the name that captions use) pairs, sorted; Chinese names too. No word is a main name of our own."""
     things = list(_things(concepts, glyphs))
     main = {names[0] for names, _, _ in things}
@@ -166,7 +167,7 @@ def unplaced(net: WordNet, known: Iterable[str]) -> list[str]:
     return sorted(words)
 
 
-def lexicon_lines(root: Path, concepts: Iterable[Concept], glyphs: Iterable[Glyph]) -> list[str]:
+def lexicon_lines(root: Path, concepts: Iterable[Concept], glyphs: Iterable[Glyph | Noun]) -> list[str]:
     """Rows of lexicon.tsv: word, tab, the name that captions use, or nothing where none is near."""
     net = read_wordnet(root / "dict")
     concepts, glyphs = list(concepts), list(glyphs)
@@ -177,7 +178,7 @@ def lexicon_lines(root: Path, concepts: Iterable[Concept], glyphs: Iterable[Glyp
 
 
 def _things(
-    concepts: Iterable[Concept], glyphs: Iterable[Glyph]
+    concepts: Iterable[Concept], glyphs: Iterable[Glyph | Noun]
 ) -> Iterable[tuple[tuple[str, ...], tuple[str, ...], str]]:
     for concept in concepts:
         yield concept.english, concept.chinese, concept.group

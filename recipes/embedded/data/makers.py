@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ import numpy as np
 
 from . import colours as colour_tools
 from .art import art_jobs, emoji_glyph_jobs, known_names
+from .clipart import clipart_jobs, render_guarded
 from .concepts import Concept, spoken_colour
 from .glyphs import glyph_jobs, read_glyphs
+from .nouns import chosen, ground_for, noun_glyph_jobs, noun_jobs, read_nouns
 from .objects import Job, emoji_jobs, in_order, render_jobs
 from .pack import read_lines
 from .render import Picture
@@ -24,20 +26,24 @@ from .sources import sets_of
 from .words import rows
 
 RECOLOURED_STYLES = ("3d", "flat", "emoji")
+LEAST_COLOURED = 0.2
 Made = Iterator[tuple[dict[str, Any], Picture]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What a pack is made of. `size`: pixels; `landscapes`, `placed`: numbers of scenes; `icon_colours`,
-    `emoji_glyph_colours`, `recolours`: how many of the named colours each icon of the table, each single-colour emoji
-    and each recoloured object is drawn in."""
+    `emoji_glyph_colours`, `noun_colours`, `recolours`: how many of the named colours each icon of the table, each
+    single-colour emoji, each icon found by its noun and each recoloured object is drawn in; `on_ground`: number of
+    icons on a coloured ground."""
 
     size: int = 128
     landscapes: int = 3000
     placed: int = 2600
     icon_colours: int = 7
     emoji_glyph_colours: int = 3
+    noun_colours: int = 2
+    on_ground: int = 5000
     recolours: int = 5
     vocabulary: int = 8000
     seed: str = "1"
@@ -115,6 +121,50 @@ def make_emoji_glyphs(world: World) -> Made:
     )
 
 
+def make_nouns(world: World) -> Made:
+    """Coloured icons of the larger world; those of sets in one hue are brought into named colours."""
+    nouns = read_nouns(world.concepts.values())
+    for entry in sets_of("iconify-noun"):
+        yield from rendered(world, noun_jobs(entry, nouns, world.roots))
+    for entry in sets_of("iconify-noun-hue"):
+        for item, picture in rendered(world, noun_jobs(entry, nouns, world.roots)):
+            if colour_tools.coloured(picture) < LEAST_COLOURED:
+                continue
+            paints = chosen(f"{world.options.seed}{entry.name}{item['name']}", world.options.noun_colours)
+            for colour in sorted(paints):
+                yield {**item, "colour": colour, "recoloured": True}, colour_tools.recolour(picture, colour)
+
+
+def make_noun_glyphs(world: World) -> Made:
+    """Single-colour icons of the larger world, each in a few colours."""
+    return rendered(world, all_noun_glyphs(world))
+
+
+def all_noun_glyphs(world: World) -> list[Job]:
+    """Jobs of all single-colour icons found by their noun."""
+    nouns = read_nouns(world.concepts.values())
+    given = (world.roots, world.options.noun_colours, world.options.seed)
+    return [job for entry in sets_of("iconify-noun-glyph") for job in noun_glyph_jobs(entry, nouns, *given)]
+
+
+def make_on_ground(world: World) -> Made:
+    """A seeded choice of single-colour icons on a square of another named colour."""
+    jobs = [job for job in all_noun_glyphs(world) if job.style == "icon"]
+    picked = random.Random(f"{world.options.seed}ground").sample(jobs, min(world.options.on_ground, len(jobs)))
+    return rendered(
+        world,
+        [replace(job, ground=ground_for(job.colour or "", f"{job.source}{job.name}{job.colour}")) for job in picked],
+    )
+
+
+def make_clipart(world: World) -> Made:
+    """Clip art of nouns."""
+    nouns = read_nouns(world.concepts.values())
+    for entry in sets_of("files-by-title"):
+        for job, picture in render_guarded(clipart_jobs(entry, nouns, world.roots), world.options.size):
+            yield job_item(job), picture
+
+
 def make_recoloured(world: World) -> Made:
     """The objects of words/recolour.tsv in other colours, where a picture has one clear colour to replace."""
     assets = world.assets()
@@ -166,6 +216,10 @@ MAKERS: dict[str, Callable[[World], Made]] = {
     "art": make_art,
     "icons": make_icons,
     "emoji_glyphs": make_emoji_glyphs,
+    "nouns": make_nouns,
+    "noun_glyphs": make_noun_glyphs,
+    "on_ground": make_on_ground,
+    "clipart": make_clipart,
     "recoloured": make_recoloured,
     "landscapes": partial(make_scenes, kind="landscapes"),
     "placed": partial(make_scenes, kind="placed"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .captions import object_captions
+from .captions import ground_captions, object_captions
 from .concepts import Concept
 from .glyphs import Glyph
+from .nouns import Noun
 from .scenes.graph import Placeable, Scene
 from .scenes.phrases import scene_captions
 from .split import Split
@@ -51,21 +52,33 @@ def emoji_glyph_record(item: dict[str, Any], concept: Concept, split: Split) -> 
     return single_colour_record(item, concept.id, concept.english, concept.chinese, split)
 
 
+def noun_record(item: dict[str, Any], noun: Noun, split: Split, kind: str) -> Record:
+    """A picture of the larger world: in its own colours, in one named colour, or that on a coloured ground."""
+    return {**single_colour_record(item, noun.concept, noun.english, noun.chinese, split), "kind": kind}
+
+
 def single_colour_record(
     item: dict[str, Any], concept: str, english: Sequence[str], chinese: Sequence[str], split: Split
 ) -> Record:
-    """The record of a picture in one named colour."""
-    name, colour = f"{item['source']}/{item['name']}/{item['colour']}", item["colour"]
+    """The record of a picture in one named colour (or in several of its own, when it says none)."""
+    colour, ground, style = item["colour"], item.get("ground"), item["style"]
+    name = "/".join(part for part in (item["source"], item["name"], colour, ground and f"on {ground}") if part)
+    captions = (
+        ground_captions(english, chinese, style, colour, ground, name)
+        if ground
+        else object_captions(english, chinese, style, colour, colour is not None, name, 8)
+    )
     return {
         "id": name,
         "source": item["source"],
         "licence": item["licence"],
         "kind": "glyph",
         "concept": concept,
-        "style": item["style"],
+        "style": style,
         "colour": colour,
-        "split": split.of(concept, item["style"], colour),
-        "captions": object_captions(english, chinese, item["style"], colour, True, name, 8),
+        "ground": ground,
+        "split": split.of(concept, style, colour),
+        "captions": captions,
     }
 
 

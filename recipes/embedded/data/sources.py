@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .words import names, rows
 
-ALLOWED_LICENCES = frozenset({"MIT", "Apache-2.0", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "ISC", "Unlicense"})
+ALLOWED_LICENCES = frozenset({"MIT", "Apache-2.0", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "ISC", "Unlicense", "CC-PDDC"})
 """Permissive only: share-alike, non-commercial, brand logos and vendor-proprietary art stay out."""
 
 
@@ -20,50 +20,69 @@ class LicenceRefused(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """One npm package at one version. `sha256` is of the .tgz file that `npm pack` writes."""
+    """One npm or Debian package at one version. `sha256` is of the .tgz or .deb file that its client writes."""
 
     name: str
     version: str
     sha256: str
     members: tuple[str, ...]  # files or folders (trailing slash) that are unpacked
+    registry: str = "npm"
 
     @property
     def tarball(self) -> str:
+        if self.registry == "debian":
+            return f"{self.name}_{self.version.replace(':', '%3a')}_all.deb"
         return f"{self.name.lstrip('@').replace('/', '-')}-{self.version}.tgz"
 
     @property
     def folder(self) -> str:
-        return self.tarball.removesuffix(".tgz")
+        return self.tarball.removesuffix(".tgz").removesuffix(".deb").replace("%3a", ".")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSet:
-    """A set of pictures in one package, drawn in one style (faces in another, where `face_style` is given).
+    """A set of pictures in one package, drawn in one style; `endings` gives other styles by the ending of a name.
 
-    `layout`: "iconify-emoji" (SVG bodies, found by code point), "iconify-art" (emoji found by name),
-    "iconify-emoji-glyph" (single-colour emoji found by name), "iconify-glyph" (single-colour SVG bodies, found by
-    name) or "files-by-code-point" (raster files).
+    Where the table says "blob=faces" the set's faces are in that style. The style "-" means: left out.
+
+    `layouts`: "iconify-emoji" (SVG bodies, found by code point), "iconify-art" (emoji found by name),
+    "iconify-emoji-glyph" (single-colour emoji found by name), "iconify-glyph" (single-colour bodies of the table),
+    "iconify-noun" and "iconify-noun-hue" (coloured bodies whose name is a noun; the second are all in one hue),
+    "iconify-noun-glyph" (the same, single-colour), "files-by-code-point" (raster files), "files-by-title" (SVG files).
     """
 
     name: str
     package: str
-    layout: str
+    layouts: tuple[str, ...]
     path: str
     style: str
-    face_style: str
+    endings: tuple[tuple[str, str], ...]
     licence: str
     attribution: str
     url: str
+
+    def style_of(self, icon: str) -> tuple[str | None, str]:
+        """(style, name without the ending) of an icon; the style is None when icons of this ending are left out."""
+        for ending, style in self.endings:
+            if icon.endswith(ending):
+                return (None if style == "-" else style), icon.removesuffix(ending)
+        return self.style or None, icon
+
+    @property
+    def face_style(self) -> str:
+        """The style of the set's faces."""
+        return dict(self.endings).get("faces", self.style)
 
 
 def read_sets() -> tuple[PictureSet, ...]:
     """words/picture_sets.tsv."""
     sets = []
-    for name, package, layout, path, styles, licence, attribution, url in rows("picture_sets.tsv"):
-        style, *more = names(styles)
+    for name, package, layouts, path, styles, licence, attribution, url in rows("picture_sets.tsv"):
+        parts = [(ending, style) for style, _, ending in (cell.partition("=") for cell in names(styles))]
         sets.append(
             PictureSet(
-                name=name, package=package, layout=layout, path=path, style=style, face_style=(more or [style])[0],
+                name=name, package=package, layouts=names(layouts), path=path, style=dict(parts).get("", ""),
+                endings=tuple(part for part in parts if part[0]),
                 licence=licence, attribution=attribution, url=url,
             )
         )  # fmt: skip
@@ -97,6 +116,13 @@ PACKAGES = (
         sha256="9b93831ae01771d02f360c1ebf3fe415ed2426a31f2201cb0943025c7403e79a",
         members=("LICENSE", "dict/data.noun", "dict/index.sense"),
     ),
+    Package(
+        name="openclipart-svg",
+        version="1:0.18+dfsg-19",
+        sha256="989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5",
+        members=("usr/share/openclipart/svg/",),
+        registry="debian",
+    ),
 )
 
 
@@ -125,4 +151,4 @@ def package_of(entry: PictureSet) -> Package:
 
 def sets_of(*layouts: str) -> tuple[PictureSet, ...]:
     """The sets of these layouts, licences checked."""
-    return tuple(entry for entry in check_sets() if entry.layout in layouts)
+    return tuple(entry for entry in check_sets() if set(entry.layouts) & set(layouts))

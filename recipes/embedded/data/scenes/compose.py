@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..render import Picture, draw_svg
 from .graph import Placeable, Scene
-from .landscape import GROUNDS, SKYLESS, draw_landscape
+from .landscape import GROUNDS, INDOORS, SKYLESS, draw_landscape
 from .light import Light, light_of
 from .paint import CANVAS, Drawing
 from .sky import draw_falling
@@ -175,7 +175,7 @@ def compose(scene: Scene, size: int, asset: Asset, table: dict[str, Placeable]) 
     svg, _ = draw_landscape(scene.time, scene.weather, scene.ground, scene.moon, not scene.things, scene.seed)
     canvas = draw_svg(svg, size)
     light, source = light_of(scene.time, scene.weather), random.Random(scene.seed + "layout")
-    if scene.ground in SKYLESS:
+    if scene.ground in SKYLESS + INDOORS:
         light = light_of("noon", "clear")
     water = GROUNDS[scene.ground].habitat == "water"
     for spot in sorted(layout(scene, table, source), key=lambda spot: (spot.layer, spot.foot)):

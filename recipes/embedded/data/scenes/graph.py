@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 from ..words import names, rows
-from .landscape import GROUNDS, SKYLESS
+from .landscape import GROUNDS, INDOORS, SKYLESS
 
 RELATIONS = ("left of", "right of", "next to", "in front of", "behind", "under", "above", "on")
 BACKDROPS = (
@@ -34,17 +34,33 @@ TIME_ODDS = (("noon", 5), ("sunset", 4), ("night", 3), ("dawn", 2))
 GROUND_ODDS = (
     ("ocean", 7), ("beach", 5), ("mountains", 4), ("forest", 4), ("hills", 3), ("desert", 3), ("field", 4),
     ("snowfield", 3), ("city", 4), ("lake", 3), ("road", 2), ("island", 2), ("underwater", 2), ("space", 3),
+    ("river", 3), ("waterfall", 3), ("volcano", 2), ("jungle", 2), ("canyon", 2), ("cave", 1), ("arctic", 2),
+    ("garden", 3), ("park", 3), ("farm", 3), ("village", 3), ("winter village", 2), ("harbour", 2), ("street", 2),
+    ("room", 2),
 )  # fmt: skip
 PLACED_GROUND_ODDS = (
     ("field", 5), ("hills", 3), ("forest", 3), ("beach", 3), ("snowfield", 3), ("ocean", 4), ("desert", 2),
-    ("mountains", 2), ("city", 3), ("road", 3), ("lake", 2), ("underwater", 3), ("space", 3),
+    ("mountains", 2), ("city", 3), ("road", 3), ("lake", 2), ("underwater", 3), ("space", 3), ("river", 1),
+    ("waterfall", 1), ("volcano", 1), ("jungle", 2), ("canyon", 1), ("cave", 1), ("arctic", 1), ("garden", 3),
+    ("park", 3), ("farm", 3), ("village", 2), ("winter village", 1), ("harbour", 1), ("street", 2), ("room", 4),
 )  # fmt: skip
+HOT = ("desert", "beach", "volcano", "canyon", "jungle")
+MILD = (*HOT, "farm", "garden", "city", "road", "forest", "hills", "field", "park", "village", "river", "waterfall")
+DRY_OR_COLD = ("desert", "snowfield", "city", "road", "mountains", "canyon", "volcano", "street")
 DRY_WEATHER = {
     "desert": ("rain", "snow", "storm", "fog"),
     "snowfield": ("rain", "storm"),
     "beach": ("snow",),
     "ocean": ("snow",),
     "island": ("snow", "fog"),
+    "waterfall": ("snow",),
+    "jungle": ("snow", "aurora", "rainbow"),
+    "canyon": ("rain", "snow", "storm", "fog"),
+    "winter village": ("rain", "storm", "rainbow"),
+    "arctic": ("rain", "storm", "rainbow"),
+    "volcano": ("snow", "rainbow", "fog"),
+    "river": ("snow",),
+    "harbour": ("snow",),
 }
 
 
@@ -107,6 +123,8 @@ def sample_backdrop(source: random.Random, odds: tuple[tuple[str, int], ...]) ->
         return "night", "clear", ground, "none"
     if ground == "underwater":
         return source.choice(("noon", "noon", "noon", "night")), "clear", ground, "none"
+    if ground in INDOORS:
+        return source.choice(("noon", "noon", "sunset", "night")), "clear", ground, "none"
     refused = DRY_WEATHER.get(ground, ())
     weather = pick(source, tuple(entry for entry in WEATHER_ODDS[time] if entry[0] not in refused))
     moon = (
@@ -117,19 +135,42 @@ def sample_backdrop(source: random.Random, odds: tuple[tuple[str, int], ...]) ->
     return time, weather, ground, moon
 
 
+def things_for(*listed: str) -> frozenset[str]:
+    """Concepts from words."""
+    return frozenset(" ".join(listed).split())
+
+
+BUILDINGS = things_for("house castle church tent hut house-with-garden automobile bus tractor")
+COLD = ("arctic", "winter village")
+COLD_THINGS = things_for("penguin snowman dog rabbit deer bear polar-bear fox seal cat evergreen-tree christmas-tree")
+CAVE_THINGS = things_for("bear dragon t-rex snake robot ghost cat dog")
+JUNGLE_THINGS = things_for("tiger elephant monkey leopard snake gorilla frog parrot crocodile giraffe turtle butterfly")
+FARM_THINGS = things_for("cow horse pig ewe goat rooster dog cat rabbit tractor deciduous-tree sunflower")
+GARDEN_THINGS = things_for("dog cat rabbit snail turtle deciduous-tree rooster frog rose sunflower tulip")
+ROOM_SMALL = things_for("dog cat rabbit turtle penguin robot snail parrot")
+
+
 def natural(concept: str, ground: str) -> bool:
     """Whether a thing may stand on this ground: no penguins in the desert, no snowmen on the beach."""
     wrong = {
-        "penguin": ("desert", "forest", "city", "road", "hills", "field"),
-        "snowman": ("desert", "beach", "road", "field"),
+        "penguin": ("desert", "forest", "city", "road", "hills", "field", "canyon", "volcano", "waterfall", "river"),
+        "snowman": ("desert", "beach", "road", "field", "canyon", "volcano", "waterfall", "river"),
         "camel": ("snowfield", "forest", "city"),
         "cactus": ("snowfield", "forest", "city", "beach"),
         "umbrella-on-ground": ("snowfield", "forest", "city", "mountains", "desert"),
         "palm-tree": ("snowfield", "mountains", "forest"),
         "dolphin": ("lake",), "whale": ("lake",), "ship": ("lake",), "duck": ("ocean",), "swan": ("ocean",),
+        "bear": HOT, "polar-bear": MILD, "seal": (*MILD, "mountains"), "monkey": DRY_OR_COLD, "gorilla": DRY_OR_COLD,
+        "parrot": DRY_OR_COLD, "crocodile": DRY_OR_COLD, "frog": DRY_OR_COLD, "fox": ("desert", "beach"),
+        "snake": ("snowfield", "beach", "city", "road"),
         "christmas-tree": ("desert", "beach"), "giraffe": ("snowfield", "beach"), "elephant": ("snowfield", "beach"),
     }  # fmt: skip
-    return ground not in wrong.get(concept, ())
+    if ground in COLD:
+        return concept in COLD_THINGS
+    if ground in ("cave", "jungle", "garden") and concept in BUILDINGS:
+        return False
+    likely = {"cave": CAVE_THINGS, "jungle": JUNGLE_THINGS, "farm": FARM_THINGS, "garden": GARDEN_THINGS}.get(ground)
+    return (likely is None or concept in likely) and ground not in wrong.get(concept, ())
 
 
 def sample_relation(
@@ -137,8 +178,10 @@ def sample_relation(
 ) -> tuple[tuple[Thing, ...], str | None]:
     """One or two things that fit the ground, and their relation."""
     habitat = GROUNDS[ground].habitat
-    homes = {"street": ("street", "street", "land")}.get(habitat, (habitat,))
+    homes = {"street": ("street", "street", "land"), "indoor": ("land", "indoor")}.get(habitat, (habitat,))
     local = [p for p in table.values() if p.habitat in homes and natural(p.concept, ground)]
+    if habitat == "indoor":
+        local = [p for p in local if p.habitat == "indoor" or p.concept in ROOM_SMALL]
     flying = [p for p in table.values() if p.habitat == "sky"]
     first = source.choice(local)
     roll = source.random()
@@ -146,23 +189,23 @@ def sample_relation(
         local = [*local, table["rocket"], table["flying-saucer"]]
         first = source.choice(local)
     if roll < 0.5 or (habitat == "street" and roll < 0.6):
-        if ground not in SKYLESS and source.random() < 0.18:
+        if ground not in SKYLESS + INDOORS and source.random() < 0.18:
             first = source.choice(flying)
         return (
             Thing(concept=first.concept, count=source.choice((1, 1, 1, 2, 2, 3)) if first.height < 105 else 1),
         ), None
-    if ground not in SKYLESS and source.random() < 0.2:
+    if ground not in SKYLESS + INDOORS and source.random() < 0.2:
         return (Thing(concept=source.choice(flying).concept), Thing(concept=first.concept)), "above"
     small = [p for p in local if p.height <= SMALL]
     if habitat == "land" and small and source.random() < 0.6:
         kind = source.choice(("under", "in front of", "behind", "on"))
         seconds = [c for c in {"under": SHELTERS, "on": PERCHES}.get(kind, BACKDROPS) if natural(c, ground)]
-        firsts = [p.concept for p in small] if kind != "on" else list(PERCHERS)
-        if kind == "behind":
+        firsts = [p.concept for p in small] if kind != "on" else [c for c in PERCHERS if natural(c, ground)]
+        if seconds and kind == "behind":
             return (Thing(concept=source.choice(seconds)), Thing(concept=source.choice(firsts))), kind
         count = source.choice((1, 1, 2)) if kind == "under" else 1
-        a, b = source.choice(firsts), source.choice(seconds)
-        if a != b:
+        a, b = source.choice(firsts or [""]), source.choice(seconds or [""])
+        if a != b and a and b:
             return (Thing(concept=a, count=count), Thing(concept=b)), kind
     second = source.choice([p for p in local if p.concept != first.concept])
     return (Thing(concept=first.concept), Thing(concept=second.concept)), source.choice(

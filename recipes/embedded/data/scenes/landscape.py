@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import land, water
+from . import land, places, water, wild
 from .light import OVERCAST, Light, light_of
 from .paint import CANVAS, Drawing
 from .sky import (
@@ -49,16 +49,33 @@ GROUNDS: dict[str, Ground] = {
     "snowfield": Ground(paint=land.draw_snowfield, horizon=(126, 146), floor=230, habitat="land"),
     "city": Ground(paint=land.draw_city, horizon=(132, 146), floor=222, habitat="street"),
     "road": Ground(paint=land.draw_road, horizon=(128, 148), floor=226, habitat="street"),
+    "river": Ground(paint=wild.draw_river, horizon=(118, 134), floor=234, habitat="land"),
+    "waterfall": Ground(paint=wild.draw_waterfall, horizon=(112, 126), floor=248, habitat="land"),
+    "volcano": Ground(paint=wild.draw_volcano, horizon=(132, 146), floor=232, habitat="land"),
+    "jungle": Ground(paint=wild.draw_jungle, horizon=(108, 124), floor=232, habitat="land"),
+    "canyon": Ground(paint=wild.draw_canyon, horizon=(126, 142), floor=248, habitat="land"),
+    "cave": Ground(paint=wild.draw_cave, horizon=(112, 112), floor=232, habitat="land"),
+    "arctic": Ground(paint=wild.draw_arctic, horizon=(112, 128), floor=238, habitat="land"),
+    "garden": Ground(paint=places.draw_garden, horizon=(120, 134), floor=236, habitat="land"),
+    "park": Ground(paint=places.draw_park, horizon=(124, 140), floor=234, habitat="land"),
+    "farm": Ground(paint=places.draw_farm, horizon=(120, 134), floor=234, habitat="land"),
+    "village": Ground(paint=places.draw_village, horizon=(120, 136), floor=238, habitat="street"),
+    "winter village": Ground(paint=places.draw_winter_village, horizon=(118, 132), floor=236, habitat="land"),
+    "harbour": Ground(paint=places.draw_harbour, horizon=(112, 126), floor=220, habitat="water"),
+    "street": Ground(paint=places.draw_street, horizon=(122, 136), floor=226, habitat="street"),
+    "room": Ground(paint=places.draw_room, horizon=(126, 136), floor=236, habitat="indoor"),
     "space": Ground(paint=land.draw_space, horizon=(0, 0), floor=0, habitat="space"),
 }
 SKYLESS = ("underwater", "space")
+INDOORS = ("room", "cave")
+"""Grounds with a piece of sky in a window or an opening only: no weather, no lamp, no tint of what is placed there."""
 
 
 def lamp_place(
     source: random.Random, time: str, weather: str, ground: str, horizon: float
 ) -> tuple[float, float, float] | None:
     """(x, y, radius) of sun or moon, or None when the sky hides it."""
-    if weather in OVERCAST or weather in ("aurora", "rainbow") or ground in SKYLESS:
+    if weather in OVERCAST or weather in ("aurora", "rainbow") or ground in SKYLESS + INDOORS:
         return None
     x = CANVAS * source.uniform(0.3, 0.7)
     flat = ground in ("ocean", "beach", "island", "field", "road", "desert")
@@ -81,7 +98,7 @@ def draw_landscape(time: str, weather: str, ground: str, moon: str, decorated: b
     if time == "night" and moon == "none":
         lamp = None
     view = View(time=time, weather=weather, horizon=horizon, lamp=lamp[:2] if lamp else None, decorated=decorated)
-    if ground not in SKYLESS:
+    if ground not in SKYLESS + INDOORS:
         draw_sky(drawing, light, horizon)
         if time == "night" and weather not in OVERCAST:
             draw_stars(drawing, source, horizon)

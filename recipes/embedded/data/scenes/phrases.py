@@ -7,6 +7,7 @@ import random
 from ..grammar import counted, indefinite, plural
 from ..words import names, rows
 from .graph import Placeable, Scene
+from .landscape import INDOORS, SKYLESS
 
 ADJECTIVES = ("beautiful", "calm", "golden", "peaceful", "stunning", "colorful", "lovely", "dreamy", "quiet", "scenic")
 ADJECTIVES_ZH = ("美丽的", "宁静的", "漂亮的", "绚丽的", "平静的", "壮观的", "梦幻的")
@@ -15,6 +16,7 @@ GROUND_WORDS = {row[0]: tuple(names(cell) for cell in row[1:]) for row in rows("
 MOMENT_WORDS = {row[0]: tuple(names(cell) for cell in row[1:]) for row in rows("moments.tsv")}
 """Time of day or weather -> head nouns ('{} over the sea'), adverbs, Chinese nouns, Chinese adverbs."""
 ADJECTIVE_OF = {"rain": "rainy", "snow": "snowy", "storm": "stormy", "fog": "foggy", "clouds": "cloudy"}
+TIMELESS = SKYLESS
 NUMBERS = {2: "two", 3: "three"}
 RELATION_EN = {
     "left of": ("to the left of", "left of", "on the left of"),
@@ -32,8 +34,11 @@ def landscape_english(scene: Scene, source: random.Random) -> str:
     """One English caption of a scene without placed things."""
     the, bare, place, _, _ = GROUND_WORDS[scene.ground]
     over, plain, adjective = source.choice(the), source.choice(bare), source.choice(ADJECTIVES)
-    if scene.ground in ("underwater", "space"):
+    if scene.ground in TIMELESS:
         return source.choice((plain, plain, f"a {adjective} view of {over}", source.choice(place)))
+    if scene.ground in INDOORS:
+        late = {"night": " at night", "sunset": " at sunset"}.get(scene.time, "")
+        return source.choice((plain, f"{plain}{late}", f"{plain}{late}", f"a {adjective} view of {over}{late}"))
     heads, adverbs = MOMENT_WORDS[scene.time][:2]
     options: list[str] = []
     if scene.weather in ("clear", "clouds"):
@@ -47,7 +52,7 @@ def landscape_english(scene: Scene, source: random.Random) -> str:
                 f"{head} over {over}{tail}",
                 f"a {head} over {over}{tail}",
                 f"the sun {verb} over {over}{tail}",
-                f"{head} at {over}" if scene.ground == "beach" else f"{over} {adverbs[0]}{tail}",
+                f"{head} at {over}" if scene.ground in ("beach", "harbour") else f"{over} {adverbs[0]}{tail}",
             ]
         elif scene.time == "night":
             options += [
@@ -93,8 +98,11 @@ def landscape_chinese(scene: Scene, source: random.Random) -> str:
     """One Chinese caption of a scene without placed things."""
     noun, place = (source.choice(words) for words in GROUND_WORDS[scene.ground][3:])
     adjective = source.choice(ADJECTIVES_ZH)
-    if scene.ground in ("underwater", "space"):
+    if scene.ground in TIMELESS:
         return source.choice((noun, f"{adjective}{noun}", f"{noun}的景色"))
+    if scene.ground in INDOORS:
+        late = {"night": "夜晚的", "sunset": "傍晚的"}.get(scene.time, "")
+        return source.choice((noun, f"{late}{noun}", f"{adjective}{noun}", f"{late}{adjective}{noun}"))
     head = source.choice(MOMENT_WORDS[scene.time][2]) if MOMENT_WORDS[scene.time][2] else ""
     adverb = source.choice(MOMENT_WORDS[scene.time][3])
     if scene.weather in ("clear", "clouds"):
@@ -146,11 +154,19 @@ def placed_english(scene: Scene, table: dict[str, Placeable], source: random.Ran
     place = (
         f"over {source.choice(GROUND_WORDS[scene.ground][0])}" if sky else source.choice(GROUND_WORDS[scene.ground][2])
     )
-    when = "" if scene.ground in ("underwater", "space") else source.choice(MOMENT_WORDS[scene.time][1])
+    when = "" if scene.ground in TIMELESS else source.choice(MOMENT_WORDS[scene.time][1])
+    if scene.ground in INDOORS:
+        when = {"night": "at night", "sunset": "in the evening"}.get(scene.time, "")
     if scene.weather not in ("clear", "clouds"):
         late = when if scene.time != "noon" else ""
         when = f"{source.choice(MOMENT_WORDS[scene.weather][1])} {late}".strip()
-    if scene.time == "night" and scene.weather == "clear" and when and source.random() < 0.3:
+    if (
+        scene.time == "night"
+        and scene.weather == "clear"
+        and when
+        and scene.ground not in INDOORS
+        and source.random() < 0.3
+    ):
         when = source.choice(("at night with stars", "under the stars", "under a starry sky"))
     return source.choice(
         (f"{subject} {place}", f"{subject} {place} {when}", f"{subject} {place} {when}", f"{subject} {when}")
@@ -164,7 +180,9 @@ def placed_chinese(scene: Scene, table: dict[str, Placeable], source: random.Ran
     place = source.choice(GROUND_WORDS[scene.ground][4])
     if table[scene.things[0].concept].habitat == "sky" and scene.ground != "space":
         place = source.choice(GROUND_WORDS[scene.ground][3]) + "上空" if scene.relation is None else ""
-    when = "" if scene.ground in ("underwater", "space") else source.choice(MOMENT_WORDS[scene.time][3])
+    when = "" if scene.ground in TIMELESS else source.choice(MOMENT_WORDS[scene.time][3])
+    if scene.ground in INDOORS:
+        when = {"night": "夜里", "sunset": "傍晚"}.get(scene.time, "")
     if scene.weather not in ("clear", "clouds"):
         when = ("" if scene.time == "noon" else when) + source.choice(MOMENT_WORDS[scene.weather][3])
     if scene.relation is None:

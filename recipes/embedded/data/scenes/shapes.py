@@ -120,3 +120,31 @@ def tower_block(
         for column in range(int((width - 4) // gap)):
             if source.random() < glow:
                 drawing.box(x + 4 + column * gap, base - height + 5 + row * gap, size, size, window, 0.92)
+
+
+def cottage(
+    drawing: Drawing,
+    light: Light,
+    source: random.Random,
+    x: float,
+    base: float,
+    size: float,
+    dark: bool,
+    snow: bool = False,
+) -> None:
+    """A small house seen from the front: walls, pitched roof, door, two windows, a chimney; lit after dark."""
+    walls = ("#c9694f", "#b9854f", "#6f8fb4", "#d49a4a") if snow else ("#f6ead2", "#f2d6b0", "#dfe7ee", "#efc9a6")
+    wall = lit(source.choice(walls), light)
+    roof = "#f8fbff" if snow else source.choice(("#b5473a", "#8a4f3a", "#4f6f8c", "#6b7a52"))
+    tall = size * 0.55
+    drawing.box(x + size * 0.2, base - size * 1.02, size * 0.13, size * 0.3, lit("#8a5a48", light))
+    drawing.box(x - size * 0.46, base - tall, size * 0.92, tall + 1, wall)
+    drawing.polygon(
+        [(x - size * 0.58, base - tall), (x + size * 0.58, base - tall), (x + size * 0.34, base - size),
+         (x - size * 0.34, base - size)], lit(roof, light),
+    )  # fmt: skip
+    drawing.box(x - size * 0.09, base - size * 0.32, size * 0.18, size * 0.33, lit("#6d4630", light))
+    pane = "#ffdf7e" if dark else lit("#8fb6d0", light)
+    for side in (-0.3, 0.3):
+        drawing.box(x + side * size - size * 0.1, base - size * 0.4, size * 0.2, size * 0.19, lit("#ffffff", light))
+        drawing.box(x + side * size - size * 0.075, base - size * 0.375, size * 0.15, size * 0.14, pane)
