@@ -33,7 +33,7 @@ def test_report_without_pack_and_tower(tiny_native_model: Any, tmp_path: Path) -
     assert report.efficiency.flops > report.efficiency.flops_decoder > 0 and report.efficiency.share > 0
     report.save(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text())["orders"]
-    assert page(report).count("data:image/png") >= 4 and "$" not in page(report).split("<pre>")[0]
+    assert page(report).count("data:image/webp") >= 4 and "$" not in page(report).split("<pre>")[0]
 
 
 def test_sections() -> None:

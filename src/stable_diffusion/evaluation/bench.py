@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from ..data.pack import Record
 from ..data.similarity import over_white
 from ..pipeline.model import StableDiffusion
+from .clip_eye import ClipEye
 from .pack import PicturePack, resized
 from .painter import Painter
 from .questions import prompt_pairs
@@ -64,9 +66,11 @@ class Bench:
     plan: Plan
     pack: PicturePack | None = None
     eye: Eye | None = None
+    clip: ClipEye | None = None
     left_out: list[LeftOut] = field(default_factory=list)
     shown: list[Shown] = field(default_factory=list)
     _seen: dict[str, Seen] = field(default_factory=dict)
+    _seen_by_clip: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def model(self) -> StableDiffusion:
@@ -75,10 +79,21 @@ class Bench:
     def skip(self, what: str, why: str) -> None:
         self.left_out.append(LeftOut(what=what, why=why))
 
-    def show(self, title: str, captions: list[str], pictures: Tensor, limit: int = 24) -> None:
+    def show(
+        self, section: str, title: str, captions: list[str], pictures: Tensor, *, together: int = 1, limit: int = 24
+    ) -> None:
+        """Keep up to `limit` groups of `together` pictures [N * together, C, H, W] with their captions [N]."""
         kept = range(0, len(captions), max(1, -(-len(captions) // limit)))
-        rows = [captions[k] for k in kept]
-        self.shown.append(Shown(title=title, captions=tuple(rows), pictures=pictures[list(kept)].clone()))
+        groups = pictures.view(len(captions), together, *pictures.shape[1:])[list(kept)]
+        self.shown.append(
+            Shown(
+                section=section,
+                title=title,
+                captions=tuple(captions[k] for k in kept),
+                pictures=groups.flatten(0, 1).clone(),
+                together=together,
+            )
+        )
 
     def prompts(self) -> list[tuple[str, str]]:
         """(English, Chinese) prompts: captions of held-out records, no two alike; without any a fixed list."""
@@ -96,12 +111,24 @@ class Bench:
 
     def seen(self, split: str, count: int) -> Seen:
         """What the eye sees in the pictures of a split, remembered."""
-        assert self.pack is not None and self.eye is not None
+        assert self.eye is not None
         if split not in self._seen:
-            records, parts = self.pack.choose(split, count), []
-            for start in range(0, len(records), CHUNK):
-                self.painter.report(f"looking at {split} pictures", start, len(records))
-                parts.append(self.eye.look(self.real(records[start : start + CHUNK])))
+            parts = [self.eye.look(pictures) for pictures in self._chunks(split, count)]
             embedding, features = (torch.cat(rows) for rows in zip(*parts, strict=True))
             self._seen[split] = Seen(embedding, features)
         return self._seen[split]
+
+    def seen_by_clip(self, split: str, count: int) -> Tensor:
+        """CLIP's embeddings [N,P] of the pictures of a split, remembered."""
+        assert self.clip is not None
+        if split not in self._seen_by_clip:
+            self._seen_by_clip[split] = torch.cat([self.clip.look(rows) for rows in self._chunks(split, count)])
+        return self._seen_by_clip[split]
+
+    def _chunks(self, split: str, count: int) -> Iterator[Tensor]:
+        """The pictures of a split, a few at a time, with progress."""
+        assert self.pack is not None
+        records = self.pack.choose(split, count)
+        for start in range(0, len(records), CHUNK):
+            self.painter.report(f"looking at {split} pictures", start, len(records))
+            yield self.real(records[start : start + CHUNK])
