@@ -78,7 +78,7 @@ def _real(bench: Bench) -> dict[str, Score]:
     records = bench.pack.distinct("heldout", bench.plan.held_out)
     scores: dict[str, Score] = {}
     if records:
-        seen = bench.eye.look(bench.real(records)).embedding
+        seen = bench.look(records).embedding
         scores["retrieval"] = retrieval_score(seen, bench.eye.read([str(record.caption) for record in records]))
         scores["retrieval_chinese"] = retrieval_score(
             seen, bench.eye.read([str(record.chinese_caption) for record in records])
@@ -87,7 +87,7 @@ def _real(bench: Bench) -> dict[str, Score]:
         asked = [(real_question(kind, record), record) for record in bench.pack.choose("heldout")]
         kept = [(question, record) for question, record in asked if question is not None][: bench.plan.held_out]
         if kept:
-            seen = bench.eye.look(bench.real([record for _, record in kept])).embedding
+            seen = bench.look([record for _, record in kept]).embedding
             questions = [question for question, _ in kept]
             scores[kind] = choice_score(questions, choices(bench.eye, seen, questions))
     return scores

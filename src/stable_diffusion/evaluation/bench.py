@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -69,7 +69,7 @@ class Bench:
     clip: ClipEye | None = None
     left_out: list[LeftOut] = field(default_factory=list)
     shown: list[Shown] = field(default_factory=list)
-    _seen: dict[str, Seen] = field(default_factory=dict)
+    _seen: dict[tuple[int, int], Seen] = field(default_factory=dict)
     _seen_by_clip: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -102,7 +102,7 @@ class Bench:
             return prompt_pairs()[: self.plan.painted]
         return [(str(record.caption), str(record.chinese_caption)) for record in records]
 
-    def real(self, records: list[Record], size: int | None = None) -> Tensor:
+    def real(self, records: Sequence[Record], size: int | None = None) -> Tensor:
         """Pictures of the pack as the model could make them: over white where it has no alpha."""
         assert self.pack is not None
         pictures = self.pack.pictures(records)
@@ -110,25 +110,30 @@ class Bench:
         return pictures if self.model.parts.vae.config.image_channels == 4 else over_white(pictures)
 
     def seen(self, split: str, count: int) -> Seen:
-        """What the eye sees in the pictures of a split, remembered."""
+        """What the eye sees in the pictures of a split."""
+        assert self.pack is not None
+        return self.look(self.pack.choose(split, count))
+
+    def look(self, records: Sequence[Record]) -> Seen:
+        """What the eye sees in these pictures of the pack; each is looked at once."""
         assert self.eye is not None
-        if split not in self._seen:
-            parts = [self.eye.look(pictures) for pictures in self._chunks(split, count)]
-            embedding, features = (torch.cat(rows) for rows in zip(*parts, strict=True))
-            self._seen[split] = Seen(embedding, features)
-        return self._seen[split]
+        missing = [record for record in records if (record.shard, record.row) not in self._seen]
+        for rows, pictures in self._chunks(missing):
+            for record, *seen in zip(rows, *self.eye.look(pictures), strict=True):
+                self._seen[record.shard, record.row] = Seen(*seen)
+        return Seen(*map(torch.stack, zip(*(self._seen[record.shard, record.row] for record in records), strict=True)))
 
     def seen_by_clip(self, split: str, count: int) -> Tensor:
         """CLIP's embeddings [N,P] of the pictures of a split, remembered."""
-        assert self.clip is not None
+        assert self.pack is not None and self.clip is not None
         if split not in self._seen_by_clip:
-            self._seen_by_clip[split] = torch.cat([self.clip.look(rows) for rows in self._chunks(split, count)])
+            chunks = self._chunks(self.pack.choose(split, count))
+            self._seen_by_clip[split] = torch.cat([self.clip.look(pictures) for _, pictures in chunks])
         return self._seen_by_clip[split]
 
-    def _chunks(self, split: str, count: int) -> Iterator[Tensor]:
-        """The pictures of a split, a few at a time, with progress."""
-        assert self.pack is not None
-        records = self.pack.choose(split, count)
+    def _chunks(self, records: Sequence[Record]) -> Iterator[tuple[Sequence[Record], Tensor]]:
+        """The pictures of these records, a few at a time, with progress."""
         for start in range(0, len(records), CHUNK):
-            self.painter.report(f"looking at {split} pictures", start, len(records))
-            yield self.real(records[start : start + CHUNK])
+            self.painter.report("looking at real pictures", start, len(records))
+            rows = records[start : start + CHUNK]
+            yield rows, self.real(rows)

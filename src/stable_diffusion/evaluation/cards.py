@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .report import Alignment, Diversity, Efficiency, Quality, Report, Score, Stability
-from .tables import percent
+from .tables import decibel, percent
 
 CLAIMS = {
     "quality": ("Quality", "Do the pictures look like real ones?"),
@@ -59,11 +60,12 @@ def _quality(found: Quality) -> Iterator[Card]:
         (found.cmmd_clip, found.cmmd_clip_of_training, "CMMD, in CLIP's eyes"),
     ):
         if value is not None:
-            compare = (
-                "" if scale is None else f" Real pictures, as many, are at {scale:.3g}: nearer is hardly possible."
+            compare = "" if scale is None else f" As many real pictures are at {scale:.3g}, which is hard to beat."
+            yield Card(
+                number=f"{value:.3g}",
+                name=f"{name} (lower is better)",
+                meaning=f"How far {found.painted} painted pictures are from {found.held_out} real ones.{compare}",
             )
-            meaning = f"from {found.painted} painted pictures to {found.held_out} real ones never trained on. Lower is"
-            yield Card(number=f"{value:.3g}", name=name, meaning=f"{meaning} better.{compare}")
     if found.psnr is not None:
         yield Card(
             number=f"{found.psnr:.1f} dB",
@@ -90,7 +92,7 @@ def _alignment(found: Alignment) -> Iterator[Card]:
     )
     for kind, meaning in (
         ("colour", "“a blue apple” is painted blue, and not one of the other colours."),
-        ("counting", "one, two or three things, as many as were asked for."),
+        ("counting", "One, two or three things, as many as were asked for."),
         ("relations", "“a bird above a house” and not below it."),
         ("style", "“a cat, flat style” has that style, and not another."),
     ):
@@ -127,10 +129,12 @@ def _diversity(found: Diversity) -> Iterator[Card]:
 
 def _stability(found: Stability) -> Iterator[Card]:
     equal = sum(item.equal for item in found.equalities)
+    others = [f"{item.what} (by {item.largest} of 255 at most)" for item in found.equalities if not item.equal]
+    unequal = f" Not equal: {', '.join(others)}." if others else ""
     yield Card(
         number=f"{equal} of {len(found.equalities)}",
         name="repetitions equal, byte for byte",
-        meaning="One seed alone, in a batch, with other numbers of threads and in a new process.",
+        meaning=f"One seed alone, in a batch, with other numbers of threads and in a new process.{unequal}",
         bar=equal / max(1, len(found.equalities)),
     )
     yield Card(
@@ -141,7 +145,7 @@ def _stability(found: Stability) -> Iterator[Card]:
     usual = [row for row in found.sensitivity if row.setting == "precision" and row.value == "int8"]
     for row in usual:
         yield Card(
-            number=f"{row.psnr:.1f} dB",
+            number=decibel(row.psnr),
             name="with weights of 8 bits",
             meaning="Likeness of the picture to that of the weights as they are. Above 30 dB is hard to see.",
         )
@@ -173,13 +177,17 @@ def _efficiency(found: Efficiency) -> Iterator[Card]:
 
 
 def _score(name: str, meaning: str, score: Score, real: Score | None) -> Card:
-    marks = [Mark("chance", score.chance), *([] if real is None else [Mark("real pictures", real.value)])]
-    compare = f"Chance {percent(score.chance)}"
-    compare += "." if real is None else f", real pictures {percent(real.value)}."
+    """Real pictures get a mark only where their question was as hard, so that the two can be compared."""
+    marks = [Mark("chance", score.chance)]
+    compare = f"{score.count} pictures, chance {percent(score.chance)}"
+    if real is not None:
+        fair = math.isclose(real.chance, score.chance, rel_tol=0.05)
+        marks += [Mark("real pictures", real.value)] if fair else []
+        compare += f"; real pictures {percent(real.value)}" + ("" if fair else f" with chance {percent(real.chance)}")
     return Card(
         number=f"{100 * score.value:.0f} %",
         name=name,
-        meaning=f"{meaning} {compare}",
+        meaning=f"{meaning} ({compare}.)",
         bar=score.value,
         marks=tuple(marks),
     )

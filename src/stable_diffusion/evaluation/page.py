@@ -57,8 +57,8 @@ def _summary(report: Report) -> str:
     model, machine, defaults = report.model, report.machine, report.model["defaults"]
     return (
         f"{model['parameters']['together'] / 1e6:.1f} million parameters, {defaults['width']} x {defaults['height']} "
-        f"pixels, {defaults['steps']} steps; {machine['dtype']} on {machine['device']} with {machine['threads']} "
-        f"threads. {len(report.orders)} requests in {report.seconds / 60:.1f} minutes."
+        f"pixels, {defaults['steps']} steps; {machine['dtype']} on {machine['device']}, threads: "
+        f"{machine['threads']}. {len(report.orders)} requests in {report.seconds / 60:.1f} minutes."
     )
 
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+from ..data.similarity import CEILING
 from .report import Alignment, Report, Score, Sensitivity
 
 INK, SOFT, CHANCE, REAL = "#2f6fe4", "#5d6877", "#d64541", "#2f9e6e"
@@ -67,9 +68,11 @@ def _bars(names: list[str], values: list[float], unit: str, limits: tuple[float,
     shown = [min(max(value, limits[0]), limits[1]) for value in values]
     axes.barh(range(len(names)), [value - limits[0] for value in shown], 0.55, left=limits[0], color=INK)
     for place, (value, end) in enumerate(zip(values, shown, strict=True)):
-        axes.annotate(f" {value:.1f}", (end, place), va="center", color=SOFT)
+        text = "equal" if value >= CEILING else f"{value:.1f}"
+        axes.annotate(f" {text}", (end, place), va="center", color=SOFT)
     axes.set_yticks(range(len(names)), names)
     axes.set_xlim(*limits)
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel(unit)
     axes.invert_yaxis()
     return _png(figure)

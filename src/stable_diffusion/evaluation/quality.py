@@ -46,12 +46,13 @@ def _distances(bench: Bench, pictures: Tensor, *, training: bool) -> dict[str, A
         bench.skip("Fréchet and kernel distance of training pictures", "the data pack has none, or one")
         return {}
     found: dict[str, Any] = {}
-    compared = bench.real(records) if training else pictures
     if bench.eye is not None:
-        seen, held_out = bench.eye.look(compared).features, bench.seen("heldout", bench.plan.held_out).features
+        seen = (bench.look(records) if training else bench.eye.look(pictures)).features
+        held_out = bench.seen("heldout", bench.plan.held_out).features
         found |= {"frechet": frechet_distance(seen, held_out), "kernel": kernel_distance(seen, held_out)}
     if bench.clip is not None:
-        seen, held_out = bench.clip.look(compared), bench.seen_by_clip("heldout", bench.plan.held_out)
+        seen = bench.clip.look(bench.real(records) if training else pictures)
+        held_out = bench.seen_by_clip("heldout", bench.plan.held_out)
         found |= {"frechet_clip": frechet_distance(seen, held_out), "cmmd_clip": cmmd(seen, held_out)}
     return {f"{name}{ending}": value for name, value in found.items()}
 

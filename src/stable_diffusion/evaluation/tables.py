@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..data.similarity import CEILING
 from .plots import alignment_rows
 from .report import Alignment, Diversity, Efficiency, Quality, Report, Score, Stability
 
@@ -83,7 +84,7 @@ def _stability(found: Stability) -> Iterator[Row]:
         "steps 1, 2; guidance 0, 1, 30",
     )
     for row in found.sensitivity:
-        yield f"{row.setting} {row.value}", f"{row.psnr:.1f} dB", f"to the model's own settings; SSIM {row.ssim:.3f}"
+        yield f"{row.setting} {row.value}", decibel(row.psnr), f"to the model's own settings; SSIM {row.ssim:.3f}"
 
 
 def _efficiency(found: Efficiency) -> Iterator[Row]:
@@ -104,6 +105,10 @@ def _score(score: Score) -> str:
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
+
+
+def decibel(psnr: float) -> str:
+    return "equal" if psnr >= CEILING else f"{psnr:.1f} dB"
 
 
 def _training(value: float | None) -> str:
