@@ -128,7 +128,7 @@ def _judges(
     tower = tower_path() if tower is None else tower
     pack = None if data is None else PicturePack(data)
     eye = None if tower is None else load_eye(tower, tokenizer=None if pack is None else pack.tokenizer)
-    if save_tower is not None:
+    if save_tower is not None and eye is not None:
         if save_tower.exists():
             raise InvalidRequest(f"{str(save_tower)!r} exists: choose another name for --save-tower")
         save_eye(save_tower, eye)

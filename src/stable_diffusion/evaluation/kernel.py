@@ -30,8 +30,8 @@ def kernel_distance(first: Tensor, second: Tensor) -> float:
 
 def cmmd(first: Tensor, second: Tensor) -> float:
     """CMMD between CLIP embeddings first [N,D] and second [M,D], which are normalised here; about 0 for equal ones."""
-    unit = (F.normalize(points.double(), dim=-1) for points in (first, second))
-    return CMMD_SCALE * squared_mmd(*unit, gaussian_kernel)
+    first, second = F.normalize(first.double(), dim=-1), F.normalize(second.double(), dim=-1)
+    return CMMD_SCALE * squared_mmd(first, second, gaussian_kernel)
 
 
 def squared_mmd(first: Tensor, second: Tensor, kernel: Kernel) -> float:
