@@ -143,7 +143,7 @@ def test_distances_in_clip_s_eyes(tmp_path: Path) -> None:
 
 def test_clip_sees_pictures_over_white(tmp_path: Path) -> None:
     """What is transparent has no colour; the size and the range are the encoder's own."""
-    config = CLIPVisionConfig(image_size=8, patch_size=4, width=8, layers=1, heads=2, mlp_width=8, projection_dim=3)
+    config = CLIPVisionConfig(image_size=8, patch_size=4, width=16, layers=1, heads=16, mlp_width=8, projection_dim=3)
     torch.manual_seed(1)
     network = CLIPVision(config).eval()
     path = tmp_path / "clip.safetensors"

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..data.similarity import over_white
-from ..models.clip_vision import CLIPVision, prepared
+from ..models.clip_vision import CLIPVision
+from ..pipeline.clip_image import clip_pixels
+from ..pipeline.image import to_images
 from ..weights.clip_vision import load_clip_vision
 
 CHUNK = 16
@@ -25,9 +26,8 @@ class ClipEye:
     @torch.no_grad()
     def look(self, pictures: Tensor) -> Tensor:
         """Straight pictures [B, 3 or 4, H, W] from 0 to 1, seen over white -> embeddings [B,P], not normalised."""
-        size = self.network.config.image_size
-        parts = torch.split(over_white(pictures), CHUNK)
-        return torch.cat([self.network(prepared(rows, size)).embedding.float() for rows in parts])
+        size, parts = self.network.config.image_size, torch.split(pictures, CHUNK)
+        return torch.cat([self.network(clip_pixels(to_images(rows), size)).embedding.float() for rows in parts])
 
 
 def load_clip_eye(path: str | Path) -> ClipEye:
