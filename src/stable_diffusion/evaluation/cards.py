@@ -70,8 +70,8 @@ def _quality(found: Quality) -> Iterator[Card]:
         yield Card(
             number=f"{found.psnr:.1f} dB",
             name="through the autoencoder and back",
-            meaning="What is left of a real picture that the model only packs and unpacks: a loss above 30 dB is hard "
-            "to see, one under 25 dB easy.",
+            meaning="Likeness of a real picture to what the model unpacks after packing it: above 30 dB the loss is "
+            "hard to see, under 25 dB easy.",
         )
     if found.alpha_iou is not None:
         yield Card(
