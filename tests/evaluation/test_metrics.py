@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.evaluation.frechet import frechet_distance, gaussian_distance, moments, symmetric_root
-from stable_diffusion.evaluation.kernel import kernel_distance
+from stable_diffusion.evaluation.kernel import cmmd, kernel_distance
 from stable_diffusion.evaluation.neighbours import nearest, own_distances, percentile
 from stable_diffusion.evaluation.retrieval import forced_choice, retrieval
 from stable_diffusion.evaluation.vendi import mean_pairwise_distance, vendi_score
@@ -79,6 +79,13 @@ def test_kernel_distance_has_no_bias() -> None:
     assert abs(float(values.mean())) < 4 * float(values.std()) / math.sqrt(len(draws))
     assert min(draws) < 0 < max(draws)
     assert kernel_distance(normal(20, 6), normal(20, 6, seed=1) + 1) > float(values.max())
+
+
+def test_cmmd_of_single_points_and_of_equal_sets() -> None:
+    """Unit vectors at right angles are at squared distance 2: 1000 (1 + 1 - 2 exp(-2 / 200)); lengths do not count."""
+    first, second = torch.tensor([[3.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 2.0], [0.0, 5.0]])
+    assert math.isclose(cmmd(first, second), 2000 * (1 - math.exp(-0.01)), rel_tol=1e-9)
+    assert math.isclose(cmmd(first, first * 7), 0.0, abs_tol=1e-9)
 
 
 # --- diversity --------------------------------------------------------------------------------------------------------

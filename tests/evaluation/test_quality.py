@@ -14,9 +14,13 @@ from torch import Tensor
 
 from stable_diffusion.data.similarity import CEILING
 from stable_diffusion.evaluation.bench import Bench, Plan
+from stable_diffusion.evaluation.clip_eye import load_clip_eye
 from stable_diffusion.evaluation.pack import PicturePack
 from stable_diffusion.evaluation.quality import measure
 from stable_diffusion.evaluation.report import Quality
+from stable_diffusion.models.clip_vision import CLIPVision, CLIPVisionConfig
+from stable_diffusion.weights.clip_vision import clip_vision_transformers
+from stable_diffusion.weights.safetensors_writer import write_safetensors
 
 NAMES = [f"thing {k}" for k in range(30)]
 PLAN = Plan(painted=30, held_out=30, training=30, reconstructed=5)
@@ -114,6 +118,41 @@ def test_a_pack_that_holds_nothing_out(tmp_path: Path) -> None:
     result, bench = found(write_pack(tmp_path, train))
     assert result == Quality()
     assert {"reconstruction", "Fréchet and kernel distance"} <= {item.what for item in bench.left_out}
+
+
+class FakeClip:
+    """Embeddings are the channels' means."""
+
+    def look(self, pictures: Tensor) -> Tensor:
+        return pictures.mean(dim=(2, 3))
+
+
+def test_distances_in_clip_s_eyes(tmp_path: Path) -> None:
+    """All pictures of a set are one: the squared distance, and CMMD in closed form; the tower is not needed."""
+    low = torch.tensor([51.0, 0.0, 0.0, 0.0])[:, None, None].expand(4, SIDE, SIDE) / 255
+    high = torch.tensor([0.0, 102.0, 0.0, 0.0])[:, None, None].expand(4, SIDE, SIDE) / 255
+    painter = FakePainter(lambda *_: high)
+    made = Bench(painter=painter, plan=PLAN, pack=pack(tmp_path, lambda name: low, lambda name: low), clip=FakeClip())  # type: ignore[arg-type]
+    result = measure(made)
+    assert result is not None and result.frechet is None and result.kernel is None
+    assert result.frechet_clip is not None and math.isclose(result.frechet_clip, 0.2**2 + 0.4**2, rel_tol=1e-5)
+    assert result.cmmd_clip is not None and math.isclose(result.cmmd_clip, 2000 * (1 - math.exp(-0.01)), rel_tol=1e-5)
+    assert result.frechet_clip_of_training is not None and result.frechet_clip_of_training < 1e-9
+    assert result.cmmd_clip_of_training is not None and abs(result.cmmd_clip_of_training) < 1e-9
+
+
+def test_clip_sees_pictures_over_white(tmp_path: Path) -> None:
+    """What is transparent has no colour; the size and the range are the encoder's own."""
+    config = CLIPVisionConfig(image_size=8, patch_size=4, width=16, layers=1, heads=16, mlp_width=8, projection_dim=3)
+    torch.manual_seed(1)
+    network = CLIPVision(config).eval()
+    path = tmp_path / "clip.safetensors"
+    write_safetensors(path, clip_vision_transformers(config).invert(network.state_dict()), {})
+    eye = load_clip_eye(path)
+    hidden, white = torch.rand(2, 4, 20, 20), torch.ones(2, 3, 20, 20)
+    hidden[:, 3] = 0.0
+    assert eye.look(hidden).shape == (2, 3) and eye.name == "clip"
+    torch.testing.assert_close(eye.look(hidden), eye.look(white))
 
 
 @pytest.mark.parametrize("given", ["neither", "pack"])

@@ -29,8 +29,21 @@ stable-diffusion evaluate --section stability --section efficiency --json
 
 @click.command("evaluate", cls=Command, examples=EXAMPLES)
 @click.argument("model", required=False)
-@click.option("--data", type=click.Path(path_type=Path), help="Data pack with held-out pictures.")
-@click.option("--tower", type=click.Path(path_type=Path), help="Image tower that judges: a file, or a text-stage run.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    show_default="the built-in pictures",
+    help="Data pack with held-out pictures: a folder, or a file of few pictures.",
+)
+@click.option(
+    "--tower",
+    type=click.Path(path_type=Path),
+    show_default="the built-in tower",
+    help="Image tower that judges: a file, or a text-stage run.",
+)
+@click.option(
+    "--features", type=click.Path(path_type=Path), help="CLIP image encoder, folder or file: two more distances."
+)
 @click.option("--full", is_flag=True, help="Ten times the pictures of the quick form.")
 @click.option(
     "--section", "sections", type=click.Choice(SECTIONS), multiple=True, show_default="all", help="May be repeated."
@@ -57,6 +70,7 @@ def command(
     model: str | None,
     data: Path | None,
     tower: Path | None,
+    features: Path | None,
     full: bool,
     sections: tuple[str, ...],
     seed: int,
@@ -68,23 +82,23 @@ def command(
 ) -> None:
     """Measure MODEL (the built-in one by default): quality, alignment, diversity, stability, efficiency.
 
-    Writes report.json and report.html. What needs a data pack or an image tower is left out without them, and the
-    report says so. docs/evaluation.md explains every number.
+    Writes report.json and report.html. What cannot be measured is left out, and the report says so: whether training
+    pictures are repeated, for example, needs the data pack. docs/evaluation.md explains every number.
     """
     from dataclasses import replace
 
     from stable_diffusion.evaluation.page import save_page
-    from stable_diffusion.evaluation.page import sections as listed
     from stable_diffusion.evaluation.run import PLANS, evaluate
+    from stable_diffusion.evaluation.tables import sections as listed
 
     if out is not None and out.exists() and not out.is_dir():
         raise InvalidRequest(f"{str(out)!r} is a file: expected the name of a folder for --out")
-    pack, eye = _judges(data, tower, save_tower)
+    pack, eye, clip = _judges(data, tower, features, save_tower)
     loaded = load_model(model, device, dtype)
     folder = files.free_name(files.OUTPUTS / f"evaluation-{files.slug(loaded.name)}") if out is None else out
     plan = replace(PLANS["full" if full else "quick"], seed=seed)
     with _display() as report:
-        found = evaluate(loaded, pack=pack, eye=eye, plan=plan, sections=sections or SECTIONS, report=report)
+        found = evaluate(loaded, pack=pack, eye=eye, clip=clip, plan=plan, sections=sections or SECTIONS, report=report)
     found.save(folder / "report.json")
     save_page(found, folder / "report.html")
     if as_json:
@@ -99,21 +113,27 @@ def command(
     click.echo(f"\n{folder / 'report.html'}")
 
 
-def _judges(data: Path | None, tower: Path | None, save_tower: Path | None) -> tuple[Any, Any]:
-    """The data pack and the eye, where they were given."""
+def _judges(
+    data: Path | None, tower: Path | None, features: Path | None, save_tower: Path | None
+) -> tuple[Any, Any, Any]:
+    """The data pack, the eye and the CLIP image encoder: those that were given, else the built-in ones, if any."""
+    from stable_diffusion.embedded import pictures_path, tower_path
+    from stable_diffusion.evaluation.clip_eye import load_clip_eye
     from stable_diffusion.evaluation.pack import PicturePack
     from stable_diffusion.evaluation.tower import load_eye, save_eye
 
+    if save_tower is not None and tower is None:
+        raise InvalidRequest("--save-tower was given without --tower: expected the tower that is to be saved")
+    data = pictures_path() if data is None else data
+    tower = tower_path() if tower is None else tower
     pack = None if data is None else PicturePack(data)
     eye = None if tower is None else load_eye(tower, tokenizer=None if pack is None else pack.tokenizer)
-    if save_tower is not None:
-        if eye is None:
-            raise InvalidRequest("--save-tower was given without --tower: expected the tower that is to be saved")
+    if save_tower is not None and eye is not None:
         if save_tower.exists():
             raise InvalidRequest(f"{str(save_tower)!r} exists: choose another name for --save-tower")
         save_eye(save_tower, eye)
         click.echo(f"note: the tower is in {save_tower}", err=True)
-    return pack, eye
+    return pack, eye, None if features is None else load_clip_eye(features)
 
 
 class _display:

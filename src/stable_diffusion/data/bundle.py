@@ -79,7 +79,7 @@ def write_bundle(
         _add(file, "records.jsonl", "\n".join(lines).encode())
         for row, picture in enumerate(pictures):
             content = io.BytesIO()
-            Image.fromarray(picture).save(content, format="WEBP", lossless=True, quality=100, method=6)
+            Image.fromarray(picture).save(content, format="WEBP", lossless=True, quality=100, method=4)
             _add(file, f"{row}.webp", content.getvalue(), zipfile.ZIP_STORED)
 
 

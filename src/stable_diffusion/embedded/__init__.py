@@ -1,4 +1,8 @@
-"""The small model that ships with the package: model.safetensors, its sha256, its model card and its licence."""
+"""The small model that ships with the package: model.safetensors, its sha256, its model card and its licence.
+
+And what judges models where nothing else is given: tower.safetensors, an image tower beside the model's text encoder,
+and heldout.zip, a few pictures that training never saw (`scripts/embedded_judges.py` makes both).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 MODEL = FOLDER / "model.safetensors"
 HASH = FOLDER / "model.sha256"
+TOWER = FOLDER / "tower.safetensors"
+PICTURES = FOLDER / "heldout.zip"
 
 
 def model_path() -> Path | None:
@@ -17,3 +23,13 @@ def model_path() -> Path | None:
 def recorded_hash() -> str | None:
     """The sha256 that the built-in model had when it was shipped, or None where none was recorded."""
     return HASH.read_text(encoding="ascii").split()[0] if HASH.is_file() else None
+
+
+def tower_path() -> Path | None:
+    """The built-in image tower's file, or None where it is missing from the installation."""
+    return TOWER if TOWER.is_file() else None
+
+
+def pictures_path() -> Path | None:
+    """The file of built-in held-out pictures, or None where it is missing from the installation."""
+    return PICTURES if PICTURES.is_file() else None

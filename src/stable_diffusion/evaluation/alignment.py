@@ -42,7 +42,8 @@ def _languages(bench: Bench) -> dict[str, Any]:
     rows = _spaced(len(pairs), bench.plan.chinese)
     asked = [pairs[row][1] for row in rows]
     pictures = painter.paint_all("Chinese prompts", asked, [seeds[row] for row in rows])
-    bench.show("Painted from Chinese captions", asked, pictures)
+    captions = [f"{pairs[row][1]} ({pairs[row][0]})" for row in rows]
+    bench.show("alignment", "Painted from Chinese captions", captions, pictures)
     chinese, words = bench.eye.look(pictures).embedding, bench.eye.read([pair[0] for pair in pairs])
     cosines = chinese @ english[rows].T
     own = float(cosines.diagonal().mean())
@@ -62,8 +63,10 @@ def _painted(bench: Bench, kind: str) -> Score:
     questions = PAINTED[kind](getattr(bench.plan, kind))
     prompts = [question.prompt for question in questions]
     pictures = bench.painter.paint_all(kind, prompts, [bench.plan.seed + k for k in range(len(prompts))])
-    bench.show(f"Painted for {kind}", prompts, pictures)
-    return choice_score(bench.eye, bench.eye.look(pictures).embedding, questions)
+    found = choices(bench.eye, bench.eye.look(pictures).embedding, questions)
+    captions = [f"{'✓' if right == 1 else '✗'} {prompt}" for prompt, right in zip(prompts, found.tolist(), strict=True)]
+    bench.show("alignment", f"Painted for {kind}: does the tower choose the prompt again?", captions, pictures)
+    return choice_score(questions, found)
 
 
 def _real(bench: Bench) -> dict[str, Score]:
@@ -75,7 +78,7 @@ def _real(bench: Bench) -> dict[str, Score]:
     records = bench.pack.distinct("heldout", bench.plan.held_out)
     scores: dict[str, Score] = {}
     if records:
-        seen = bench.eye.look(bench.real(records)).embedding
+        seen = bench.look(records).embedding
         scores["retrieval"] = retrieval_score(seen, bench.eye.read([str(record.caption) for record in records]))
         scores["retrieval_chinese"] = retrieval_score(
             seen, bench.eye.read([str(record.chinese_caption) for record in records])
@@ -84,8 +87,9 @@ def _real(bench: Bench) -> dict[str, Score]:
         asked = [(real_question(kind, record), record) for record in bench.pack.choose("heldout")]
         kept = [(question, record) for question, record in asked if question is not None][: bench.plan.held_out]
         if kept:
-            seen = bench.eye.look(bench.real([record for _, record in kept])).embedding
-            scores[kind] = choice_score(bench.eye, seen, [question for question, _ in kept])
+            seen = bench.look([record for _, record in kept]).embedding
+            questions = [question for question, _ in kept]
+            scores[kind] = choice_score(questions, choices(bench.eye, seen, questions))
     return scores
 
 
@@ -95,13 +99,17 @@ def retrieval_score(pictures: Tensor, sentences: Tensor) -> Score:
     return Score(value=retrieval(pictures, sentences, among), chance=1 / among, count=len(pictures))
 
 
-def choice_score(eye: Eye, pictures: Tensor, questions: Sequence[Question]) -> Score:
-    """Share of questions for which the picture is nearest to the right sentence; all have equally many sentences."""
+def choices(eye: Eye, pictures: Tensor, questions: Sequence[Question]) -> Tensor:
+    """Whether each picture [N,P] is nearest to the right sentence of its question, [N] as `forced_choice`."""
     width = len(questions[0].sentences)
     words = eye.read([sentence for question in questions for sentence in question.sentences])
     right = torch.tensor([question.right for question in questions])
-    answers = forced_choice(pictures, words.view(len(questions), width, -1), right)
-    return Score(value=float(answers.mean()), chance=1 / width, count=len(questions))
+    return forced_choice(pictures, words.view(len(questions), width, -1), right)
+
+
+def choice_score(questions: Sequence[Question], answers: Tensor) -> Score:
+    """Share of right answers [N] to questions that all have equally many sentences."""
+    return Score(value=float(answers.mean()), chance=1 / len(questions[0].sentences), count=len(questions))
 
 
 def synonym_score(eye: Eye) -> Score:

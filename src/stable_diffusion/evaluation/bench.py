@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from ..data.pack import Record
 from ..data.similarity import over_white
 from ..pipeline.model import StableDiffusion
+from .clip_eye import ClipEye
 from .pack import PicturePack, resized
 from .painter import Painter
 from .questions import prompt_pairs
@@ -64,9 +66,11 @@ class Bench:
     plan: Plan
     pack: PicturePack | None = None
     eye: Eye | None = None
+    clip: ClipEye | None = None
     left_out: list[LeftOut] = field(default_factory=list)
     shown: list[Shown] = field(default_factory=list)
-    _seen: dict[str, Seen] = field(default_factory=dict)
+    _seen: dict[tuple[int, int], Seen] = field(default_factory=dict)
+    _seen_by_clip: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def model(self) -> StableDiffusion:
@@ -75,10 +79,21 @@ class Bench:
     def skip(self, what: str, why: str) -> None:
         self.left_out.append(LeftOut(what=what, why=why))
 
-    def show(self, title: str, captions: list[str], pictures: Tensor, limit: int = 24) -> None:
+    def show(
+        self, section: str, title: str, captions: list[str], pictures: Tensor, *, together: int = 1, limit: int = 24
+    ) -> None:
+        """Keep up to `limit` groups of `together` pictures [N * together, C, H, W] with their captions [N]."""
         kept = range(0, len(captions), max(1, -(-len(captions) // limit)))
-        rows = [captions[k] for k in kept]
-        self.shown.append(Shown(title=title, captions=tuple(rows), pictures=pictures[list(kept)].clone()))
+        groups = pictures.view(len(captions), together, *pictures.shape[1:])[list(kept)]
+        self.shown.append(
+            Shown(
+                section=section,
+                title=title,
+                captions=tuple(captions[k] for k in kept),
+                pictures=groups.flatten(0, 1).clone(),
+                together=together,
+            )
+        )
 
     def prompts(self) -> list[tuple[str, str]]:
         """(English, Chinese) prompts: captions of held-out records, no two alike; without any a fixed list."""
@@ -87,7 +102,7 @@ class Bench:
             return prompt_pairs()[: self.plan.painted]
         return [(str(record.caption), str(record.chinese_caption)) for record in records]
 
-    def real(self, records: list[Record], size: int | None = None) -> Tensor:
+    def real(self, records: Sequence[Record], size: int | None = None) -> Tensor:
         """Pictures of the pack as the model could make them: over white where it has no alpha."""
         assert self.pack is not None
         pictures = self.pack.pictures(records)
@@ -95,13 +110,30 @@ class Bench:
         return pictures if self.model.parts.vae.config.image_channels == 4 else over_white(pictures)
 
     def seen(self, split: str, count: int) -> Seen:
-        """What the eye sees in the pictures of a split, remembered."""
-        assert self.pack is not None and self.eye is not None
-        if split not in self._seen:
-            records, parts = self.pack.choose(split, count), []
-            for start in range(0, len(records), CHUNK):
-                self.painter.report(f"looking at {split} pictures", start, len(records))
-                parts.append(self.eye.look(self.real(records[start : start + CHUNK])))
-            embedding, features = (torch.cat(rows) for rows in zip(*parts, strict=True))
-            self._seen[split] = Seen(embedding, features)
-        return self._seen[split]
+        """What the eye sees in the pictures of a split."""
+        assert self.pack is not None
+        return self.look(self.pack.choose(split, count))
+
+    def look(self, records: Sequence[Record]) -> Seen:
+        """What the eye sees in these pictures of the pack; each is looked at once."""
+        assert self.eye is not None
+        missing = [record for record in records if (record.shard, record.row) not in self._seen]
+        for rows, pictures in self._chunks(missing):
+            for record, *seen in zip(rows, *self.eye.look(pictures), strict=True):
+                self._seen[record.shard, record.row] = Seen(*seen)
+        return Seen(*map(torch.stack, zip(*(self._seen[record.shard, record.row] for record in records), strict=True)))
+
+    def seen_by_clip(self, split: str, count: int) -> Tensor:
+        """CLIP's embeddings [N,P] of the pictures of a split, remembered."""
+        assert self.pack is not None and self.clip is not None
+        if split not in self._seen_by_clip:
+            chunks = self._chunks(self.pack.choose(split, count))
+            self._seen_by_clip[split] = torch.cat([self.clip.look(pictures) for _, pictures in chunks])
+        return self._seen_by_clip[split]
+
+    def _chunks(self, records: Sequence[Record]) -> Iterator[tuple[Sequence[Record], Tensor]]:
+        """The pictures of these records, a few at a time, with progress."""
+        for start in range(0, len(records), CHUNK):
+            self.painter.report("looking at real pictures", start, len(records))
+            rows = records[start : start + CHUNK]
+            yield rows, self.real(rows)

@@ -41,7 +41,7 @@ def measure(bench: Bench) -> Diversity:
     prompts, seeds = PROMPTS[: plan.diverse_prompts], range(plan.seed, plan.seed + plan.diverse_seeds)
     asked = [prompt for prompt in prompts for _ in seeds]
     pictures = bench.painter.paint_all("seeds", asked, [*seeds] * len(prompts))
-    bench.show("One prompt, several seeds", asked, pictures, len(asked))
+    bench.show("diversity", "One prompt, several seeds", list(prompts), pictures, together=len(seeds))
     groups = pictures.view(len(prompts), len(seeds), *pictures.shape[1:])
     found: dict[str, Any] = {"pixel_distance": sum(map(pixel_distance, groups)) / len(groups)}
     if bench.eye is None:
@@ -105,11 +105,10 @@ def _show_closest(bench: Bench, pictures: Tensor, distances: Tensor, rows: Tenso
     real = bench.real(records, pictures.shape[-1]) if pictures.shape[-1] == pictures.shape[-2] else None
     if real is None:
         return
-    captions = [
-        word for k, r in zip(order, records, strict=True) for word in (f"painted, {float(distances[k]):.3f}", r.name)
-    ]
+    captions = [f"{float(distances[k]):.3f} to {record.name}" for k, record in zip(order, records, strict=True)]
     pairs = torch.stack([pictures[order], real], dim=1).flatten(0, 1)
-    bench.show("Nearest to a training picture, and that picture", captions, pairs, len(captions))
+    title = "The painted pictures nearest to a training picture, each beside it"
+    bench.show("diversity", title, captions, pairs, together=2)
 
 
 def pixel_distance(pictures: Tensor) -> float:

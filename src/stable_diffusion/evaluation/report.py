@@ -34,6 +34,7 @@ class Score:
 @dataclass(frozen=True, kw_only=True)
 class Quality:
     """Distances in the eye's features: painted to held-out pictures, and for scale as many training pictures to them.
+    Those that end in `clip` are in the embeddings of a CLIP image encoder, where one was given.
 
     Reconstruction: held-out pictures through the autoencoder and back; PSNR in dB and SSIM over white.
     """
@@ -42,6 +43,10 @@ class Quality:
     frechet_of_training: float | None = None
     kernel: float | None = None
     kernel_of_training: float | None = None
+    frechet_clip: float | None = None
+    frechet_clip_of_training: float | None = None
+    cmmd_clip: float | None = None
+    cmmd_clip_of_training: float | None = None
     painted: int = 0
     held_out: int = 0
     psnr: float | None = None
@@ -153,11 +158,13 @@ class LeftOut:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Shown:
-    """Pictures for the page [N,C,H,W] with a caption each."""
+    """Pictures for the page [N * together, C, H, W]: N groups of so many pictures, with a caption for each group."""
 
+    section: str
     title: str
     captions: tuple[str, ...]
     pictures: Tensor
+    together: int = 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -15,6 +15,7 @@ from ..errors import InvalidRequest
 from ..pipeline.model import StableDiffusion
 from . import alignment, diversity, efficiency, quality, stability
 from .bench import FULL, QUICK, Bench, Plan
+from .clip_eye import ClipEye
 from .pack import PicturePack
 from .painter import Painter, silent
 from .painter import Report as Progress
@@ -30,11 +31,13 @@ def evaluate(
     *,
     pack: PicturePack | None = None,
     eye: Eye | None = None,
+    clip: ClipEye | None = None,
     plan: Plan = QUICK,
     sections: tuple[str, ...] = SECTIONS,
     report: Progress = silent,
 ) -> Report:
-    """Measure a model. Without pack or eye the report holds what needs neither, and says what was left out and why.
+    """Measure a model. Without pack or eye the report holds what needs neither, and says what was left out and why;
+    `clip` adds two distances to the quality.
 
     The same model, pack, eye and plan give the same numbers, but for those that are times.
     """
@@ -42,7 +45,7 @@ def evaluate(
     if unknown:
         raise InvalidRequest(f"there is no section {unknown[0]!r} of the report: choose from {', '.join(SECTIONS)}")
     start = time.perf_counter()
-    bench = Bench(painter=Painter(model=model, report=report), plan=plan, pack=pack, eye=eye)
+    bench = Bench(painter=Painter(model=model, report=report), plan=plan, pack=pack, eye=eye, clip=clip)
     found: dict[str, Any] = {}
     restarted = stability.restart(bench) if {"stability", "efficiency"} & set(sections) else None
     if "efficiency" in sections:  # first: the machine is cool, and nothing else is in memory
@@ -61,7 +64,7 @@ def evaluate(
             bench.skip(name, "it was not asked for")
     return Report(
         model=about_model(model),
-        settings=_settings(model, plan, pack, eye),
+        settings=_settings(bench),
         machine=about_machine(model),
         seconds=time.perf_counter() - start,
         left_out=tuple(bench.left_out),
@@ -101,10 +104,12 @@ def about_machine(model: StableDiffusion) -> dict[str, Any]:
     }
 
 
-def _settings(model: StableDiffusion, plan: Plan, pack: PicturePack | None, eye: Eye | None) -> dict[str, Any]:
+def _settings(bench: Bench) -> dict[str, Any]:
+    pack, eye, clip = bench.pack, bench.eye, bench.clip
     return {
-        "plan": dataclasses.asdict(plan),
+        "plan": dataclasses.asdict(bench.plan),
         "pack": None if pack is None else {"name": pack.name, "records": len(pack.records)},
         "tower": None if eye is None else {"name": eye.name, "hash": eye.hash, "size": eye.size},
+        "clip": None if clip is None else {"name": clip.name, "size": clip.network.config.image_size},
         "note": "a picture of this list is painted again with the model's own settings but for those named",
     }

@@ -63,7 +63,7 @@ def order_of(bench: Bench) -> dict[str, Any] | None:
         "threads": torch.get_num_threads(),
         "prompt": PROMPTS[0],
         "seed": bench.plan.seed,
-        "settings": {},
+        "settings": dataclasses.asdict(model.defaults),  # which may be others than the file's
     }
 
 

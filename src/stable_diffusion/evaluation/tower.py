@@ -2,16 +2,20 @@
 
 Two sources: the folder of a text-stage training run (its checkpoint holds both networks; the tokenizer comes from the
 data pack), and one file that `save_eye` writes from it: safetensors with metadata `format` = `FORMAT`, `config` (JSON:
-tower, text, size) and `tokenizer` (the text of a tokenizer.json); tensors under `tower.` and `text.`.
+tower, text, size) and `tokenizer` (the text of a tokenizer.json); tensors under `tower.` and `text.`. Where the tower
+was trained with the text encoder of the embedded model, the file may leave that and the tokenizer out: metadata `text`
+is then "embedded" and `text_hash` says which text encoder that was.
 
 Legend: B pictures or sentences, P embedding width, D channels of the feature map.
 """
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +23,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import BrokenModel, InvalidRequest, ModelFileError
+from ..errors import BrokenModel, InvalidRequest, ModelFileError, unknown_choice
 from ..models.clip import CLIPText, CLIPTextConfig
 from ..models.image_tower import ImageTower, ImageTowerConfig
+from ..pipeline.model import EMBEDDED, load
 from ..text.tokenizer import Tokenizer
 from ..weights.assemble import build
 from ..weights.hashes import sha256
@@ -30,10 +35,13 @@ from ..weights.packing import pack, unpack
 from ..weights.safetensors_reader import read_safetensors
 from ..weights.safetensors_writer import write_safetensors
 from .pack import resized
+from .words import table
 
 FORMAT = "stable_diffusion.tower.v1"
 RUN_FORMAT = "stable_diffusion.training.v1"
 CHUNK = 64
+ALIKE = 0.98
+"""Cosine above which two text encoders read a word alike: what packing to 8 bits changes stays well above it."""
 
 
 class Seen(NamedTuple):
@@ -82,7 +90,7 @@ def load_eye(path: str | Path, *, tokenizer: str | None = None) -> Eye:
     """The eye of a file of `save_eye`, or of a text-stage run folder or checkpoint with the pack's `tokenizer` text.
 
     InvalidRequest where there is no such file or a run comes without tokenizer, BrokenModel where its content does not
-    fit together.
+    fit together, or where it was made for a text encoder that the embedded model no longer has.
     """
     file = Path(path) / "checkpoint.safetensors" if Path(path).is_dir() else Path(path)
     if not file.is_file():
@@ -94,28 +102,23 @@ def load_eye(path: str | Path, *, tokenizer: str | None = None) -> Eye:
     if kind not in (FORMAT, RUN_FORMAT):
         raise ModelFileError(f"{file} has the format {kind!r}; expected a tower file or the checkpoint of a text stage")
     config = _config(file, metadata) if kind == FORMAT else _run_config(file, metadata)
-    text = metadata.get("tokenizer") if kind == FORMAT else tokenizer
-    if text is None:
-        raise InvalidRequest(f"{file} holds no tokenizer: give the data pack that it was trained on as well")
     prefixes = ("",) if kind == FORMAT else ("ema.", "model.")
-    networks = {
-        part: _network(make, settings, _under(file, tensors, [f"{p}{part}." for p in prefixes]), f"{part} of {file}")
-        for part, make, settings in (
-            ("tower", ImageTower, ImageTowerConfig.from_dict(config["tower"])),
-            ("text", CLIPText, CLIPTextConfig.from_dict(config["text"])),
-        )
-    }
-    clip: CLIPText = networks["text"]
-    reader = Tokenizer.from_json(text, context_length=clip.config.context_length)
-    if reader.vocab_size != clip.config.vocab_size or reader.eos != clip.config.eos_token_id:
-        raise BrokenModel(
-            f"the tokenizer has {reader.vocab_size} tokens, the text encoder of {file} was trained with "
-            f"{clip.config.vocab_size}: they do not belong together"
-        )
+    own = _under(file, tensors, [f"{prefix}tower." for prefix in prefixes])
+    tower = _network(ImageTower, ImageTowerConfig.from_dict(config["tower"]), own, f"the tower of {file}")
+    if kind == FORMAT and metadata.get("text") == EMBEDDED:
+        clip, text = embedded_text()
+        if metadata.get("text_hash") != text_hash(clip, text):
+            raise BrokenModel(f"{file} was made for the text encoder of another embedded model than this one")
+    else:
+        text = metadata.get("tokenizer", "") if kind == FORMAT else tokenizer or ""
+        if not text:
+            raise InvalidRequest(f"{file} holds no tokenizer: give the data pack that it was trained on as well")
+        own = _under(file, tensors, [f"{prefix}text." for prefix in prefixes])
+        clip = _network(CLIPText, CLIPTextConfig.from_dict(config["text"]), own, f"the text encoder of {file}")
     return Eye(
-        tower=networks["tower"],
+        tower=tower,
         text=clip,
-        tokenizer=reader,
+        tokenizer=_tokenizer(text, clip, file),
         tokenizer_json=text,
         size=int(config["size"]),
         name=Path(path).stem,
@@ -123,20 +126,74 @@ def load_eye(path: str | Path, *, tokenizer: str | None = None) -> Eye:
     )
 
 
-def save_eye(path: str | Path, eye: Eye, *, dtype: str = "float16") -> Path:
-    """Write an eye to one file that needs nothing beside it; dtype as in `weights.packing`."""
+def save_eye(path: str | Path, eye: Eye, *, dtype: str = "float16", text: str = "own") -> Path:
+    """Write an eye to one file; dtype as in `weights.packing`.
+
+    `text` is "own", so that nothing is needed beside the file, or "embedded": then the embedded model's text encoder is
+    used, and it must read alike. InvalidRequest where it does not.
+    """
+    if text not in ("own", EMBEDDED):
+        raise unknown_choice("text of a tower file", text, ("own", EMBEDDED))
     state = {f"tower.{name}": tensor for name, tensor in eye.tower.state_dict().items()}
-    state |= {f"text.{name}": tensor for name, tensor in eye.text.state_dict().items()}
-    config = {"tower": eye.tower.config.to_dict(), "text": eye.text.config.to_dict(), "size": eye.size}
-    metadata = {"format": FORMAT, "config": json.dumps(config, sort_keys=True), "tokenizer": eye.tokenizer_json}
+    config: dict[str, Any] = {"tower": eye.tower.config.to_dict(), "size": eye.size}
+    if text == EMBEDDED:
+        more = {"text": EMBEDDED, "text_hash": _check_alike(eye)}
+    else:
+        state |= {f"text.{name}": tensor for name, tensor in eye.text.state_dict().items()}
+        config["text"] = eye.text.config.to_dict()
+        more = {"tokenizer": eye.tokenizer_json}
+    metadata = {"format": FORMAT, "config": json.dumps(config, sort_keys=True), **more}
     write_safetensors(Path(path), pack(state, dtype), metadata)
     return Path(path)
+
+
+def embedded_text() -> tuple[CLIPText, str]:
+    """A copy of the embedded model's text encoder in float32, and the text of its tokenizer.json."""
+    parts = load(EMBEDDED, device="cpu", dtype="float32").parts
+    if parts.tokenizer.json is None:
+        raise ModelFileError("the embedded model has no tokenizer of its own, so no tower can share its text encoder")
+    return copy.deepcopy(parts.clip), parts.tokenizer.json
+
+
+def text_hash(clip: CLIPText, tokenizer: str) -> str:
+    """sha256 of a text encoder's numbers in float32 and of its tokenizer."""
+    digest = hashlib.sha256(tokenizer.encode())
+    for name, tensor in sorted(clip.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_alike(eye: Eye) -> str:
+    """The hash of the embedded text encoder, if it reads English and Chinese words as this eye's own does."""
+    clip, text = embedded_text()
+    words = [word for row in table("nouns") for word in (row[0], row[2])]
+    other = replace(eye, text=clip, tokenizer=_tokenizer(text, clip, Path("the embedded model")))
+    first, second = eye.read(words), other.read(words)
+    cosine = float((first * second).sum(dim=1).min()) if first.shape == second.shape else -1.0
+    if cosine < ALIKE:
+        raise InvalidRequest(
+            "the tower was trained with another text encoder than the embedded model's: they read a word with a cosine "
+            f"of {cosine:.3f}, expected {ALIKE} or more; save it with a text encoder of its own"
+        )
+    return text_hash(clip, text)
+
+
+def _tokenizer(text: str, clip: CLIPText, file: Path) -> Tokenizer:
+    reader = Tokenizer.from_json(text, context_length=clip.config.context_length)
+    if reader.vocab_size != clip.config.vocab_size or reader.eos != clip.config.eos_token_id:
+        raise BrokenModel(
+            f"the tokenizer has {reader.vocab_size} tokens, the text encoder of {file} was trained with "
+            f"{clip.config.vocab_size}: they do not belong together"
+        )
+    return reader
 
 
 def _config(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
         config = json.loads(metadata["config"])
-        return {"tower": dict(config["tower"]), "text": dict(config["text"]), "size": int(config["size"])}
+        text = {} if metadata.get("text") == EMBEDDED else dict(config["text"])
+        return {"tower": dict(config["tower"]), "text": text, "size": int(config["size"])}
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise BrokenModel(f"{file} is a tower file, but its config is missing or damaged ({error!r})") from None
 
