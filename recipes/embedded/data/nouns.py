@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .captions import says_colour
 from .colours import NEAR, PAINT
-from .concepts import Concept, read_synonyms
+from .concepts import Concept, read_names, read_synonyms
 from .fetch import read_iconify
 from .glyphs import read_glyphs
 from .objects import Job
@@ -44,6 +44,7 @@ def read_nouns(concepts: Iterable[Concept]) -> dict[str, Noun]:
     The further names of words/synonyms.tsv do not count: a torch is a flashlight in a sentence, not in an icon set.
     """
     further = {(concept, name) for concept, (listed, _) in read_synonyms().items() for name in listed}
+    further -= {(slug(label), name) for label, (listed, _) in read_names().items() for name in listed}
     known = [
         Noun(concept=concept.id, english=concept.english, chinese=concept.chinese)
         for concept in concepts
