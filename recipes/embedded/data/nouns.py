@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .captions import says_colour
 from .colours import NEAR, PAINT
-from .concepts import Concept
+from .concepts import Concept, read_names, read_synonyms
 from .fetch import read_iconify
 from .glyphs import read_glyphs
 from .objects import Job
@@ -39,7 +39,12 @@ class Noun:
 
 
 def read_nouns(concepts: Iterable[Concept]) -> dict[str, Noun]:
-    """Slug of a name -> noun. An emoji concept comes before the table of glyphs, that before words/nouns.tsv."""
+    """Slug of a name -> noun. An emoji concept comes before the table of glyphs, that before words/nouns.tsv.
+
+    The further names of words/synonyms.tsv do not count: a torch is a flashlight in a sentence, not in an icon set.
+    """
+    further = {(concept, name) for concept, (listed, _) in read_synonyms().items() for name in listed}
+    further -= {(slug(label), name) for label, (listed, _) in read_names().items() for name in listed}
     known = [
         Noun(concept=concept.id, english=concept.english, chinese=concept.chinese)
         for concept in concepts
@@ -51,7 +56,7 @@ def read_nouns(concepts: Iterable[Concept]) -> dict[str, Noun]:
     found: dict[str, Noun] = {}
     for noun in known:
         for name in (*noun.english, noun.concept):
-            if not says_colour(name.replace("-", " ")):
+            if not says_colour(name.replace("-", " ")) and (noun.concept, name) not in further:
                 found.setdefault(slug(name), noun)
     for (name,) in rows("not_nouns.tsv"):
         found.pop(name, None)
