@@ -1,12 +1,13 @@
-"""Agreement with diffusers and transformers at full size: Stable Diffusion 1.5, 2.1 and XL, float32, random weights.
+"""Agreement with diffusers and transformers at full size: Stable Diffusion 1.5 to 3.5, float32, random weights.
 
 For each network the reference is built with random weights (norms too), run once and saved as a state dict; our network
 takes the same tensors through our key tables and runs on the same input. Weights are shared, not copied, where the
 layouts allow it, and each pair is freed before the next. Prints one line per network and fails above 1e-5.
 
-    python scripts/parity_full_size.py [--size 32] [--only unet] [--family xl]
+    python scripts/parity_full_size.py [--size 32] [--only unet] [--family sd3 [--name medium]]
 
-With `--family xl` the largest network has 2.6 G parameters, which is more than 10 GB in float32.
+With `--family xl` the largest network has 2.6 G parameters, which is more than 10 GB in float32; with `--family sd3` it
+is Stable Diffusion 3.5 large with 8 G (32 GB), and T5 XXL has 4.8 G. Tables of positions are float32 there and here.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from torch import Tensor, nn
 
 from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.config import ModelConfig
+from stable_diffusion.models.mmdit import MMDiT, MMDiTConfig
+from stable_diffusion.models.t5 import T5Config, T5Encoder
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
 from stable_diffusion.nn.embeddings import timestep_embedding
 from stable_diffusion.weights.diffusers import clip_transformers, unet_diffusers, vae_diffusers
 from stable_diffusion.weights.keys import KeyTable
+from stable_diffusion.weights.sd3_keys import mmdit_diffusers, t5_transformers
 
 TOLERANCE = 1e-5
 
@@ -52,6 +56,9 @@ REFINER = UNetConfig(
     linear_projection=True,
 )
 SSD_1B = replace(SDXL, transformer_depth=(0, 2, 4), up_depth=(0, (2, 1, 1), (4, 4, 10)), mid_depth=0, mid_blocks=1)
+SD3 = MMDiTConfig()
+SD35_MEDIUM = replace(SD3, positions=384, qk_norm=True, dual_attention=tuple(range(13)))
+SD35_LARGE = replace(SD3, width=2432, depth=38, heads=38, qk_norm=True)
 CLIP_L = CLIPTextConfig()
 OPENCLIP_H = CLIPTextConfig(width=1024, layers=24, heads=16, mlp_width=4096, activation="gelu", projection_dim=1024)
 OPENCLIP_G = CLIPTextConfig(width=1280, layers=32, heads=20, mlp_width=5120, activation="gelu", projection_dim=1280)
@@ -213,6 +220,64 @@ def clip_case(name: str, config: CLIPTextConfig) -> Case:
     return Case(name, reference.eval(), CLIPText, config, clip_transformers(config), compare)
 
 
+def mmdit_case(name: str, config: MMDiTConfig, size: int) -> Case:
+    from diffusers import SD3Transformer2DModel
+
+    reference = empty(
+        lambda: SD3Transformer2DModel(
+            num_layers=config.depth,
+            num_attention_heads=config.heads,
+            joint_attention_dim=config.context_dim,
+            caption_projection_dim=config.width,
+            pooled_projection_dim=config.vector_dim,
+            pos_embed_max_size=config.positions,
+            dual_attention_layers=config.dual_attention,
+            qk_norm="rms_norm" if config.qk_norm else None,
+        )
+    )
+    reference.pos_embed.pos_embed.normal_(generator=torch.Generator().manual_seed(5))
+    x, tokens = torch.randn(1, 16, size, size + 8), torch.randn(1, 333, config.context_dim)
+    vector, timestep = torch.randn(1, config.vector_dim), torch.tensor([681.0])
+
+    def compare(ours: Any, theirs: Any) -> Outputs:
+        expected = theirs(x, tokens, vector, timestep).sample
+        return [("output", ours(x, timestep, tokens, vector=vector), expected)]
+
+    return Case(name, reference, MMDiT, config, mmdit_diffusers(config), compare)
+
+
+def t5_case() -> Case:
+    import transformers
+
+    config = T5Config()
+    reference = transformers.T5EncoderModel(
+        transformers.T5Config(
+            vocab_size=config.vocab_size,
+            d_model=config.width,
+            d_ff=config.mlp_width,
+            num_layers=config.layers,
+            num_heads=config.heads,
+            feed_forward_proj="gated-gelu",
+        )
+    )
+    ids = torch.randint(0, 32000, (1, 256))
+
+    def compare(ours: Any, theirs: Any) -> Outputs:
+        return [("last layer", ours(ids), theirs(ids).last_hidden_state)]
+
+    return Case("T5 v1.1 XXL encoder", reference.eval(), T5Encoder, config, t5_transformers(config), compare)
+
+
+def sd3_cases(size: int, only: str | None, name: str) -> Iterator[Case]:
+    """Stable Diffusion 3: its networks that no other family has (CLIP-L, CLIP-G and the VAE's blocks are theirs)."""
+    networks = {"SD3 medium": SD3, "SD3.5 medium": SD35_MEDIUM, "SD3.5 large": SD35_LARGE}
+    for title, config in networks.items():
+        if only in (None, "unet") and name.lower() in title.lower():
+            yield mmdit_case(title, config, size)
+    if only in (None, "text") and name.lower() in "t5":
+        yield t5_case()
+
+
 def xl_cases(size: int, only: str | None) -> Iterator[Case]:
     """SDXL: its second text encoder (the first is that of SD 1.5, the VAE has the same shape) and its U-Nets."""
     if only in (None, "text"):
@@ -230,8 +295,11 @@ def xl_cases(size: int, only: str | None) -> Iterator[Case]:
         )
 
 
-def cases(size: int, only: str | None, family: str) -> Iterator[Case]:
+def cases(size: int, only: str | None, family: str, name: str) -> Iterator[Case]:
     """One after the other, so that the networks of a case can be freed before those of the next are built."""
+    if family == "sd3":
+        yield from sd3_cases(size, only, name)
+        return
     if family == "xl":
         yield from xl_cases(size, only)
         return
@@ -273,11 +341,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=32, help="latent height (default 32); the width is 8 more")
     parser.add_argument("--only", choices=("text", "vae", "unet"), help="run one kind of network")
-    parser.add_argument("--family", choices=("sd", "xl"), default="sd", help="1.5 and 2.1 (default), or XL")
+    parser.add_argument("--family", choices=("sd", "xl", "sd3"), default="sd", help="1.5 and 2.1 (default), XL, or 3")
+    parser.add_argument("--name", default="", help="with --family sd3: only networks with this in their name")
     arguments = parser.parse_args()
     torch.manual_seed(1)
     worst = 0.0
-    for case in cases(arguments.size, arguments.only, arguments.family):
+    for case in cases(arguments.size, arguments.only, arguments.family, arguments.name):
         worst = max(worst, run(case))
         del case
         gc.collect()

@@ -1,4 +1,4 @@
-"""Text to image with latent diffusion: a small model of its own, and Stable Diffusion 1.x and 2.x checkpoints.
+"""Text to image with latent diffusion: a small model of its own, and Stable Diffusion 1.x to 3.x checkpoints.
 
     import stable_diffusion
 

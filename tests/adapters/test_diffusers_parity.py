@@ -1,4 +1,4 @@
-"""The same adapter files in diffusers' own loader and here: networks' answers, Stable Diffusion 1, 2 and XL."""
+"""The same adapter files in diffusers' own loader and here: networks' answers, Stable Diffusion 1, 2, XL and 3."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
 import tiny_checkpoints as tiny
+import tiny_sd3
 import tiny_xl
 from stable_diffusion.pipeline.model import StableDiffusion, load
 
 PROMPT = "a beautiful sunset over the ocean"
+JOINT = ("add_k_proj", "to_add_out", "ff_context.net.0.proj", "norm1.linear", "norm_out.linear", "context_embedder")
+"""Layers of joint blocks; the shift and scale of `norm_out.linear` are the other way round here."""
 TEXT = ("text_model.encoder.layers.1.self_attn.v_proj", "text_model.encoder.layers.0.mlp.fc1")
 
 
-@pytest.fixture(scope="module", params=["sd1", "sd2", "sdxl"])
+@pytest.fixture(scope="module", params=["sd1", "sd2", "sdxl", "sd3"])
 def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, StableDiffusion]:
     place: Path = tmp_path_factory.mktemp(request.param)
     if request.param == "sdxl":
         folder = tiny_xl.write_folder(tiny_xl.BASE, place)
         return tiny_xl.read_folder(tiny_xl.BASE, folder), load(folder, device="cpu")
+    if request.param == "sd3":
+        folder = tiny_sd3.write_folder(tiny_sd3.MEDIUM, place)
+        return tiny_sd3.read_folder(folder), load(folder, device="cpu")
     folder = tiny.write_folder({"sd1": tiny.SD1, "sd2": tiny.SD2}[request.param], place)
     theirs = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
     return theirs, load(folder, device="cpu")
@@ -33,12 +39,13 @@ def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def layers(theirs: Any) -> dict[str, tuple[int, ...]]:
     """Every attention layer and projection, some convolutions, and two layers of each text encoder."""
     found = {}
-    for name, module in theirs.unet.named_modules():
+    part = "transformer" if hasattr(theirs, "transformer") else "unet"
+    for name, module in getattr(theirs, part).named_modules():
         wanted = name.endswith(
-            ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.2", "resnets.0.conv1")
+            ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.2", "resnets.0.conv1", *JOINT)
         )
         if wanted and hasattr(module, "weight"):
-            found[f"unet.{name}"] = tuple(module.weight.shape)
+            found[f"{part}.{name}"] = tuple(module.weight.shape)
     for part in ("text_encoder", "text_encoder_2"):
         encoder = getattr(theirs, part, None)
         for path in TEXT if encoder is not None else ():
@@ -62,6 +69,7 @@ def write(path: Path, sizes: dict[str, tuple[int, ...]], style: str) -> Path:
         both = any(each.startswith("text_encoder_2.") for each in sizes)
         prefix = {
             "unet": "lora_unet_",
+            "transformer": "lora_transformer_",
             "text_encoder": "lora_te1_" if both else "lora_te_",
             "text_encoder_2": "lora_te2_",
         }
@@ -73,6 +81,8 @@ def write(path: Path, sizes: dict[str, tuple[int, ...]], style: str) -> Path:
 
 def answers(theirs: Any, ours: StableDiffusion) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """(theirs, ours): the prompt's tokens and the U-Net's answer to noise under them."""
+    if hasattr(theirs, "transformer"):
+        return _joint_answers(theirs, ours)
     unet, xl = ours.parts.unet, ours.parts.clip2 is not None
     generator = torch.Generator().manual_seed(3)
     x, t = torch.randn(2, 4, 8, 6, generator=generator), torch.tensor([700, 30])
@@ -89,6 +99,18 @@ def answers(theirs: Any, ours: StableDiffusion) -> tuple[list[torch.Tensor], lis
         conditioning = ours.text_encoder(PROMPT)
         second = unet(x, t, conditioning.tokens.expand(2, -1, -1), vector=vector)
     return [tokens, first], [conditioning.tokens, second]
+
+
+def _joint_answers(theirs: Any, ours: StableDiffusion) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """The same of Stable Diffusion 3."""
+    x, t = torch.randn(1, 16, 8, 6, generator=torch.Generator().manual_seed(3)), torch.tensor([700.0])
+    with torch.no_grad():
+        tokens, _, pooled, _ = theirs.encode_prompt(PROMPT, None, None, do_classifier_free_guidance=False)
+        first = theirs.transformer(x, tokens, pooled, t).sample
+        conditioning = ours.text_encoder(PROMPT)
+        assert conditioning.vector is not None
+        second = ours.parts.unet(x, t, conditioning.tokens, vector=conditioning.vector)
+    return [tokens, pooled, first], [conditioning.tokens, conditioning.vector, second]
 
 
 def _vector(theirs: Any, told: dict[str, torch.Tensor]) -> torch.Tensor:

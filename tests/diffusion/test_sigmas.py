@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import diffusers
 import pytest
 import torch
 from closed_form import SCHEDULES as NOISE
@@ -75,6 +76,14 @@ def test_uniform_grids_of_a_flow() -> None:
     assert schedule_sigmas("sgm_uniform", FlowSchedule(3.0), 4).tolist() == pytest.approx([1, 0.9, 0.75, 0.5, 0])
     assert schedule_sigmas("normal", FlowSchedule(), 4).tolist() == pytest.approx([1, 0.667, 0.334, 0.001, 0], abs=1e-6)
     assert schedule_sigmas("simple", FlowSchedule(), 3).tolist() == pytest.approx([1, 0.667, 0.334, 0])
+
+
+@pytest.mark.parametrize(("shift", "steps"), [(1.0, 5), (3.0, 28)])
+def test_normal_of_a_flow_is_what_diffusers_visits(shift: float, steps: int) -> None:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(steps)
+    found = schedule_sigmas("normal", FlowSchedule(shift), steps)
+    assert found.tolist() == pytest.approx(scheduler.sigmas.tolist(), rel=1e-5)
 
 
 def test_kl_optimal_formula() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from stable_diffusion.diffusion.samplers import resolve_sampler
 from stable_diffusion.diffusion.sigmas import resolve_schedule
+from stable_diffusion.weights.families import FAMILIES
 from stable_diffusion.weights.few_step import KINDS, SCHEDULE, few_step_defaults, scheduler_defaults
 from stable_diffusion.weights.parts import Defaults
 
@@ -36,6 +37,12 @@ def test_names_that_do_not(name: str) -> None:
 def test_the_released_turbo_is_half_as_large() -> None:
     made, _ = few_step_defaults(XL, "sd_xl_turbo_1.0_fp16")
     assert (made.width, made.height, made.steps) == (512, 512, 4)
+
+
+def test_a_flow_model_keeps_its_sampler() -> None:
+    large = FAMILIES["sd3.5-large"].defaults
+    made, guesses = few_step_defaults(large, "sd3.5_large_turbo", flow=True)
+    assert (made.steps, made.guidance, made.sampler, made.schedule) == (4, 1.0, "euler", "normal") and guesses
 
 
 def test_schedulers() -> None:

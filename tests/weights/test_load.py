@@ -300,7 +300,9 @@ def test_overrides(single: Path, folder: Path) -> None:
     [
         ({"predicton": "v"}, "did you mean 'prediction'"),
         ({"prediction": "epsilom"}, "unknown prediction"),
-        ({"family": "sd3"}, "unknown model family 'sd3'"),
+        ({"family": "sd4"}, "unknown model family 'sd4'"),
+        ({"family": "sd3"}, "looks like Stable Diffusion 3 medium, but the tensor x_embedder.proj.weight"),
+        ({"shift": 2.0}, "shift was given, but the noise schedule is of kind 'scaled_linear'"),
         ({"clip_layer": -9}, "clip_layer is -9"),
         ({"latent_scale": 0}, "latent_scale is 0"),
         ({"latent_scale": float("nan")}, "latent_scale is nan"),

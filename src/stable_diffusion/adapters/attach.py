@@ -26,7 +26,7 @@ _Deltas = Callable[[Group, Rule, Sequence[Tensor]], Sequence[Tensor] | None]
 
 @dataclass(frozen=True)
 class Matched:
-    """An adapter's changes by network ("unet", "text", "text_2"), its groups by kind, and what fits nothing."""
+    """An adapter's changes by network ("unet", "text", "text_2" ...), its groups by kind, and what fits nothing."""
 
     file: AdapterFile
     changes: Mapping[str, tuple[Change, ...]]
@@ -203,4 +203,4 @@ def _strengths(strength: float, text_strength: float | None) -> dict[str, float]
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or abs(value) > MAX_STRENGTH:
             raise InvalidRequest(f"{name} is {value!r}; expected a number from -{MAX_STRENGTH:g} to {MAX_STRENGTH:g}")
-    return {"unet": float(strength), "text": float(text), "text_2": float(text)}
+    return {"unet": float(strength), **dict.fromkeys(("text", "text_2", "text_3"), float(text))}

@@ -10,6 +10,10 @@ and in our own is taken from the tables of `weights`, and from each path the spe
     PEFT            base_model.model.down_blocks.0.attentions.0.proj_in
     generic         diffusion_model.input_blocks.1.1.proj_in
     native          unet.down.0.transformers.0.proj_in, text.layers.0.mlp.up
+
+The same for the transformer of Stable Diffusion 3 and T5: lora_unet_joint_blocks_0_x_block_attn_qkv,
+lora_transformer_transformer_blocks_0_attn_to_q, transformer.transformer_blocks.0.attn.to_q,
+lora_te3_encoder_block_0_layer_0_SelfAttention_q.
 """
 
 from __future__ import annotations
@@ -21,16 +25,21 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..models.clip import CLIPText, CLIPTextConfig
+from ..models.mmdit import MMDiT, MMDiTConfig
+from ..models.t5 import T5Config, T5Encoder
 from ..models.unet import UNet, UNetConfig
 from ..weights.diffusers import clip_transformers, unet_diffusers
 from ..weights.keys import KeyTable, Op, Rule
 from ..weights.ldm import unet_ldm
 from ..weights.openclip import clip_openclip
+from ..weights.sd3_keys import mmdit_diffusers, mmdit_ldm, t5_transformers
 
 WRAPPERS = ("base_model.model.", "module.")
 """Prefixes that say nothing; they are taken off before the lookup."""
 UNET_DOTTED = ("", "unet.", "lora_unet.", "diffusion_model.", "model.diffusion_model.")
 UNET_FLAT = ("lora_unet_", "lycoris_", "lycoris_unet_")
+MMDIT_DOTTED = (*UNET_DOTTED, "transformer.", "lora_transformer.")
+MMDIT_FLAT = (*UNET_FLAT, "lora_transformer_", "lycoris_transformer_")
 TEXT_DOTTED = (
     (
         *("", "text_encoder.", "te.", "te1.", "lora_te.", "lora_te1.", "text.", "cond_stage_model.transformer."),
@@ -41,12 +50,14 @@ TEXT_DOTTED = (
         *("text_encoder_2.", "te2.", "lora_te2.", "text_2.", "conditioner.embedders.1.model."),
         "text_encoders.clip_g.transformer.",
     ),
+    ("text_encoder_3.", "te3.", "lora_te3.", "text_3.", "text_encoders.t5xxl.transformer."),
 )
 TEXT_FLAT = (
     ("lora_te_", "lora_te1_", "lycoris_te_", "lycoris_te1_", "lycoris_text_encoder_"),
     ("lora_te2_", "lycoris_te2_", "lycoris_text_encoder_2_"),
+    ("lora_te3_", "lycoris_te3_", "lycoris_text_encoder_3_"),
 )
-"""Prefixes of the first and of the second text encoder."""
+"""Prefixes of the first, the second and the third text encoder."""
 OLD_ATTENTION = {".to_q": ".processor.to_q", ".to_k": ".processor.to_k", ".to_v": ".processor.to_v"} | {
     ".to_out.0": ".processor.to_out"
 }
@@ -76,12 +87,38 @@ class Network:
         return self.targets.get(stem)
 
 
-def networks(unet: UNet, clip: CLIPText, clip2: CLIPText | None = None) -> tuple[Network, ...]:
-    """The networks of a model with all spellings of their layers: "unet", "text" and, where there is one, "text_2"."""
-    found = [Network("unet", unet, unet_targets(unet.config)), Network("text", clip, text_targets(clip.config))]
+def networks(
+    unet: UNet | MMDiT, clip: CLIPText, clip2: CLIPText | None = None, t5: T5Encoder | None = None
+) -> tuple[Network, ...]:
+    """The networks of a model with all spellings of their layers: "unet" (the denoising network, whichever it is),
+    "text" and, where they are there, "text_2" and "text_3"."""
+    targets = unet_targets(unet.config) if isinstance(unet.config, UNetConfig) else mmdit_targets(unet.config)
+    found = [Network("unet", unet, targets), Network("text", clip, text_targets(clip.config))]
     if clip2 is not None:
         found.append(Network("text_2", clip2, text_targets(clip2.config, second=True)))
+    if t5 is not None:
+        found.append(Network("text_3", t5, t5_targets(t5.config)))
     return tuple(found)
+
+
+@functools.lru_cache(maxsize=4)
+def mmdit_targets(config: MMDiTConfig) -> dict[str, Target]:
+    """Stem -> target for a transformer of Stable Diffusion 3 of this shape."""
+    found: dict[str, Target] = {}
+    for table in (mmdit_diffusers(config), mmdit_ldm(config), _native(mmdit_diffusers(config))):
+        for path, target in _layers(table):
+            _add(found, target, _spelled([path], MMDIT_DOTTED, MMDIT_FLAT))
+    return found
+
+
+@functools.lru_cache(maxsize=4)
+def t5_targets(config: T5Config) -> dict[str, Target]:
+    """Stem -> target for an encoder of T5 of this shape."""
+    found: dict[str, Target] = {}
+    for table in (t5_transformers(config), _native(t5_transformers(config))):
+        for path, target in _layers(table):
+            _add(found, target, _spelled([path], TEXT_DOTTED[2], TEXT_FLAT[2]))
+    return found
 
 
 @functools.lru_cache(maxsize=4)

@@ -49,8 +49,13 @@ def _line(start: float, end: float, count: int) -> Tensor:
 
 
 def normal(schedule: AnySchedule, count: int) -> Tensor:
-    """Evenly spaced timesteps from the last to the first (k-diffusion's `get_sigmas`; A1111 "Uniform")."""
-    return _times(schedule, _line(1.0, _lowest(schedule), count))
+    """Evenly spaced timesteps from the last to the first (k-diffusion's `get_sigmas`; A1111 "Uniform").
+
+    A flow's run from 1 to sigma_min, the shifted 1 / N, and are then shifted once more, as in the released code of
+    Stable Diffusion 3, in diffusers' flow matching schedulers and in ComfyUI.
+    """
+    lowest = schedule.sigma_min if isinstance(schedule, FlowSchedule) else 0.0
+    return _times(schedule, _line(1.0, lowest, count))
 
 
 def karras(schedule: AnySchedule, count: int, *, rho: float = 7.0) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InvalidRequest
+from ..models.mmdit import MMDiT
 from ..models.unet import UNet
 from ..nn.attention import Attention, SpatialTransformer
 
@@ -66,8 +67,13 @@ class AttentionMaps:
 
 
 @contextmanager
-def record_attention(unet: UNet, *, row: int = 0) -> Iterator[AttentionMaps]:
-    """Record the cross-attention of every call inside the block; `row` of the batch, where the prompts come first."""
+def record_attention(unet: UNet | MMDiT, *, row: int = 0) -> Iterator[AttentionMaps]:
+    """Record the cross-attention of every call inside the block; `row` of the batch, where the prompts come first.
+
+    InvalidRequest for an MMDiT, in which text and picture share one attention.
+    """
+    if isinstance(unet, MMDiT):
+        raise InvalidRequest("this model has no cross-attention to record: text and picture share one attention")
     maps = AttentionMaps(row)
     hooks = [
         hook for module in unet.modules() if isinstance(module, SpatialTransformer) for hook in _watch(module, maps)

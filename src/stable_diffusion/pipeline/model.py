@@ -14,15 +14,13 @@ from ..adapters.names import Network, networks
 from ..adapters.textual_inversion import Embedding, read_embedding
 from ..diffusion.samplers import automatic_schedule, resolve_sampler
 from ..embedded import model_path
-from ..errors import BrokenModel, InvalidRequest, ModelFileError, nearest, unknown_choice
-from ..models.clip import CLIPText
+from ..errors import InvalidRequest, ModelFileError, nearest, unknown_choice
 from ..text.encode import TextEncoder
-from ..text.encode_two import PairedTextEncoder
-from ..text.tokenizer import Tokenizer
 from ..weights.load import load_parts
-from ..weights.parts import Defaults, Parts, TokenizerSource
+from ..weights.parts import Defaults, Parts
 from .codec import ImageDecoder, ImageEncoder
 from .process import AnySchedule, DenoisingProcess, DiffusionProcess
+from .text import text_encoder
 
 EMBEDDED = "embedded"
 """Name of the model that comes with the package."""
@@ -64,7 +62,7 @@ class StableDiffusion:
     def from_parts(cls, parts: Parts, *, name: str | None = None) -> StableDiffusion:
         """Put the parts together; BrokenModel where they do not fit one another."""
         unet, vae, defaults = parts.unet, parts.vae, parts.defaults
-        text_encoder = _text_encoder(parts)
+        encode_text = text_encoder(parts)
         schedule = parts.schedule
         assert isinstance(schedule, AnySchedule)
         encoder = ImageEncoder(vae, parts.latents)
@@ -72,7 +70,7 @@ class StableDiffusion:
         return cls(
             parts=parts,
             name=_name(parts) if name is None else name,
-            text_encoder=text_encoder,
+            text_encoder=encode_text,
             image_encoder=encoder,
             image_decoder=ImageDecoder(vae, parts.latents),
             diffusion_process=DiffusionProcess(schedule, encoder),
@@ -80,7 +78,7 @@ class StableDiffusion:
                 unet,
                 schedule,
                 parts.prediction,
-                text_encoder,
+                encode_text,
                 latent_channels=parts.latents.channels,
                 default_size=(defaults.height // downscale, defaults.width // downscale),
                 sampler=defaults.sampler,
@@ -116,17 +114,17 @@ class StableDiffusion:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of the U-Net."""
+        """Precision of the denoising network."""
         return next(self.parts.unet.parameters()).dtype
 
     @property
     def networks(self) -> tuple[Network, ...]:
         """The networks that adapters can change."""
-        return networks(self.parts.unet, self.parts.clip, self.parts.clip2)
+        return networks(self.parts.unet, self.parts.clip, self.parts.clip2, self.parts.t5)
 
     @property
     def text_widths(self) -> tuple[int, ...]:
-        """Token width of each text encoder."""
+        """Token width of each CLIP text encoder."""
         return tuple(clip.config.width for clip in (self.parts.clip, self.parts.clip2) if clip is not None)
 
     @property
@@ -174,9 +172,9 @@ def load(
 ) -> StableDiffusion:
     """The model at a path, or of a name in a folder of `STABLE_DIFFUSION_MODELS`; without one, the embedded model.
 
-    A path is a single file (.safetensors or .ckpt of Stable Diffusion 1.x, 2.x or XL, or our own format) or a diffusers
-    folder. device "auto" is a CUDA GPU where there is one, else the CPU; dtype "auto" is float32 on the CPU and
-    float16 on a GPU. The embedded model and the last one loaded from a path stay in memory, so loading them again
+    A path is a single file (.safetensors or .ckpt of Stable Diffusion 1.x, 2.x, XL or 3.x, or our own format) or a
+    diffusers folder. device "auto" is a CUDA GPU where there is one, else the CPU; dtype "auto" is float32 on the CPU
+    and float16 on a GPU. The embedded model and the last one loaded from a path stay in memory, so loading them again
     costs nothing. Raises ModelFileError or InvalidRequest.
     """
     where = resolve_device(device)
@@ -260,47 +258,3 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
 
 def _name(parts: Parts) -> str:
     return parts.card.name or parts.family if parts.source is None else parts.source.name
-
-
-def _text_encoder(parts: Parts) -> TextEncoder:
-    """The one or two text encoders; BrokenModel where the U-Net's vector is not what they give."""
-    clip, clip2 = parts.clip, parts.clip2
-    tokenizer = _tokenizer(parts.tokenizer, clip)
-    last = (clip if clip2 is None else clip2).config
-    pooled, vector_dim = last.projection_dim or last.width, parts.unet.config.vector_dim
-    if parts.size_numbers:
-        if vector_dim is None or vector_dim <= pooled or (vector_dim - pooled) % (2 * parts.size_numbers):
-            raise BrokenModel(
-                f"the text encoder gives {pooled} pooled numbers and the size {parts.size_numbers}; "
-                f"the U-Net's vector has {vector_dim}"
-            )
-        others = [] if clip2 is None else [(clip2, _tokenizer(parts.tokenizer2 or parts.tokenizer, clip2))]
-        return PairedTextEncoder([(clip, tokenizer), *others], layer=parts.clip_layer, zero_empty=parts.zero_empty)
-    if vector_dim is not None and pooled != vector_dim:
-        raise BrokenModel(f"the text encoder gives {pooled} pooled numbers, the U-Net takes {vector_dim}")
-    return TextEncoder(
-        clip,
-        tokenizer,
-        layer=parts.clip_layer,
-        vector=vector_dim is not None,
-        emphasis="restore_mean" if parts.family.startswith("sd") else "from_empty",
-        final_norm=parts.text_norm,
-        zero_empty=parts.zero_empty,
-    )
-
-
-def _tokenizer(source: TokenizerSource, clip: CLIPText) -> Tokenizer:
-    context = clip.config.context_length
-    if source.json is not None:
-        tokenizer = Tokenizer.from_json(source.json, context_length=context)
-    elif source.folder is not None:
-        tokenizer = Tokenizer.from_folder(source.folder, context_length=context)
-    else:
-        tokenizer = Tokenizer.clip(context_length=context)
-    if source.pad_token_id is not None:
-        tokenizer.pad = source.pad_token_id
-    if tokenizer.vocab_size > clip.config.vocab_size:
-        raise BrokenModel(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, the text encoder only {clip.config.vocab_size}"
-        )
-    return tokenizer

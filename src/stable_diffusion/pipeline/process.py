@@ -23,6 +23,7 @@ from ..diffusion.samplers import SamplerInfo, automatic_schedule, noise_source, 
 from ..diffusion.schedule import DiscreteSchedule, FlowSchedule, add_gaussian_noise, input_scale, per_image, start_state
 from ..diffusion.sigmas import resolve_schedule, schedule_sigmas, truncate
 from ..errors import InvalidRequest
+from ..models.mmdit import MMDiT
 from ..models.unet import UNet
 from ..text.encode import TextEncoder
 from ..types import Conditioning, Denoiser, NoiseSource, Step
@@ -123,7 +124,7 @@ class DenoisingProcess:
 
     def __init__(
         self,
-        unet: UNet,
+        unet: UNet | MMDiT,
         schedule: AnySchedule,
         prediction: Prediction,
         text_encoder: TextEncoder,
@@ -257,6 +258,8 @@ class DenoisingProcess:
         """
         scale = self.guidance if guidance is None else guidance
         away = None if scale == 1 and not paired else self._conditioning(negative, True)
+        if wrap and isinstance(self.unet, MMDiT):
+            raise InvalidRequest("edges cannot meet with this model: its transformer knows where every patch is")
         cond = self._conditioning(prompt, False)
         space = self.denoiser
         if isinstance(base, Controlled) and away is not None:

@@ -82,4 +82,8 @@ class PairedTextEncoder(TextEncoder):
 
     def _window(self, window: Window, layer: int) -> tuple[Tensor, Tensor]:
         outputs = [super()._window(window, layer), *(other._window(window, layer) for other in self.others)]
-        return torch.cat([tokens for tokens, _ in outputs], dim=-1), outputs[-1][1]
+        return torch.cat([tokens for tokens, _ in outputs], dim=-1), self._pooled([pooled for _, pooled in outputs])
+
+    def _pooled(self, outputs: Sequence[Tensor]) -> Tensor:
+        """What the model reads of all encoders' pooled vectors: the last one's."""
+        return outputs[-1]

@@ -44,11 +44,13 @@ class Piece:
 class Tokenizer:
     """Text to ids and back.
 
-    `bos` and `eos` are the ids that open and close a prompt, `pad` fills the rest of the window, and `context_length`
-    counts the window with `bos` and `eos` in it (77 for CLIP, so 75 tokens of text fit).
+    `bos` and `eos` are the ids that open and close a prompt (T5 has no `bos`), `pad` fills the rest of the window, and
+    `context_length` counts the window with `bos` and `eos` in it (77 for CLIP, so 75 tokens of text fit).
     """
 
-    def __init__(self, backend: Backend, *, bos: int, eos: int, pad: int, context_length: int = CLIP_CONTEXT) -> None:
+    def __init__(
+        self, backend: Backend, *, bos: int | None, eos: int, pad: int, context_length: int = CLIP_CONTEXT
+    ) -> None:
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
@@ -63,7 +65,11 @@ class Tokenizer:
     @property
     def capacity(self) -> int:
         """Tokens of text that fit in one window."""
-        return self.context_length - 2
+        return self.context_length - len(self._opening) - 1
+
+    @property
+    def _opening(self) -> list[int]:
+        return [] if self.bos is None else [self.bos]
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without `bos`, `eos` or padding, however long it is."""
@@ -81,10 +87,10 @@ class Tokenizer:
         return text.replace(WORD_END, " ").strip()
 
     def window(self, ids: Sequence[int]) -> list[int]:
-        """One full window: bos, at most `capacity` ids, eos, padding.  # [context_length]"""
+        """One full window: bos where there is one, at most `capacity` ids, eos, padding.  # [context_length]"""
         if len(ids) > self.capacity:
             raise ValueError(f"{len(ids)} tokens do not fit in a window of {self.capacity}")
-        body = [self.bos, *ids, self.eos]
+        body = [*self._opening, *ids, self.eos]
         return body + [self.pad] * (self.context_length - len(body))
 
     @classmethod

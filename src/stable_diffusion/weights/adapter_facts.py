@@ -148,6 +148,8 @@ def _family(
         return "Stable Diffusion 3", ""
     if any("double_blocks" in stem or "single_transformer_blocks" in stem for stem in groups):
         return "Flux", ""
+    if any(stem.startswith(("transformer.transformer_blocks.", "lora_transformer_transformer_")) for stem in groups):
+        return "Stable Diffusion 3", "that it is for Stable Diffusion 3 is a guess from the names of its layers"
     return "", "nothing in the file says which models it is for"
 
 

@@ -9,17 +9,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .few_step import few_step_defaults
 from .files import existing, read_tensors
 from .folder import INDEX
 from .folder_load import understand
 from .hashes import SHORT, legacy_hash, sha256
-from .load import parse_overrides
+from .load import parse_overrides, single_defaults
 from .native import PREFIXES, is_native, read_config, record
 from .packing import SCALE
 from .parts import Card, Defaults
 from .plausible import using_config
-from .recognise import EMA, UNET, VAE, recognise
+from .recognise import EMA, UNET, Overrides, recognise
 from .tensors import TensorFile, without_prefix
 
 
@@ -71,7 +70,7 @@ def inspect(path: str | os.PathLike[str], *, hashes: bool = True, **overrides: A
     if place.name == INDEX:
         place = place.parent
     if place.is_dir():
-        return _inspect_folder(place, overrides.get("variant"))
+        return _inspect_folder(place, parse_overrides(overrides))
     tensors, metadata = read_tensors(place)
     found = _inspect_native(tensors, metadata) if is_native(metadata) else _inspect_single(tensors, metadata, overrides)
     if hashes:
@@ -84,9 +83,7 @@ def inspect(path: str | os.PathLike[str], *, hashes: bool = True, **overrides: A
 def _inspect_single(tensors: TensorFile, metadata: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[str, Any]:
     tensors = without_prefix(tensors, "state_dict.")
     found = recognise(tensors, metadata, parse_overrides(overrides))
-    defaults, hurry = few_step_defaults(found.family.defaults, metadata.get("modelspec.title", ""), tensors.path.stem)
-    prefixes = {"unet": UNET, "vae": VAE}
-    prefixes.update(zip(("clip", "clip2"), (text.prefix for text in found.family.texts), strict=False))
+    defaults, hurry = single_defaults(found.family, metadata, tensors.path)
     return {
         "layout": "ldm",
         "family": found.family.name,
@@ -94,7 +91,7 @@ def _inspect_single(tensors: TensorFile, metadata: Mapping[str, str], overrides:
         "prediction": found.prediction,
         **_run(defaults),
         "dtype": main_dtype(tensors, UNET),
-        "parameters": {part: count_under(tensors, prefix) for part, prefix in prefixes.items()},
+        "parameters": {part: count_under(found.tensors, prefix) for part, prefix in found.parts.items()},
         "averaged": count_under(tensors, EMA),
         "name": metadata.get("modelspec.title", ""),
         "licence": metadata.get("modelspec.license", ""),
@@ -119,18 +116,17 @@ def _inspect_native(tensors: TensorFile, metadata: Mapping[str, str]) -> dict[st
     }
 
 
-def _inspect_folder(folder: Path, variant: str | None) -> Detection:
-    found = understand(folder, variant)
-    names = {"unet": "unet", "vae": "vae", **dict(zip(found.clips, ("clip", "clip2"), strict=False))}
+def _inspect_folder(folder: Path, given: Overrides) -> Detection:
+    found = understand(folder, given.variant, t5=given.t5 is not False)
     return Detection(
         path=folder,
         layout="diffusers",
-        container=found.files["unet"].kind,
+        container=found.files[found.network].kind,
         family=found.family.name,
         label=found.family.label,
         prediction=found.prediction,
-        dtype=main_dtype(found.files["unet"], ""),
-        parameters={names[part]: count_under(file, "") for part, file in found.files.items()},
+        dtype=main_dtype(found.files[found.network], ""),
+        parameters={found.parts[part]: count_under(file, "") for part, file in found.files.items()},
         guesses=found.guesses,
         **_run(found.defaults),
     )

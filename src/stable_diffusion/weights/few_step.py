@@ -36,8 +36,11 @@ SCHEDULERS = {"LCMScheduler": "lcm", "TCDScheduler": "hyper"}
 MOST_STEPS = 16
 
 
-def few_step_defaults(defaults: Defaults, *names: str) -> tuple[Defaults, tuple[str, ...]]:
-    """The defaults of a model of these names (title, file name), and a sentence where a name says that it is quick."""
+def few_step_defaults(defaults: Defaults, *names: str, flow: bool = False) -> tuple[Defaults, tuple[str, ...]]:
+    """The defaults of a model of these names (title, file name), and a sentence where a name says that it is quick.
+
+    A `flow` model (Stable Diffusion 3.5 large turbo) keeps its own sampler and noise schedule.
+    """
     for name in names:
         words = re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
         kind = next((word for word in words if word in KINDS), None)
@@ -45,7 +48,7 @@ def few_step_defaults(defaults: Defaults, *names: str) -> tuple[Defaults, tuple[
             continue
         found = re.search(r"(\d+)[-_ ]?steps?", name.lower())
         steps = int(found[1]) if found is not None and 1 <= int(found[1][:4]) <= MOST_STEPS else KINDS[kind].steps
-        made = _hurried(defaults, kind, steps)
+        made = replace(defaults, steps=steps, guidance=1.0) if flow else _hurried(defaults, kind, steps)
         if re.search(r"sd[-_]?xl[-_]?turbo", name.lower()):  # the released one; fine-tunes of it paint at full size
             made = replace(made, width=512, height=512)
         return made, (f"{made.steps} steps without guidance are a guess from the word {kind!r} in the name {name!r}",)

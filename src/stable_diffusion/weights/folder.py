@@ -12,6 +12,8 @@ from .plausible import check_plausible
 from .tensors import TensorFile
 
 JSON_LIMIT = 32 * 2**20
+NETWORKS = ("unet", "transformer")
+TRANSFORMER = "SD3Transformer2DModel"
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 INDEX = "model_index.json"
 
@@ -28,20 +30,27 @@ def read_index(path: Path) -> dict[str, Any]:
         raise UnknownModel(f"{path} is a folder without {INDEX}, so it is not a diffusers model{hint}")
     index = read_json(path / INDEX)
     kind = index.get("_class_name", "a model of no stated class")
-    if "transformer" in index or "unet" not in index or not text_folders(index):
+    networks, texts = [part for part in NETWORKS if has_part(index, part)], text_folders(index)
+    sd3 = networks == ["transformer"] and index["transformer"][-1] == TRANSFORMER and len(texts) == 2
+    if not sd3 and (networks != ["unet"] or not texts):
         raise UnknownModel(
-            f"{path} is a {kind}, which this version does not run; a Stable Diffusion 1, 2 or XL is expected"
+            f"{path} is a {kind}, which this version does not run; a Stable Diffusion 1, 2, XL or 3 is expected"
         )
-    missing = [part for part in ("unet", "vae", *text_folders(index)) if not (path / part).is_dir()]
+    missing = [part for part in (*networks, "vae", *texts) if not (path / part).is_dir()]
     if missing:
         raise BrokenModel(f"{path} lacks the folder {', '.join(missing)} of a diffusers model")
     return index
 
 
 def text_folders(index: dict[str, Any]) -> tuple[str, ...]:
-    """The folders of the text encoders; a component that a pipeline does without is written as [null, null]."""
-    there = {part for part, about in index.items() if isinstance(about, list) and about and about[0] is not None}
-    return tuple(part for part in ("text_encoder", "text_encoder_2") if part in there)
+    """The folders of the CLIP text encoders; a component that a pipeline does without is written as [null, null]."""
+    return tuple(part for part in ("text_encoder", "text_encoder_2") if has_part(index, part))
+
+
+def has_part(index: dict[str, Any], part: str) -> bool:
+    """Whether a component is there."""
+    about = index.get(part)
+    return isinstance(about, list) and bool(about) and about[0] is not None
 
 
 def read_json(path: Path) -> dict[str, Any]:

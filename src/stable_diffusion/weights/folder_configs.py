@@ -20,7 +20,7 @@ from ..models.clip import CLIPTextConfig
 from ..models.config import tuples
 from ..models.unet import UNetConfig
 from ..models.vae import VAEConfig
-from .families import SD_LATENTS, XL_LATENTS
+from .families import SD3_LATENTS, SD_LATENTS, XL_LATENTS
 from .plausible import using_config
 
 Config = Mapping[str, Any]
@@ -60,6 +60,8 @@ MID_BLOCKS = {"UNetMidBlock2DCrossAttn": 2, "UNetMidBlock2D": 1, None: 0}
 VECTOR = "projection_class_embeddings_input_dim"
 
 VAE_FIXED: dict[str, tuple[Any, ...]] = {"act_fn": ("silu", "swish")}
+FLOW_FIXED: dict[str, tuple[Any, ...]] = {"use_dynamic_shifting": (False,), "shift_terminal": (None,)}
+"""Settings of flow schedules that Stable Diffusion 3 does not use."""
 CLIP_FIXED: dict[str, tuple[Any, ...]] = {"layer_norm_eps": (1e-5,)}
 
 BETA_KINDS = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
@@ -67,7 +69,7 @@ BETA_KINDS = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_
 
 def unet_config(config: Config, where: Path) -> UNetConfig:
     """`unet/config.json` -> `UNetConfig`; BrokenModel names a setting that we do not have."""
-    _check_fixed(config, UNET_FIXED, where)
+    check_fixed(config, UNET_FIXED, where)
     channels = tuple(_need(config, "block_out_channels", where))
     down, up = _need(config, "down_block_types", where), _need(config, "up_block_types", where)
     attends = [kind == "CrossAttnDownBlock2D" for kind in down]
@@ -116,7 +118,7 @@ def size_numbers(config: Config, clip: CLIPTextConfig, where: Path) -> int:
 
 def vae_config(config: Config, where: Path) -> VAEConfig:
     """`vae/config.json` -> `VAEConfig`."""
-    _check_fixed(config, VAE_FIXED, where)
+    check_fixed(config, VAE_FIXED, where)
     quant, post = config.get("use_quant_conv", True), config.get("use_post_quant_conv", True)
     if quant != post or config.get("in_channels", 3) != config.get("out_channels", 3):
         raise BrokenModel(f"{where} describes an autoencoder with two different sides, which this version does not run")
@@ -132,19 +134,19 @@ def vae_config(config: Config, where: Path) -> VAEConfig:
 
 
 def latent_format(config: Config, vae: VAEConfig) -> LatentFormat:
-    """`vae/config.json` -> latent space; preview factors only where it is that of Stable Diffusion 1, 2 or XL."""
+    """`vae/config.json` -> latent space; preview factors only where it is a known one."""
     scale, shift = config.get("scaling_factor"), config.get("shift_factor")
     scale = SD_LATENTS.scale if scale is None else scale
-    for known in (SD_LATENTS, XL_LATENTS):
-        if (vae.latent_channels, scale, vae.downscale) == (known.channels, known.scale, 8) and not shift:
-            return known
     shift = 0.0 if shift is None else shift
+    for known in (SD_LATENTS, XL_LATENTS, SD3_LATENTS):
+        if (vae.latent_channels, vae.downscale, scale, shift) == (known.channels, 8, known.scale, known.shift):
+            return known
     return LatentFormat(channels=vae.latent_channels, downscale=vae.downscale, scale=scale, shift=shift)
 
 
 def clip_config(config: Config, where: Path, *, projection: bool) -> CLIPTextConfig:
     """`text_encoder/config.json` -> `CLIPTextConfig`; `projection` says whether the weights have one."""
-    _check_fixed(config, CLIP_FIXED, where)
+    check_fixed(config, CLIP_FIXED, where)
     vocabulary = config.get("vocab_size", 49408)
     end = config.get("eos_token_id", vocabulary - 1)
     return CLIPTextConfig(
@@ -165,6 +167,7 @@ def noise_schedule(config: Config, where: Path) -> tuple[DiscreteSchedule | Flow
     """`scheduler/scheduler_config.json` -> noise schedule and prediction; which sampler it names does not matter."""
     with using_config(where):
         if "FlowMatch" in str(config.get("_class_name", "")):
+            check_fixed(config, FLOW_FIXED, where)
             return FlowSchedule(config.get("shift", 1.0), config.get("num_train_timesteps", 1000)), "flow"
         prediction = resolve_prediction(config.get("prediction_type", "epsilon"))
         zero_snr = bool(config.get("rescale_betas_zero_snr", False))
@@ -184,7 +187,8 @@ def noise_schedule(config: Config, where: Path) -> tuple[DiscreteSchedule | Flow
         return schedule, prediction
 
 
-def _check_fixed(config: Config, fixed: Mapping[str, tuple[Any, ...]], where: Path) -> None:
+def check_fixed(config: Config, fixed: Mapping[str, tuple[Any, ...]], where: Path) -> None:
+    """BrokenModel where a setting has another value than those that we run (the first is the default)."""
     for name, allowed in fixed.items():
         if config.get(name, allowed[0]) not in allowed:
             raise BrokenModel(f"{where} has {name} {config[name]!r}; this version runs {allowed[0]!r} only")

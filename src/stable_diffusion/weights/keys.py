@@ -86,12 +86,14 @@ class KeyTable:
     """All rules of one network in one layout.
 
     `aliases` maps names that some files use to the name in the rules; `ignored` are names that may be there and hold
-    nothing that the model needs (position numbers, the temperature of contrastive training).
+    nothing that the model needs (position numbers, the temperature of contrastive training). Aliases in `tied` may
+    stand beside the name that they stand for: they hold the same tensor once more.
     """
 
     rules: tuple[Rule, ...]
     aliases: Mapping[str, str] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
+    tied: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for names in (self.our_names(), self.their_names()):
@@ -109,6 +111,7 @@ class KeyTable:
             tuple(Rule(rule.ours, tuple(prefix + name for name in rule.theirs), rule.op) for rule in self.rules),
             {prefix + alias: prefix + name for alias, name in self.aliases.items()},
             frozenset(prefix + name for name in self.ignored),
+            frozenset(prefix + name for name in self.tied),
         )
 
     def compare(self, names: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -116,7 +119,7 @@ class KeyTable:
         names = list(names)
         found = self._resolve(names)
         missing = [name for name in self.their_names() if name not in found]
-        used = set(found.values()) | self.ignored
+        used = set(found.values()) | self.ignored | self.tied
         return missing, [name for name in names if name not in used]
 
     def convert(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,11 +14,13 @@ from ..diffusion.prediction import Prediction, resolve_prediction
 from ..diffusion.schedule import DiscreteSchedule, FlowSchedule, ddpm_schedule, schedule_from_config
 from ..errors import InvalidRequest, unknown_choice
 from ..models.clip import CLIPText, CLIPTextConfig
-from ..models.unet import UNet
+from ..models.mmdit import MMDiT
+from ..models.t5 import T5Encoder
+from ..models.unet import UNet, UNetConfig
 from ..models.vae import VAE
 from .assemble import Under, build
 from .diffusers import clip_transformers
-from .families import FAMILIES, TextPlace
+from .families import FAMILIES, SD3_T5, Family, TextPlace
 from .few_step import few_step_defaults
 from .files import existing, read_tensors
 from .folder import INDEX
@@ -29,7 +32,12 @@ from .openclip import clip_openclip
 from .parts import Card, Defaults, Parts, Source, TokenizerSource
 from .recognise import AUTOENCODER_LEFTOVERS, UNET, Overrides, Recognised, recognise
 from .recognise import VAE as VAE_PREFIX
-from .tensors import TensorFile, without_prefix
+from .recognise_sd3 import T5_LEFTOVERS
+from .sd3_keys import mmdit_ldm, t5_transformers
+from .tensors import without_prefix
+
+SHAPING = ("family", "heads", "head_dim", "clip_heads")
+"""Settings that shape networks."""
 
 __all__ = ["Card", "Defaults", "Parts", "Source", "TokenizerSource", "load_parts"]
 
@@ -43,11 +51,11 @@ def load_parts(
 ) -> Parts:
     """The model at `path`, which is a single file or a diffusers folder.
 
-    Files are .safetensors or torch checkpoints of Stable Diffusion 1, 2 or XL, or in our own format. Weights are cast
-    to `dtype` (None: each stays as it is stored) and moved to `device` once; gradients are off. `overrides` name what
-    detection would otherwise decide (fields of `Overrides`: family, prediction, heads, head_dim, clip_heads,
-    clip_layer, latent_scale, zero_terminal_snr, variant); None leaves it to detection. `guesses` says what neither the
-    model nor the caller told.
+    Files are .safetensors or torch checkpoints of Stable Diffusion 1, 2, XL or 3, or in our own format. Weights are
+    cast to `dtype` (None: each stays as it is stored) and moved to `device` once; gradients are off. `overrides` name
+    what detection would otherwise decide (fields of `Overrides`: family, prediction, heads, head_dim, clip_heads,
+    clip_layer, latent_scale, zero_terminal_snr, variant, shift, t5, text_encoders); None leaves it to detection.
+    `guesses` says what neither the model nor the caller told.
 
     Raises ModelFileError (with UnknownModel, BrokenModel and UnsafeFile below it) for what is wrong with the model,
     and InvalidRequest for an override that does not exist or does not fit.
@@ -57,16 +65,16 @@ def load_parts(
     if place.name == INDEX:
         place = place.parent
     if place.is_dir():
-        _refuse(given, ("family", "heads", "head_dim", "clip_heads"), "a diffusers folder says it itself")
-        return _overridden(load_folder(place, given.variant, dtype, device), given)
+        _refuse(given, (*SHAPING, "text_encoders"), "a diffusers folder says it itself")
+        return _overridden(load_folder(place, given.variant, dtype, device, t5=given.t5 is not False), given)
     tensors, metadata = read_tensors(place)
     _refuse(given, ("variant",), "only diffusers folders have variants")
     if is_native(metadata):
-        _refuse(given, ("family", "heads", "head_dim", "clip_heads"), "a file in our own format says it itself")
+        _refuse(given, (*SHAPING, "t5", "text_encoders"), "a file in our own format says it itself")
         return _overridden(load_native(place, tensors, metadata, dtype=dtype, device=device), given)
     tensors = without_prefix(tensors, "state_dict.")
     found = recognise(tensors, metadata, given)
-    return _overridden(_load_single(tensors, metadata, found, dtype, device), given)
+    return _overridden(_load_single(metadata, found, dtype, device), given)
 
 
 def parse_overrides(overrides: Mapping[str, Any]) -> Overrides:
@@ -98,28 +106,27 @@ def _overridden(parts: Parts, given: Overrides) -> Parts:
             raise InvalidRequest(f"latent_scale is {given.latent_scale}; a finite number above 0 is expected")
         parts = replace(parts, latents=replace(parts.latents, scale=given.latent_scale))
     if given.zero_terminal_snr is not None:
-        parts = replace(parts, schedule=_with_terminal_snr(parts.schedule, given.zero_terminal_snr))
+        parts = replace(parts, schedule=_changed(parts.schedule, "zero_terminal_snr", given.zero_terminal_snr))
+    if given.shift is not None:
+        parts = replace(parts, schedule=_changed(parts.schedule, "shift", given.shift))
     return parts
 
 
-def _with_terminal_snr(schedule: Any, zero: bool) -> DiscreteSchedule | FlowSchedule:
+def _changed(schedule: Any, name: str, value: Any) -> DiscreteSchedule | FlowSchedule:
+    """A noise schedule with another setting; InvalidRequest where its kind has no such setting."""
     config = schedule.to_config()
-    if "zero_terminal_snr" not in config:
-        raise InvalidRequest(f"zero_terminal_snr was given, but the noise schedule is of kind {config.get('kind')!r}")
-    return schedule_from_config({**config, "zero_terminal_snr": zero})
+    if name not in config:
+        raise InvalidRequest(f"{name} was given, but the noise schedule is of kind {config.get('kind')!r}")
+    return schedule_from_config({**config, name: value})
 
 
 # --- single files ---------------------------------------------------------------------------------------------------
 
 
 def _load_single(
-    tensors: TensorFile,
-    metadata: Mapping[str, str],
-    found: Recognised,
-    dtype: torch.dtype | None,
-    device: torch.device | str,
+    metadata: Mapping[str, str], found: Recognised, dtype: torch.dtype | None, device: torch.device | str
 ) -> Parts:
-    family, path = found.family, tensors.path
+    family, tensors, path = found.family, found.tensors, found.tensors.path
 
     def read(kind: Any, config: Any, prefix: str, table: KeyTable, what: str, drop: tuple[str, ...] = ()) -> Any:
         theirs = Under(tensors, prefix, drop)
@@ -132,10 +139,17 @@ def _load_single(
 
     clips = [text(place, config) for place, config in zip(family.texts, found.clips, strict=True)]
     tokenizers = [TokenizerSource(pad_token_id=place.pad_token_id) for place in family.texts]
-    unet: UNet = read(UNet, found.unet, UNET, unet_ldm(found.unet), "U-Net")
-    prediction, guesses = _probed(unet, found)
+    t5 = None
+    if found.t5 is not None:
+        t5 = read(T5Encoder, found.t5, SD3_T5, t5_transformers(found.t5), "text encoder T5", T5_LEFTOVERS)
+    prediction, guesses = found.prediction, found.guesses
+    if isinstance(found.unet, UNetConfig):
+        unet = read(UNet, found.unet, UNET, unet_ldm(found.unet), "U-Net")
+        prediction, guesses = _probed(unet, found)
+    else:
+        unet = read(MMDiT, found.unet, UNET, mmdit_ldm(found.unet), "transformer")
     family = FAMILIES[_named_for(family.name, prediction)]
-    defaults, hurry = few_step_defaults(family.defaults, metadata.get("modelspec.title", ""), path.stem)
+    defaults, hurry = single_defaults(family, metadata, path)
     return Parts(
         unet=unet,
         vae=read(VAE, found.vae, VAE_PREFIX, vae_ldm(found.vae), "autoencoder", AUTOENCODER_LEFTOVERS),
@@ -143,8 +157,10 @@ def _load_single(
         tokenizer=tokenizers[0],
         clip2=clips[1] if len(clips) > 1 else None,
         tokenizer2=tokenizers[1] if len(clips) > 1 else None,
+        t5=t5,
+        tokenizer3=None if t5 is None else TokenizerSource(folder=found.t5_tokenizer),
         latents=replace(family.latents, channels=found.vae.latent_channels, downscale=found.vae.downscale),
-        schedule=ddpm_schedule(zero_terminal_snr=found.zero_terminal_snr),
+        schedule=single_schedule(found),
         prediction=prediction,
         family=family.name,
         defaults=defaults,
@@ -158,6 +174,19 @@ def _load_single(
     )
 
 
+def single_schedule(found: Recognised) -> DiscreteSchedule | FlowSchedule:
+    """The noise schedule of a single file, which never says it."""
+    if found.family.prediction == "flow":
+        return FlowSchedule(found.family.shift)
+    return ddpm_schedule(zero_terminal_snr=found.zero_terminal_snr)
+
+
+def single_defaults(family: Family, metadata: Mapping[str, str], path: Path) -> tuple[Defaults, tuple[str, ...]]:
+    """Settings that a single file is run with, and a sentence where they are guessed from its title or name."""
+    flow = family.prediction == "flow"
+    return few_step_defaults(family.defaults, metadata.get("modelspec.title", ""), path.stem, flow=flow)
+
+
 def _probed(unet: UNet, found: Recognised) -> tuple[Prediction, tuple[str, ...]]:
     """The prediction, asked of the network itself where the file does not tell.
 
@@ -166,11 +195,12 @@ def _probed(unet: UNet, found: Recognised) -> tuple[Prediction, tuple[str, ...]]
     shape was measured for this, so that other shapes keep the guess.
     """
     guessed = [guess for guess in found.guesses if guess.startswith("prediction ")]
-    if not guessed or "training steps" in guessed[0] or found.unet.channels[0] != 320 or found.unet.in_channels != 4:
+    shape = unet.config
+    if not guessed or "training steps" in guessed[0] or shape.channels[0] != 320 or shape.in_channels != 4:
         return found.prediction, found.guesses
     like = next(unet.parameters())
     x = torch.full((1, 4, 8, 8), 0.5, dtype=like.dtype, device=like.device)
-    tokens = torch.full((1, 2, found.unet.context_dim), 0.5, dtype=like.dtype, device=like.device)
+    tokens = torch.full((1, 2, shape.context_dim), 0.5, dtype=like.dtype, device=like.device)
     with torch.no_grad():
         answer = float((unet(x, torch.tensor([999.0], device=like.device), tokens) - x).mean())
     prediction: Prediction = "v" if answer < -1 else "eps"

@@ -47,7 +47,7 @@ def save_native(
     clip. `tokenizer_json` is needed only for a model whose tokenizer folder has no tokenizer.json. ModelFileError where
     the disk refuses, or where that text is missing.
     """
-    if parts.clip2 is not None or parts.size_numbers:
+    if parts.clip2 is not None or parts.size_numbers or not isinstance(parts.unet, UNet):
         raise InvalidRequest(f"a model of family {parts.family!r} cannot be written in our own format yet")
     packing = dict.fromkeys(PREFIXES, dtype) if isinstance(dtype, str) else dict(dtype)
     if set(packing) != set(PREFIXES):

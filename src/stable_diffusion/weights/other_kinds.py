@@ -86,7 +86,7 @@ KINDS: tuple[tuple[str, Test], ...] = (
     ("a T2I-Adapter", _has(*T2I_ADAPTER)),
     ("a CLIP image tower", _has("vision_model.embeddings.patch_embedding.weight")),
     ("a textual inversion embedding", _embedding),
-    ("a Stable Diffusion 3 model", _contains("joint_blocks.0.context_block.")),
+    ("a part of a Stable Diffusion 3 model", _contains("joint_blocks.0.context_block.")),
     ("a Flux model", _contains("double_blocks.0.img_attn")),
     ("an instruct-pix2pix model", _in_channels(8)),
     ("a depth-guided model", _in_channels(5)),
@@ -95,7 +95,14 @@ KINDS: tuple[tuple[str, Test], ...] = (
     ("a part of a Stable Diffusion XL model", _starts("conditioner.embedders.1.")),
     ("a VAE alone", _vae_alone),
     ("a small preview decoder (TAESD)", _has("taesd_decoder.1.weight", "decoder.layers.0.weight")),
-    ("a text encoder alone", _has("text_model.embeddings.token_embedding.weight")),
+    (
+        "a text encoder alone",
+        _has("text_model.embeddings.token_embedding.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"),
+    ),
+    (
+        "a diffusers transformer alone; give the folder that holds model_index.json",
+        _has("transformer_blocks.0.norm1_context.linear.weight"),
+    ),
     (
         "a diffusers U-Net alone; give the folder that holds model_index.json",
         _has("down_blocks.0.resnets.0.conv1.weight"),

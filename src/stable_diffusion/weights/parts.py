@@ -16,6 +16,8 @@ from .hashes import SHORT, sha256
 
 if TYPE_CHECKING:
     from ..models.clip import CLIPText
+    from ..models.mmdit import MMDiT
+    from ..models.t5 import T5Encoder
     from ..models.unet import UNet
     from ..models.vae import VAE
 
@@ -97,9 +99,12 @@ class Parts:
     after the pooled text: 6 (original size, crop, target size), 5 (original size, crop, aesthetic score) or 0.
     `zero_empty` says that an empty negative prompt is all zeros. `guesses` says in plain sentences what neither the
     file nor the caller told.
+
+    `unet` is the denoising network: a U-Net, or the MMDiT of Stable Diffusion 3. The latter reads the pooled vectors
+    of both CLIP encoders, and after their tokens those of `t5` with `tokenizer3`, or zeros where it is left out.
     """
 
-    unet: UNet
+    unet: UNet | MMDiT
     vae: VAE
     clip: CLIPText
     tokenizer: TokenizerSource
@@ -112,6 +117,8 @@ class Parts:
     text_norm: bool = True
     clip2: CLIPText | None = None
     tokenizer2: TokenizerSource | None = None
+    t5: T5Encoder | None = None
+    tokenizer3: TokenizerSource | None = None
     size_numbers: int = 0
     zero_empty: bool = False
     card: Card = field(default_factory=Card)

@@ -19,7 +19,7 @@ STAGE_LIMIT = 16
 
 COUNTS = frozenset(
     "blocks_per_stage transformer_depth mid_depth decoder_blocks layers layers_per_block transformer_layers_per_block "
-    "num_hidden_layers reverse_transformer_layers_per_block up_depth mid_blocks".split()
+    "num_hidden_layers num_layers depth reverse_transformer_layers_per_block up_depth mid_blocks".split()
 )
 """Settings that say how many layers there are; the largest public model has 32."""
 

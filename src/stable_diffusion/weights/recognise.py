@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,18 +11,24 @@ from pathlib import Path
 from ..diffusion.prediction import Prediction, resolve_prediction
 from ..errors import BrokenModel, InvalidRequest, UnknownModel
 from ..models.clip import CLIPTextConfig
+from ..models.mmdit import MMDiTConfig
+from ..models.t5 import T5Config
 from ..models.unet import UNetConfig
 from ..models.vae import VAEConfig
-from .families import FAMILIES, Family, TextPlace, family_named
+from .beside import TOKENIZER, t5_tokenizer, with_texts
+from .families import FAMILIES, SD3_T5, Family, TextPlace, family_named
 from .other_kinds import other_kind
+from .recognise_sd3 import FIRST, check_texts, lacking, mmdit_config, mmdit_mismatch, t5_config
 from .shapes import Shapes, clip_fields, openclip_fields, unet_fields, vae_fields
 from .tensors import TensorFile
 
 UNET = "model.diffusion_model."
+"""Prefix of the denoising network, whichever it is."""
 VAE = "first_stage_model."
 TEXTS = ("cond_stage_model.", "conditioner.")
 EMA = "model_ema."
 TOKEN_EMBEDDING = "token_embedding.weight"
+SD3_TEXTS = tuple(text.prefix for text in FAMILIES["sd3"].texts)
 SIZE_WIDTH = 256
 """Fourier features of each number on size (Podell et al. 2023, section 2.2)."""
 OTHER_NOISE = {"edm_mean": "a Playground 2.5 model", "edm_vpred.sigma_max": "a Stable Diffusion XL model of EDM kind"}
@@ -36,7 +43,8 @@ class Overrides:
 
     heads and head_dim: attention heads of the U-Net, or their width; clip_heads: those of the text encoder; clip_layer:
     -1 the last hidden layer, -2 the one before; latent_scale: the factor from VAE latents to unit scale; variant: which
-    weights of a diffusers folder ("fp16").
+    weights of a diffusers folder ("fp16"). Of Stable Diffusion 3, shift: of its noise levels; t5: False leaves its
+    largest text encoder out; text_encoders: the folder of text encoders that the file does not hold.
     """
 
     family: str | None = None
@@ -48,17 +56,30 @@ class Overrides:
     latent_scale: float | None = None
     zero_terminal_snr: bool | None = None
     variant: str | None = None
+    shift: float | None = None
+    t5: bool | None = None
+    text_encoders: str | os.PathLike[str] | None = None
+
+    @property
+    def text_folder(self) -> Path | None:
+        return None if self.text_encoders is None else Path(self.text_encoders)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recognised:
-    """A single file understood: everything but the tensors' values."""
+    """A single file understood: everything but the tensors' values.
 
+    `tensors` are the file's with those of text encoders that lie beside it; `t5_tokenizer` is a folder.
+    """
+
+    tensors: TensorFile
     family: Family
-    unet: UNetConfig
+    unet: UNetConfig | MMDiTConfig
     vae: VAEConfig
     clip: CLIPTextConfig
     clip2: CLIPTextConfig | None = None
+    t5: T5Config | None = None
+    t5_tokenizer: Path | None = None
     prediction: Prediction
     zero_terminal_snr: bool
     guesses: tuple[str, ...] = ()
@@ -74,6 +95,13 @@ class Recognised:
         lacks_last = (self.clip.width, self.clip.layers) == (1024, 23)
         return -1 if lacks_last else self.family.clip_layer
 
+    @property
+    def parts(self) -> dict[str, str]:
+        """Name of each network -> prefix of its tensors."""
+        texts = dict(zip(("clip", "clip2"), (text.prefix for text in self.family.texts), strict=False))
+        t5 = {} if self.t5 is None else {"t5": SD3_T5}
+        return {self.family.network: UNET, "vae": VAE, **texts, **t5}
+
 
 def under(tensors: TensorFile, prefix: str) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors whose names begin with `prefix`, by the rest of their names."""
@@ -87,6 +115,9 @@ def recognise(tensors: TensorFile, metadata: Mapping[str, str], overrides: Overr
     decide its shape are missing.
     """
     given = Overrides() if overrides is None else overrides
+    notes: tuple[str, ...] = ()
+    if UNET + FIRST in tensors:
+        tensors, notes = with_texts(tensors, given.text_folder, t5=given.t5 is not False)
     shapes = {name: tensors.info(name).shape for name in tensors}
     if given.family is None:
         matching = _matching(tensors.path, shapes, metadata)
@@ -94,11 +125,17 @@ def recognise(tensors: TensorFile, metadata: Mapping[str, str], overrides: Overr
         matching = [family_named(given.family)]
     prediction, guess = _prediction(matching, tensors.path, shapes, metadata, given)
     family = next((family for family in matching if family.prediction == prediction), matching[0])
-    guesses = [guess] if guess else []
+    guesses = [*notes, *([guess] if guess else [])]
+    t5, tokenizer = None, None
     try:
-        unet = _unet_config(family, under(tensors, UNET), given)
-        clips = [_clip_config(text, under(tensors, text.prefix), given, family) for text in family.texts]
-        _check_vector(family, unet, clips[-1])
+        unet = _network_config(family, under(tensors, UNET), given)
+        clips = [_clip_config(text, under(tensors, text.prefix), given) for text in family.texts]
+        if isinstance(unet, MMDiTConfig):
+            t5, tokenizer, missing = _t5(tensors, given)
+            guesses += missing
+            check_texts(unet, tuple(clips), t5)
+        else:
+            _check_vector(family, unet, clips[-1])
         vae = VAEConfig(**vae_fields(_autoencoder(under(tensors, VAE))))
     except InvalidRequest as error:
         raise BrokenModel(f"{tensors.path} looks like {family.label}, but has an impossible shape: {error}") from error
@@ -106,11 +143,14 @@ def recognise(tensors: TensorFile, metadata: Mapping[str, str], overrides: Overr
         raise BrokenModel(f"{tensors.path} looks like {family.label}, but {error}") from error
     guesses += [guess for clip in clips for guess in _heads_guess(clip, given)]
     return Recognised(
+        tensors=tensors,
         family=family,
         unet=unet,
         vae=vae,
         clip=clips[0],
         clip2=clips[1] if len(clips) > 1 else None,
+        t5=t5,
+        t5_tokenizer=tokenizer,
         prediction=prediction,
         zero_terminal_snr="ztsnr" in shapes or "ztsnr" in metadata,
         guesses=tuple(guesses),
@@ -126,7 +166,12 @@ def _matching(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> list[F
     matching = [family for name, family in FAMILIES.items() if reasons[name] is None]
     if matching:
         return matching
-    kind = other_kind(shapes, metadata)
+    sd3 = UNET + FIRST in shapes
+    if sd3:
+        there = {prefix: any(name.startswith(prefix) for name in shapes) for prefix in SD3_TEXTS}
+        if not all(there.values()):
+            raise BrokenModel(f"{path} {lacking(FAMILIES['sd3'], there)}")
+    kind = None if sd3 else other_kind(shapes, metadata)
     why = {name: reason for name, reason in reasons.items() if reason is not None}
     if kind is not None:
         raise UnknownModel(f"{path} is {kind}, which this version does not run as a model", why)
@@ -149,14 +194,17 @@ def mismatches(shapes: Shapes) -> dict[str, str | None]:
 
 
 def _mismatch(family: Family, shapes: Shapes) -> str | None:
+    if family.network == "mmdit":
+        network = {name.removeprefix(UNET): shape for name, shape in shapes.items() if name.startswith(UNET)}
+        return mmdit_mismatch(family, network) or _text_mismatch(family, shapes)
     first = shapes.get(f"{UNET}input_blocks.0.0.weight")
     if first is None or len(first) != 4:
         return f"it has no U-Net under {UNET}"
     if first[1] != family.in_channels:
         return f"its U-Net takes {first[1]} channels instead of {family.in_channels}"
-    for text in family.texts:
-        if not any(name.startswith(text.prefix) for name in shapes):
-            return f"it has no text encoder under {text.prefix}"
+    missing = _text_mismatch(family, shapes)
+    if missing is not None:
+        return missing
     context = next((shape for name, shape in shapes.items() if name.endswith("attn2.to_k.weight")), None)
     widths = [_token_width(shapes, text.prefix) for text in family.texts]
     if context is None or 0 in widths:
@@ -164,6 +212,13 @@ def _mismatch(family: Family, shapes: Shapes) -> str | None:
     if context[-1] != sum(widths):
         makes = "its text encoder makes" if len(widths) == 1 else "its text encoders together make"
         return f"its U-Net expects tokens of width {context[-1]}, and {makes} {sum(widths)}"
+    return None
+
+
+def _text_mismatch(family: Family, shapes: Shapes) -> str | None:
+    for text in family.texts:
+        if not any(name.startswith(text.prefix) for name in shapes):
+            return f"it has no text encoder under {text.prefix}"
     return None
 
 
@@ -177,6 +232,8 @@ def _prediction(
     matching: list[Family], path: Path, shapes: Shapes, metadata: Mapping[str, str], given: Overrides
 ) -> tuple[Prediction, str | None]:
     """What the network predicts, and a sentence where that is a guess."""
+    if given.prediction is None and matching[0].prediction == "flow":
+        return "flow", None
     if given.prediction is not None:
         return resolve_prediction(given.prediction), None
     told = _told_by_metadata(metadata) or ("v" if "v_pred" in shapes else None) or _told_by_yaml(path)
@@ -217,21 +274,34 @@ def _told_by_yaml(path: Path) -> Prediction | None:
     return "eps" if "unet_config" in text else None
 
 
-def _unet_config(family: Family, shapes: Shapes, given: Overrides) -> UNetConfig:
+def _network_config(family: Family, shapes: Shapes, given: Overrides) -> UNetConfig | MMDiTConfig:
+    if family.network == "mmdit":
+        if isinstance(given.heads, tuple):
+            raise InvalidRequest(f"heads is {given.heads}; {family.label} has one number of heads")
+        return mmdit_config(shapes, given.heads, given.head_dim)
     heads: dict[str, int | tuple[int, ...] | None] = {"heads": family.heads, "head_dim": family.head_dim}
     if given.heads is not None or given.head_dim is not None:
         heads = {"heads": given.heads, "head_dim": given.head_dim}
     return UNetConfig(**unet_fields(shapes), **heads, upcast_attention=family.upcast_attention)  # type: ignore[arg-type]
 
 
-def _clip_config(text: TextPlace, shapes: Shapes, given: Overrides, family: Family) -> CLIPTextConfig:
+def _clip_config(text: TextPlace, shapes: Shapes, given: Overrides) -> CLIPTextConfig:
     fields = clip_fields(shapes) if text.layout == "transformers" else openclip_fields(shapes)
     heads = max(1, fields["width"] // 64) if given.clip_heads is None else given.clip_heads
-    if text.layout == "transformers":
-        fields["projection_dim"] = None  # the pooled vector of this one is never used, and some files carry it
-    elif family.size_numbers and fields["projection_dim"] is None:
+    if text.layout == "transformers" and not text.projected:
+        fields["projection_dim"] = None  # some files carry one that is never used
+    elif text.projected and fields["projection_dim"] is None:
         raise BrokenModel(f"its text encoder lacks {text.prefix}text_projection")
     return CLIPTextConfig(**fields, heads=heads, activation=text.activation)
+
+
+def _t5(tensors: TensorFile, given: Overrides) -> tuple[T5Config | None, Path | None, list[str]]:
+    """T5's config and the folder of its vocabulary; without the latter it is left out, and a sentence says so."""
+    config = None if given.t5 is False else t5_config(under(tensors, SD3_T5))
+    folder = t5_tokenizer(tensors.path, given.text_folder)
+    if config is None or folder is not None:
+        return config, folder, []
+    return None, None, [f"T5 is left out: no folder {TOKENIZER} with its tokenizer.json or spiece.model is beside it"]
 
 
 def _check_vector(family: Family, unet: UNetConfig, clip: CLIPTextConfig) -> None:

@@ -6,6 +6,7 @@ shapes tell them. They raise BrokenModel where a tensor that decides is missing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -188,6 +189,48 @@ def clip_vision_fields(shapes: Shapes) -> dict[str, Any]:
         "image_size": patch[-1] * round(max(positions[0] - 1, 1) ** 0.5),
         "patch_size": patch[-1],
         "projection_dim": projection_dim,
+    }
+
+
+def mmdit_fields(shapes: Shapes) -> dict[str, Any]:
+    """Fields of `MMDiTConfig`; heads can be told only where queries are normed."""
+    width, in_channels, patch = _need(shapes, "x_embedder.proj.weight")[:3]
+    depth = length(shapes, "joint_blocks")
+    table = shapes.get("pos_embed", ())
+    side = math.isqrt(table[-2]) if len(table) >= 2 else 0
+    if not side or side**2 != table[-2]:
+        raise BrokenModel(f"the table of positions (pos_embed) has the shape {list(table)}; expected n^2 rows")
+    norm = shapes.get("joint_blocks.0.x_block.attn.ln_q.weight")
+    dual = (block for block in range(depth) if f"joint_blocks.{block}.x_block.attn2.qkv.weight" in shapes)
+    return {
+        "in_channels": in_channels,
+        "out_channels": _need(shapes, "final_layer.linear.weight")[0] // max(1, patch) ** 2,
+        "patch_size": patch,
+        "width": width,
+        "depth": depth,
+        "heads": max(1, width // (norm[0] if norm and norm[0] else 64)),
+        "context_dim": _need(shapes, "context_embedder.weight")[1],
+        "vector_dim": _need(shapes, "y_embedder.mlp.0.weight")[1],
+        "positions": side,
+        "qk_norm": norm is not None,
+        "dual_attention": tuple(dual),
+    }
+
+
+def t5_fields(shapes: Shapes) -> dict[str, Any]:
+    """Fields of `T5Config` as far as shapes tell them; all public models have the same largest distance."""
+    attention = "encoder.block.0.layer.0.SelfAttention"
+    buckets, heads = _need(shapes, f"{attention}.relative_attention_bias.weight")
+    embedding = "shared.weight" if "shared.weight" in shapes else "encoder.embed_tokens.weight"
+    vocabulary, width = _need(shapes, embedding)
+    return {
+        "vocab_size": vocabulary,
+        "width": width,
+        "layers": length(shapes, "encoder.block"),
+        "heads": heads,
+        "head_dim": _need(shapes, f"{attention}.q.weight")[0] // max(1, heads),
+        "mlp_width": _need(shapes, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight")[0],
+        "buckets": buckets,
     }
 
 
