@@ -18,6 +18,8 @@ from stable_diffusion.weights.detect import inspect
 from stable_diffusion.weights.load import load_parts
 from stable_diffusion.weights.native import save_native
 from stable_diffusion.weights.recognise import recognise
+from stable_diffusion.weights.save_folder import components
+from stable_diffusion.weights.save_ldm import ldm_state
 from stable_diffusion.weights.tensors import TensorFile, TensorInfo
 
 MMDIT, T5 = "model.diffusion_model.", "text_encoders.t5xxl.transformer."
@@ -131,6 +133,10 @@ def test_names_and_overrides(single: Path, tmp_path: Path) -> None:
         load_parts(single, zero_terminal_snr=True)
     with pytest.raises(InvalidRequest, match="family 'sd3' cannot be written in our own format yet"):
         save_native(tmp_path / "a.safetensors", load_parts(single))
+    with pytest.raises(InvalidRequest, match="family 'sd3' cannot be written as a single file yet"):
+        ldm_state(load_parts(single))
+    with pytest.raises(InvalidRequest, match="family 'sd3' cannot be written as a diffusers folder"):
+        components(load_parts(single))
 
 
 @pytest.mark.parametrize(

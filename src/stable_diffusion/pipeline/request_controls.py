@@ -160,13 +160,22 @@ def _tower(model: StableDiffusion, control: Control) -> CLIPVision:
                 f"the IP-Adapter {control.path} needs a CLIP image encoder, and there is none at {path}; "
                 "give its file or folder as image_encoder (--image-encoder)"
             )
-    tower = _kept(model.parts.unet, path, lambda: load_clip_vision(path, dtype=model.dtype, device=model.device))
+    tower = _kept(_unet(model), path, lambda: load_clip_vision(path, dtype=model.dtype, device=model.device))
     assert isinstance(tower, CLIPVision)
     return tower
 
 
-def _network(model: StableDiffusion, path: Path) -> nn.Module:
+def _unet(model: StableDiffusion) -> UNet:
     unet = model.parts.unet
+    if not isinstance(unet, UNet):
+        raise InvalidRequest(
+            f"{model.name} is a model of family {model.parts.family!r}; control networks are run with U-Nets only"
+        )
+    return unet
+
+
+def _network(model: StableDiffusion, path: Path) -> nn.Module:
+    unet = _unet(model)
 
     def read() -> nn.Module:
         stack = stack_of(unet)

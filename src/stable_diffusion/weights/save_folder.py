@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..errors import InvalidRequest, ModelFileError
 from ..models.clip import CLIPText, CLIPTextConfig
+from ..models.unet import UNet
 from .diffusers import clip_transformers, unet_diffusers, vae_diffusers
 from .folder import INDEX
 from .parts import Parts, TokenizerSource
@@ -85,7 +86,7 @@ def write_folder(
 
 def components(parts: Parts) -> dict[str, Component]:
     """Folder name -> network."""
-    if parts.family not in PIPELINES:
+    if parts.family not in PIPELINES or not isinstance(parts.unet, UNet):
         raise InvalidRequest(
             f"a model of family {parts.family!r} cannot be written as a diffusers folder; "
             f"only {', '.join(PIPELINES)} can"

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..diffusion.schedule import ddpm_schedule
 from ..errors import InvalidRequest
 from ..models.clip import CLIPTextConfig
+from ..models.unet import UNet
 from .diffusers import clip_transformers
 from .families import Family, TextPlace, family_named
 from .ldm import unet_ldm, vae_ldm
@@ -37,6 +38,8 @@ PREDICTIONS = {"eps": "epsilon", "v": "v"}
 def ldm_state(parts: Parts) -> dict[str, Tensor]:
     """Every tensor of a model under its name in a single file; InvalidRequest where the layout has no such model."""
     family = family_named(parts.family)
+    if not isinstance(parts.unet, UNet):
+        raise InvalidRequest(f"a model of family {parts.family!r} cannot be written as a single file yet")
     _check_schedule(parts, family)
     state = _prefixed(UNET, unet_ldm(parts.unet.config).invert(parts.unet.state_dict()))
     state |= _prefixed(VAE, vae_ldm(parts.vae.config).invert(parts.vae.state_dict()))
