@@ -144,7 +144,7 @@ def test_any_multiple_of_eight_and_what_a_transformer_cannot_do(models: Models) 
     assert generate_image("the ocean", model=model, width=40, height=56, steps=1, seed=1).size == (40, 56)
     with pytest.raises(InvalidRequest, match="the latent is 26x2; this model has positions for at most 24x24"):
         generate_image("the ocean", model=model, width=208, height=16, steps=1, seed=1)
-    with pytest.raises(InvalidRequest, match="family 'sd3.*control networks are run with U-Nets only"):
+    with pytest.raises(InvalidRequest, match=r"family 'sd3.*control networks are run with U-Nets only"):
         _unet(model)
     with pytest.raises(InvalidRequest, match="edges cannot meet with this model"):
         model.denoising_process("the ocean", wrap=Wrap(x=True))
