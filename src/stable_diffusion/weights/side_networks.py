@@ -88,7 +88,7 @@ def load_side_network(
         if kind.startswith("IP-Adapter"):
             return build_ip_adapter(tensors, unet, **settings)
         if kind == "T2I-Adapter":
-            return _fitting_adapter(build_t2i_adapter(tensors, len(unet.config.channels), **settings), unet.config)
+            return _fitting_adapter(build_t2i_adapter(tensors, **settings), unet.config)
         own = dict(unet.named_parameters()) if originals is None else originals
         return _fitting_controlnet(build_controlnet(tensors, unet.config, own, **settings), unet.config)
     except BrokenModel as error:
