@@ -184,8 +184,16 @@ def test_edges_are_thin_and_where_the_rectangle_is() -> None:
 def test_a_weak_edge_counts_where_it_leads_to_a_strong_one() -> None:
     grey = np.zeros((40, 60), dtype=np.uint8)
     grey[:, 30:] = np.linspace(200, 40, 40)[:, None]  # an edge that is strong above and weak below
-    lines = canny(Image.fromarray(grey), 60, 300)
-    assert lines[35, 25:35].any() and not canny(Image.fromarray(grey), 290, 300)[35, 25:35].any()
+    image = Image.fromarray(grey)
+    assert canny(image, 100, 600)[35, 25:35].any() and not canny(image, 500, 600)[35, 25:35].any()
+
+
+def test_edges_of_colour_alone_are_found() -> None:
+    """Yellow on white, which are almost the same grey."""
+    image = Image.new("RGB", (30, 30), "white")
+    image.paste((255, 240, 40), (10, 10, 20, 20))
+    assert np.count_nonzero(canny(image, 100, 200)[15]) == 2
+    assert not canny(image.convert("L"), 100, 200).any()
 
 
 def test_invert_and_threshold() -> None:
