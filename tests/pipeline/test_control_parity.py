@@ -39,6 +39,7 @@ class Pair:
             self.pipeline, self.config = tiny.make_pipeline(tiny.SD1, place / "work"), tiny.SD1.ours
             self.pipeline.scheduler = tiny_xl.scheduler()
             self.pipeline.save_pretrained(folder := place / "sd1")
+        self.folder = folder
         self.model: StableDiffusion = load(folder, device="cpu")
         self.before = {name: tensor.clone() for name, tensor in self.model.parts.unet.state_dict().items()}
         self.plain = self.ours()
@@ -143,6 +144,19 @@ def test_an_ip_adapter(plus: bool, pair: Pair) -> None:
     attentions = [module for module in pair.model.parts.unet.modules() if hasattr(module, "beside")]
     assert attentions and all(module.beside is None for module in attentions)
     assert torch.equal(pair.ours(), pair.plain)  # the same request without is what it was before
+
+
+def test_half_precision_is_near(pair: Pair) -> None:
+    """bfloat16 networks with a ControlNet and a T2I-Adapter, in the mode that treats both prompts differently."""
+    model = load(pair.folder, device="cpu", dtype="bfloat16")
+    paths = [
+        pair.file(controls.controlnet(pair.config).state_dict(), "half"),
+        pair.file(controls.t2i_adapter(f"full_adapter{'_xl' * pair.xl}", [32, 64]).state_dict(), "half-t2i"),
+    ]
+    given = tuple(Control(path, SHOWN, mode="control") for path in paths)
+    *_, last = generate(model, Request(PROMPT, controls=given, **RUN), output="straight")
+    assert isinstance(last, Images) and last.tensor is not None
+    assert psnr(last.tensor, pair.ours(*given)) > 25
 
 
 def test_a_union_controlnet(pair: Pair) -> None:

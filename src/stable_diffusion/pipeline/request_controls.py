@@ -166,6 +166,10 @@ def _tower(model: StableDiffusion, control: Control) -> CLIPVision:
 
 def _network(model: StableDiffusion, path: Path) -> nn.Module:
     unet = model.parts.unet
+    if not isinstance(unet, UNet):
+        raise InvalidRequest(
+            f"controls are for models with a U-Net; {model.name!r} has none, so leave {path.name!r} out"
+        )
 
     def read() -> nn.Module:
         stack = stack_of(unet)
