@@ -74,7 +74,7 @@ def test_v_prediction_and_zero_terminal_snr_are_marked_by_tensors(folder: Path, 
         (
             {"conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight": torch.zeros(49408, 8)},
             UnknownModel,
-            "tokens of width 128, and its text encoders together make 72",
+            "tokens of width 192, and its text encoders together make 136",
         ),
     ],
 )
