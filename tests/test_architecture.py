@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 PUBLIC = [
     "BrokenModel",
+    "Control",
     "Images",
     "InvalidRequest",
     "ModelFileError",

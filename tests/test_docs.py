@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from control_files import write_controlnet
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "README.zh.md", *(ROOT / "docs").glob("*.md")])
 PAGES += [
@@ -49,7 +51,9 @@ def test_every_named_example_and_page_exists(page: Path) -> None:
 def test_python_examples_run(
     page: Path, code: str, tiny_model: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """On a tiny model in place of the embedded one; nothing else is replaced."""
+    """On a tiny model in place of the embedded one, with a ControlNet for it; nothing else is replaced."""
+    from PIL import Image
+
     from stable_diffusion.pipeline import generate, model
 
     def load(*arguments: Any, **settings: Any) -> Any:
@@ -57,6 +61,8 @@ def test_python_examples_run(
 
     import stable_diffusion
 
+    write_controlnet(tmp_path / "canny.safetensors", tiny_model.parts.unet.config)
+    Image.linear_gradient("L").save(tmp_path / "house.png")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(stable_diffusion, "load", load, raising=False)
     monkeypatch.setattr(model, "load", load)

@@ -120,7 +120,7 @@ def ip_adapter_state(unet: Any, context: int, features: int, *, plus: bool, seed
     for name, sizes in {"proj_in": (width, features), "proj_out": (context, width)}.items():
         state |= {f"{start}{name}.weight": noise(*sizes), f"{start}{name}.bias": noise(sizes[0])}
     state |= {f"{start}norm_out.weight": 1 + noise(context), f"{start}norm_out.bias": noise(context)}
-    for layer in range(2):
+    for layer in range(4):  # as many as diffusers takes for granted
         place = f"{start}layers.{layer}"
         for name in ("0.norm1", "0.norm2", "1.0"):
             state |= {f"{place}.{name}.weight": 1 + noise(width), f"{place}.{name}.bias": noise(width)}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         UnknownModel,
         UnsafeFile,
     )
+    from .pipeline.control import Control
     from .pipeline.files import save_image
     from .pipeline.generate import generate, generate_image
     from .pipeline.metadata import read_metadata
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "stable_diffusion.pipeline.control": ("Control",),
     "stable_diffusion.pipeline.generate": ("generate", "generate_image"),
     "stable_diffusion.pipeline.model": ("StableDiffusion", "load"),
     "stable_diffusion.pipeline.request": ("Images", "Progress", "Request"),
@@ -57,6 +59,7 @@ __all__ = [
     "SAMPLERS",
     "SCHEDULES",
     "BrokenModel",
+    "Control",
     "Images",
     "InvalidRequest",
     "ModelFileError",

@@ -18,6 +18,7 @@ from stable_diffusion.models.t2i_adapter import T2IAdapter
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.types import Residuals
 from stable_diffusion.weights.ldm import unet_ldm
+from stable_diffusion.weights.load import load_parts
 from stable_diffusion.weights.side_networks import load_side_network, side_facts
 
 BASES = {"sd1": tiny.SD1.ours, "sd2": tiny.SD2.ours, "sdxl": tiny_xl.BASE.config}
@@ -195,9 +196,17 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     lora = {"lora_unet_x.lora_down.weight": torch.zeros(2, 3), "lora_unet_x.lora_up.weight": torch.zeros(3, 2)}
     with pytest.raises(UnknownModel, match="is a LoRA; expected a ControlNet, a T2I-Adapter or an IP-Adapter"):
         load_side_network(controls.write(lora, tmp_path / "style.safetensors"), one)
+    for name, what in {
+        "controlnet_blocks.0.weight": "for a transformer",
+        "lllite_unet_a.down.0.weight": "LLLite",
+    }.items():
+        with pytest.raises(UnknownModel, match=f"is a ControlNet.*{what}.*which this version does not run"):
+            load_side_network(controls.write({name: torch.zeros(2, 2)}, tmp_path / "other.safetensors"), one)
     adapter = controls.t2i_adapter("full_adapter", [32, 96])
     with pytest.raises(BrokenModel, match=r"features of \[32, 96\] channels; this model's U-Net has \[32, 64\]"):
         load_side_network(controls.write(adapter.state_dict(), tmp_path / "t2i.safetensors"), one)
+    with pytest.raises(UnknownModel, match="is a T2I-Adapter, which this version does not run as a model"):
+        load_parts(tmp_path / "t2i.safetensors")
     with pytest.raises(InvalidRequest, match="none is wanted"):
         network = load_side_network(path, one)
         assert isinstance(network, ControlNet)

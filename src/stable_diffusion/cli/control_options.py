@@ -26,70 +26,44 @@ class Grouped(click.Option):
     """An option whose place on the command line counts: what it follows is remembered in the context's `meta`."""
 
     def __init__(self, *names: Any, **settings: Any) -> None:
-        super().__init__(*names, multiple=True, expose_value=False, **settings)
+        super().__init__(*names, **{**settings, "multiple": True, "expose_value": False})
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
         super().add_to_parser(parser, ctx)
         known = next(found for name in self.opts if (found := parser._long_opt.get(name)) is not None)
         process: Callable[[Any, Any], None] = known.process
+        order = ctx.meta.setdefault(_ORDER, {}).setdefault(id(ctx), [])  # `meta` is shared with outer contexts
 
         def remembering(value: Any, state: Any) -> None:
-            ctx.meta.setdefault(_ORDER, []).append((self, value))
+            order.append((self, value))
             process(value, state)
 
         known.process = remembering
 
 
-def _path() -> click.Path:
-    return click.Path(path_type=Path)
+PATH = click.Path(path_type=Path)
+WEIGHT, FRACTION, BYTE = Number(min=-10, max=10), Number(min=0, max=1), Number(min=0, max=255)
 
+_OPTIONS: tuple[tuple[str, Any, str | None, str], ...] = (
+    ("--control", PATH, None, "ControlNet, T2I-Adapter or IP-Adapter; may be repeated."),
+    ("--control-image", PATH, "--image", "The picture that it reads."),
+    ("--control-weight", WEIGHT, "1", "How much it counts."),
+    ("--control-start", FRACTION, "0", "Where in the steps it begins to act."),
+    ("--control-end", FRACTION, "1", "Where in the steps it stops."),
+    ("--control-mode", click.Choice(MODES), "balanced", "Whether prompt or control counts for more."),
+    ("--control-resize", click.Choice(RESIZES), "crop", "How its picture comes to size."),
+    ("--control-preprocessor", click.Choice(PREPROCESSORS), "none", "What is made of its picture first."),
+    ("--control-threshold-a", BYTE, None, "Of canny (100) or threshold (127)."),
+    ("--control-threshold-b", BYTE, None, "Of canny (200)."),
+    ("--control-task", None, None, "Kind of picture, for a union ControlNet."),
+    ("--image-encoder", PATH, "image_encoder beside it", "CLIP image tower of an IP-Adapter."),
+)
+"""(name, type, default as shown, help); `--control` opens a group, and the others belong to the one before them."""
 
 control_options: Callable[[F], F] = apply(
     [
-        click.option("--control", cls=Grouped, type=_path(), help="ControlNet, T2I- or IP-Adapter; may be repeated."),
-        click.option("--control-image", cls=Grouped, type=_path(), show_default="--image", help="What it follows."),
-        click.option(
-            "--control-weight", cls=Grouped, type=Number(min=-10, max=10), show_default="1", help="How much it counts."
-        ),
-        click.option(
-            "--control-start", cls=Grouped, type=Number(min=0, max=1), show_default="0", help="Part of the steps: from."
-        ),
-        click.option(
-            "--control-end", cls=Grouped, type=Number(min=0, max=1), show_default="1", help="Part of the steps: to."
-        ),
-        click.option(
-            "--control-mode",
-            cls=Grouped,
-            type=click.Choice(MODES),
-            show_default="balanced",
-            help="Whether prompt or control counts for more.",
-        ),
-        click.option(
-            "--control-resize",
-            cls=Grouped,
-            type=click.Choice(RESIZES),
-            show_default="crop",
-            help="How its picture comes to size.",
-        ),
-        click.option(
-            "--control-preprocessor",
-            cls=Grouped,
-            type=click.Choice(PREPROCESSORS),
-            show_default="none",
-            help="Made of its picture.",
-        ),
-        click.option(
-            "--control-threshold-a", cls=Grouped, type=Number(min=0, max=255), help="Of canny (100) or threshold (127)."
-        ),
-        click.option("--control-threshold-b", cls=Grouped, type=Number(min=0, max=255), help="Of canny (200)."),
-        click.option("--control-task", cls=Grouped, metavar="NAME", help="Kind of picture, for a union ControlNet."),
-        click.option(
-            "--image-encoder",
-            cls=Grouped,
-            type=_path(),
-            show_default="image_encoder beside it",
-            help="Of an IP-Adapter.",
-        ),
+        click.option(name, cls=Grouped, type=kind, show_default=default or False, help=text)
+        for name, kind, default, text in _OPTIONS
     ]
 )
 
@@ -97,7 +71,7 @@ control_options: Callable[[F], F] = apply(
 def given_controls(ctx: click.Context) -> tuple[Control, ...]:
     """The controls of the command line, each with the options that follow it up to the next `--control`."""
     groups: list[dict[str, Any]] = []
-    for option, text in ctx.meta.get(_ORDER, []):
+    for option, text in ctx.meta.get(_ORDER, {}).get(id(ctx), []):
         name = str(option.name).removeprefix("control_")
         value = option.type.convert(text, option, ctx)
         if name == FIRST:

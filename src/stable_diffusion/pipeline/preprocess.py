@@ -1,14 +1,15 @@
 """Pictures made into what a ControlNet or T2I-Adapter reads, where that needs no network: edges, inverse, threshold.
 
-Source: Canny 1986, "A computational approach to edge detection" (smoothing, thinning across the edge, two thresholds).
-Maps that need a network (depth, poses, soft edges) are made elsewhere and passed through with "none".
+Source: Canny 1986, "A computational approach to edge detection" (thinning across the edge, two thresholds); without its
+smoothing and in colour, since the edges that ControlNets were trained on are found so. Maps that need a network (depth,
+poses, soft edges) are made elsewhere and passed through with "none".
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageOps
 
 from ..errors import unknown_choice
 from .image import plain_mode
@@ -16,8 +17,6 @@ from .image import plain_mode
 PREPROCESSORS = ("none", "canny", "invert", "threshold")
 THRESHOLDS = {"canny": (100.0, 200.0), "threshold": (127.0, None)}
 """Thresholds A and B where none are given, on the scale of A1111's extension (0 to 255)."""
-SMOOTHING = 1.0
-"""Standard deviation in pixels of the blur before edges are looked for."""
 
 Floats = NDArray[np.float64]
 
@@ -47,11 +46,14 @@ def preprocessed(image: Image.Image, name: str, low: float | None = None, high: 
 def canny(image: Image.Image, low: float, high: float) -> NDArray[np.uint8]:
     """Edges [H,W], 255 on an edge and 0 elsewhere.
 
-    Where the gradient (of Sobel's filters, the sum of both sides' absolute values) is the largest across the edge and
-    above `high`, there is an edge; where it is above `low` only, there is one if it leads to such a place.
+    A gradient is that of Sobel's filters in the channel where it is largest; its size is the sum of both directions'
+    absolute values. Where it is the largest across the edge and above `high`, there is an edge; where it is above
+    `low` only, there is one if it leads to such a place.
     """
-    grey = np.asarray(image.convert("L").filter(ImageFilter.GaussianBlur(SMOOTHING)), dtype=np.float64)
-    across, down = _sobel(grey)
+    channels = np.moveaxis(np.asarray(image.convert("RGB"), dtype=np.float64), -1, 0)
+    gradients = np.array([_sobel(channel) for channel in channels])  # [3, 2, H, W]
+    largest = np.abs(gradients).sum(axis=1).argmax(axis=0)[None, None]
+    across, down = np.take_along_axis(gradients, largest, axis=0)[0]
     size = np.abs(across) + np.abs(down)
     thin = np.where(_largest_across(size, across, down), size, 0.0)
     return (255 * _connected(thin > high, thin > low)).astype(np.uint8)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from ..adapters.stack import stack_of
@@ -35,7 +34,7 @@ from .clip_image import clip_pixels
 from .control import MODES, RESIZES, Control
 from .image import to_straight
 from .preprocess import THRESHOLDS
-from .sides import Side
+from .sides import Picture, Side
 
 if TYPE_CHECKING:
     from .model import StableDiffusion
@@ -61,10 +60,8 @@ def request_controls(model: StableDiffusion, request: Request) -> RequestControl
     Raises ModelFileError where a file is no side network, is damaged or is made for another family, and InvalidRequest
     where a union ControlNet is not told its task.
     """
-    assert request.width is not None and request.height is not None
-    size = (request.width, request.height)
     networks = [_network(model, control.path) for control in request.controls]
-    sides = [_side(model, *pair, size) for pair in zip(request.controls, networks, strict=True)]
+    sides = [_side(model, *pair) for pair in zip(request.controls, networks, strict=True)]
     entries = [
         (f"ControlNet {index}", _written(control, network))
         for index, (control, network) in enumerate(zip(request.controls, networks, strict=True))
@@ -82,32 +79,34 @@ def request_controls(model: StableDiffusion, request: Request) -> RequestControl
 
 
 @torch.no_grad()
-def _side(model: StableDiffusion, control: Control, network: nn.Module, size: tuple[int, int]) -> Side:
+def _side(model: StableDiffusion, control: Control, network: nn.Module) -> Side:
     common: dict[str, Any] = {"weight": control.weight, "span": (control.start, control.end)}
     if isinstance(network, IPAdapter):
         return Side(network=network, tokens=_image_tokens(model, control, network), **common)
     assert isinstance(network, ControlNet | T2IAdapter)
-    modes = {"soft": control.mode != "balanced", "prompt_only": control.mode == "control"}
-    picture = control.picture(*size)
+    common |= {"factor": model.factor, "soft": control.mode != "balanced", "prompt_only": control.mode == "control"}
     if isinstance(network, T2IAdapter):
-        told = _channels(picture, network.config.picture_channels, control)
-        return Side(network=network, picture=told, **modes, **common)
+        picture = _picture(control, network.config.picture_channels)
+        return Side(network=network, picture=picture, stages=len(model.parts.unet.config.channels), **common)
     if network.config.hint_factor != model.factor:
         raise InvalidRequest(
             f"the ControlNet {control.name!r} reads {network.config.hint_factor} pixels per latent; "
             f"this model has {model.factor}"
         )
-    told = _channels(picture, network.config.hint_channels, control)
-    return Side(network=network, picture=told, task=_task(control, network.config.tasks), **modes, **common)
+    picture = _picture(control, network.config.hint_channels)
+    return Side(network=network, picture=picture, task=_task(control, network.config.tasks), **common)
 
 
-def _channels(picture: Image.Image, channels: int, control: Control) -> Tensor:
-    """[1,channels,H,W] in [0, 1]: colour, or grey for networks that read one channel."""
+def _picture(control: Control, channels: int) -> Picture:
+    """(width, height) -> [1,channels,height,width] in [0, 1]: colour, or grey for networks that read one channel."""
     if channels not in (1, 3):
-        raise InvalidRequest(f"the network {control.name!r} reads {channels} channels; expected a picture of 1 or 3")
-    straight = to_straight(picture)
-    grey = to_straight(picture.convert("L"))[:, :1]
-    return straight[:, :3] if channels == 3 else grey
+        raise InvalidRequest(f"the network {control.name!r} reads pictures of {channels} channels; expected 1 or 3")
+
+    def picture(width: int, height: int) -> Tensor:
+        shown = control.picture(width, height)
+        return to_straight(shown if channels == 3 else shown.convert("L"))[:, :channels]
+
+    return picture
 
 
 def _task(control: Control, tasks: int) -> int | None:

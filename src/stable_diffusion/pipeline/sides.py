@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -26,26 +27,33 @@ SOFT_STAGES = (0.25, 0.62, 0.825, 1.0)
 """The same for the features of a T2I-Adapter; both after A1111's ControlNet extension."""
 
 
+Picture: TypeAlias = Callable[[int, int], Tensor]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Side:
     """A loaded network with what it reads, and when and how much it acts.
 
-    network   with its own inputs: `picture` [1,K,8H,8W] in [0, 1] for a ControlNet or T2I-Adapter, or `tokens`, the
-              image tokens [1,N,D] for the rows of prompts and of negative prompts, for an IP-Adapter
+    picture   of a ControlNet or T2I-Adapter: (width, height) in pixels -> [1,K,height,width] in [0, 1]. It is asked at
+              the size of the latent, `factor` pixels for each, so that a second pass at another size has it anew
+    stages    of a T2I-Adapter: how many the U-Net has
+    tokens    of an IP-Adapter: image tokens [1,N,D] for the rows of prompts and for those of negative prompts
     span      first and last fraction of the steps
     soft      weaken fine features ("prompt" and "control" mode)    prompt_only  leave negative prompts alone
     task      of a union ControlNet
     """
 
     network: ControlNet | T2IAdapter | IPAdapter
-    picture: Tensor | None = None
+    picture: Picture | None = None
+    factor: int = 8
+    stages: int = 0
     tokens: tuple[Tensor, Tensor] | None = None
     weight: float = 1.0
     span: tuple[float, float] = (0.0, 1.0)
     soft: bool = False
     prompt_only: bool = False
     task: int | None = None
-    _made: dict[str, Tensor | tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
+    _made: dict[tuple[int, int], tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
 
     def residuals(self, x: Tensor, timestep: Tensor, told: Conditioning) -> Residuals:
         """What a ControlNet or T2I-Adapter adds for each row of the network's input x [B,C,H,W]."""
@@ -57,12 +65,12 @@ class Side:
             down = tuple(scale * rows * part for scale, part in zip(scales[:-1], found.down, strict=True))
             return Residuals(down=down, mid=None if found.mid is None else scales[-1] * rows * found.mid)
         assert isinstance(self.network, T2IAdapter)
-        features = self._features(self.network, x)
+        features = self._read(x, self.network)
         softened = SOFT_STAGES[: len(features)] if self.soft else (1.0,) * len(features)
         parts = tuple(scale * rows * part for scale, part in zip(softened, features, strict=True))
-        # An adapter of XL has one map more than the U-Net has stages.
-        extra = self.network.config.kind == "full XL"
-        return Residuals(stages=parts[:-1] if extra else parts, mid=parts[-1] if extra else None)
+        # An adapter of XL has one map more than the U-Net has stages: it is for the middle.
+        middle = parts[self.stages] if len(parts) > self.stages else None
+        return Residuals(stages=parts[: self.stages], mid=middle)
 
     def image_tokens(self, told: Conditioning) -> Tensor:
         """An IP-Adapter's tokens for each row: [B,N,D]."""
@@ -72,6 +80,16 @@ class Side:
             return positive
         return torch.where(told.negative[:, None, None] > 0.5, negative, positive)
 
+    def at(self, rows: Tensor, columns: Tensor, canvas: tuple[int, int]) -> Side:
+        """The same for a window of a canvas of (height, width) latents, which has these rows and columns of it."""
+        if self.picture is None:
+            return self
+        steps = torch.arange(self.factor)
+        pixels = [(latents[:, None] * self.factor + steps).flatten() for latents in (rows, columns)]
+        whole = self.picture(canvas[1] * self.factor, canvas[0] * self.factor)
+        part = whole[..., pixels[0][:, None], pixels[1]]
+        return replace(self, picture=lambda width, height: part, _made={})
+
     def _rows(self, told: Conditioning, like: Tensor) -> Tensor:
         """The weight of each row [B,1,1,1]."""
         rows = torch.full((len(like), 1, 1, 1), self.weight, dtype=like.dtype, device=like.device)
@@ -80,22 +98,20 @@ class Side:
         return rows * (told.negative <= 0.5).to(rows)[:, None, None, None]
 
     def _controlnet(self, network: ControlNet, x: Tensor, timestep: Tensor, told: Conditioning) -> Residuals:
-        assert self.picture is not None
-        hint = self._made.get("hint")
-        if hint is None:
-            hint = self._made["hint"] = network.encode_hint(self.picture.to(x))
-        assert isinstance(hint, Tensor)
+        (hint,) = self._read(x, lambda picture: (network.encode_hint(picture),))
         # An inpainting U-Net sees mask and picture too; a ControlNet was made for the latent alone.
         seen = x[:, : network.config.in_channels]
-        return network(seen, timestep, told.tokens, hint, vector=told.vector, task=self.task)
+        found: Residuals = network(seen, timestep, told.tokens, hint, vector=told.vector, task=self.task)
+        return found
 
-    def _features(self, network: T2IAdapter, x: Tensor) -> tuple[Tensor, ...]:
+    def _read(self, x: Tensor, read: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """What `read` makes of the picture at the size of x, once for each size."""
         assert self.picture is not None
-        features = self._made.get("features")
-        if features is None:
-            features = self._made["features"] = network(self.picture.to(x))
-        assert isinstance(features, tuple)
-        return features
+        height, width = x.shape[-2:]
+        if (height, width) not in self._made:
+            picture = self.picture(width * self.factor, height * self.factor)
+            self._made[height, width] = read(picture.to(x))
+        return self._made[height, width]
 
 
 @dataclass(frozen=True)
@@ -104,6 +120,15 @@ class Controlled:
 
     base: NetworkDenoiser
     sides: tuple[tuple[float, float, Side], ...]
+    _windows: dict[tuple[int, ...], Controlled] = field(default_factory=dict, repr=False)
+
+    def at(self, rows: Tensor, columns: Tensor, canvas: tuple[int, int]) -> Controlled:
+        """The same for a window of a canvas (see `Side.at`); windows are kept, since each step asks for them."""
+        key = (int(rows[0]), int(columns[0]), len(rows), len(columns))
+        if key not in self._windows:
+            sides = tuple((low, high, side.at(rows, columns, canvas)) for low, high, side in self.sides)
+            self._windows[key] = Controlled(self.base, sides)
+        return self._windows[key]
 
     def __call__(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         active = [side for low, high, side in self.sides if bool(((sigma > low) & (sigma <= high)).any())]

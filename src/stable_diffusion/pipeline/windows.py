@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..types import CondDenoiser, Conditioning
+from .sides import Controlled
 from .tiling import Wrap, wrapping
 
 
@@ -52,7 +53,8 @@ def _starts(length: int, window: int, overlap: int, ring: bool) -> Iterator[int]
 def windowed(denoise: CondDenoiser, windows: Windows, wrap: Wrap) -> CondDenoiser:
     """The denoiser of a large canvas from one of windows: x0 [B,C,H,W] is the weighted mean of the windows' x0.
 
-    Windows go over edges that meet. Inside a window the edges meet only where it is as long as the canvas.
+    Side networks see the part of their picture that is in the window. Windows go over edges that meet; inside a window
+    the edges meet only where it is as long as the canvas.
     """
 
     def fused(x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
@@ -61,12 +63,12 @@ def windowed(denoise: CondDenoiser, windows: Windows, wrap: Wrap) -> CondDenoise
         if full_height and full_width:
             return wrapping(denoise, wrap)(x, sigma, conditioning)
         inner = Wrap(x=wrap.x and full_width, y=wrap.y and full_height, sphere=False)
-        one = wrapping(denoise, inner)
         total, weights = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
         weight = window_weight(min(windows.height, height), min(windows.width, width)).to(x)
         for rows, columns in windows.places(height, width, wrap):
             place = (..., rows[:, None].to(x.device), columns.to(x.device))
-            x0 = one(x[place], sigma, _cut(conditioning, place))
+            seen = denoise.at(rows, columns, (height, width)) if isinstance(denoise, Controlled) else denoise
+            x0 = wrapping(seen, inner)(x[place], sigma, _cut(conditioning, place))
             total[place] += weight * x0
             weights[place] += weight
         return total / weights

@@ -34,6 +34,11 @@ SideNetwork = ControlNet | T2IAdapter | IPAdapter
 CONFIG = "config.json"
 """What the folder of one network has, and the folder of a whole model has not."""
 CROSS_KEYS = ("attn2.to_k.weight", ".to_k_ip.weight", "attn2.to_k.down")
+NOT_RUN = {
+    "controlnet_blocks.": "a ControlNet for a transformer (Stable Diffusion 3, Flux)",
+    "lllite_": "a ControlNet-LLLite",
+}
+"""How names begin in files of kinds that are known and not run."""
 LABELS = {
     "control-LoRA": "control-LoRA",
     "ldm": "ControlNet",
@@ -49,6 +54,9 @@ def read_side_file(path: str | os.PathLike[str]) -> TensorFile:
     """
     place = existing(path)
     tensors, metadata = (component(place), {}) if place.is_dir() else read_tensors(place)
+    foreign = next((what for start, what in NOT_RUN.items() if any(name.startswith(start) for name in tensors)), None)
+    if foreign is not None:
+        raise UnknownModel(f"{place} is {foreign}, which this version does not run")
     if side_kind(tensors) is None:
         kind = other_kind({name: tensors.info(name).shape for name in tensors}, metadata)
         what = f"{place} is {kind}" if kind else f"{place} holds no network that is known here"
@@ -88,7 +96,7 @@ def load_side_network(
         if kind.startswith("IP-Adapter"):
             return build_ip_adapter(tensors, unet, **settings)
         if kind == "T2I-Adapter":
-            return _fitting_adapter(build_t2i_adapter(tensors, len(unet.config.channels), **settings), unet.config)
+            return _fitting_adapter(build_t2i_adapter(tensors, **settings), unet.config)
         own = dict(unet.named_parameters()) if originals is None else originals
         return _fitting_controlnet(build_controlnet(tensors, unet.config, own, **settings), unet.config)
     except BrokenModel as error:

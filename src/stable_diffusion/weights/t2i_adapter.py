@@ -52,21 +52,19 @@ def t2i_adapter_table(config: T2IAdapterConfig, *, released: bool) -> KeyTable:
     return KeyTable(tuple(rules))
 
 
-def build_t2i_adapter(
-    tensors: TensorFile, stages: int, *, dtype: torch.dtype, device: torch.device | str
-) -> T2IAdapter:
-    """The adapter of a file for a U-Net of so many stages; BrokenModel where tensors are missing or do not fit."""
+def build_t2i_adapter(tensors: TensorFile, *, dtype: torch.dtype, device: torch.device | str) -> T2IAdapter:
+    """The adapter of a file; BrokenModel where tensors are missing or of the wrong shape."""
     theirs = Under(tensors, PREFIX if any(name.startswith(PREFIX) for name in tensors) else "")
     shapes = {name: theirs.shape(name) for name in theirs}
     released = DIFFUSERS_MARK not in shapes
     with using_config(tensors.path):
-        config = T2IAdapterConfig(**_fields(shapes, stages, released))
+        config = T2IAdapterConfig(**_fields(shapes, released))
     table = t2i_adapter_table(config, released=released)
     what = f"the T2I-Adapter {tensors.path}"
     return build(lambda: T2IAdapter(config), theirs, table, what=what, dtype=dtype, device=device)
 
 
-def _fields(shapes: Shapes, stages: int, released: bool) -> dict[str, Any]:
+def _fields(shapes: Shapes, released: bool) -> dict[str, Any]:
     light = LIGHT_MARK in shapes
     first = shapes.get("body.0.in_conv.weight" if light else "conv_in.weight", ())
     if len(first) != 4:
@@ -86,8 +84,7 @@ def _fields(shapes: Shapes, stages: int, released: bool) -> dict[str, Any]:
     missing = next((name for name in ends if name not in shapes), None)
     if missing is not None or not count or not blocks:
         raise BrokenModel(f"the tensor {missing or 'body'} is missing, so the shape of the adapter cannot be told")
-    # An adapter of XL has one feature map more than its U-Net has stages: the last is for the middle.
-    kind = "light" if light else "full XL" if count == stages + 1 else "full"
+    kind = "light" if light else "full XL" if factor == FACTORS[0] else "full"
     return {
         "kind": kind,
         "picture_channels": first[1] // factor**2,
