@@ -87,7 +87,7 @@ def _side(model: StableDiffusion, control: Control, network: nn.Module) -> Side:
     common |= {"factor": model.factor, "soft": control.mode != "balanced", "prompt_only": control.mode == "control"}
     if isinstance(network, T2IAdapter):
         picture = _picture(control, network.config.picture_channels)
-        return Side(network=network, picture=picture, stages=len(model.parts.unet.config.channels), **common)
+        return Side(network=network, picture=picture, stages=len(_unet(model).config.channels), **common)
     if network.config.hint_factor != model.factor:
         raise InvalidRequest(
             f"the ControlNet {control.name!r} reads {network.config.hint_factor} pixels per latent; "

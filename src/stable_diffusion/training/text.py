@@ -157,7 +157,8 @@ class TextTraining:
     def _with_negatives(self, ids: Tensor, numbers: NDArray[np.int64], step: int) -> tuple[Tensor, list[int]]:
         """(ids [B + k, T] with k wrong captions at the end, the rows they belong to); k at most `negatives`."""
         random = np.random.default_rng([self.config.seed, 7, step, self.context.world.rank])
-        texts, owner = [], []
+        texts: list[str] = []
+        owner: list[int] = []
         for row, number in enumerate(numbers):
             if len(texts) == self.config.negatives:
                 break
