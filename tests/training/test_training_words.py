@@ -10,11 +10,12 @@ from tiny_training import settings
 
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.training import lexicon as lexicon_module
+from stable_diffusion.training.checkpoint import load_part
 from stable_diffusion.training.data import TrainingPack
 from stable_diffusion.training.distributed import join_world
 from stable_diffusion.training.lexicon import Lexicon, assign, build_lexicon
 from stable_diffusion.training.negatives import wrong
-from stable_diffusion.training.run import Context, build_stage, load_config
+from stable_diffusion.training.run import Context, build_stage, load_config, train
 
 
 def test_a_lexicon_pairs_words_with_their_names_and_every_name_with_itself(pack_folder: Path) -> None:
@@ -116,3 +117,13 @@ def test_negatives_follow_their_captions(pack_folder: Path, tmp_path: Path) -> N
     longer, owner = stage._with_negatives(ids, np.array([number, -1, number]), step=0)
     assert owner == [0, 2] and len(longer) == 5
     assert torch.equal(longer[:3], ids) and not any(torch.equal(row, ids[0]) for row in longer[3:])
+
+
+def test_a_frozen_text_encoder_stays_as_it_is(pack_folder: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    before = load_part(runs["text"], "text")[0]
+    more = {"start_from": str(runs["text"]), "text_learning_rate": 0.0, "lexicon_weight": 0.0, "steps": 2}
+    train("text", data=pack_folder, out=tmp_path, overrides=settings("text", runs, **more), device="cpu")
+    after, tower = load_part(tmp_path, "text")[0], load_part(tmp_path, "tower")[0]
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+    old = load_part(runs["text"], "tower")[0]
+    assert any(not torch.equal(value, old[name]) for name, value in tower.items())

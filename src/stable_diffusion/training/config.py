@@ -130,7 +130,8 @@ class TextStage(StageConfig):
 
     lexicon_weight: of the loss that brings words of the pack's lexicon.tsv to the names that captions use, `lexicon`
     words a step. negatives: captions a step that are repeated with one word wrong (a colour, number or relation).
-    jitter: pictures are shifted and scaled by up to this share of their side.
+    jitter: pictures are shifted and scaled by up to this share of their side. text_learning_rate: share of the tower's
+    rate at which the text encoder is trained (0: frozen, so that the tower learns to see for one that is in use).
     """
 
     size: int = 64
@@ -143,6 +144,7 @@ class TextStage(StageConfig):
     lexicon: int = 128
     negatives: int = 0
     jitter: float = 0.0
+    text_learning_rate: float = 1.0
     text: dict[str, Any] = field(default_factory=dict)
     tower: dict[str, Any] = field(default_factory=dict)
 

@@ -68,6 +68,7 @@ class TextTraining:
         self.tokenizer = load_tokenizer(context.pack.folder)
         self.text_config = text_config(self.tokenizer, config.text)
         self.text = prepare(CLIPText(self.text_config), context.device, config)
+        self.text.requires_grad_(config.text_learning_rate > 0)
         width = self.text_config.width if self.text_config.projection_dim is None else self.text_config.projection_dim
         self.tower_config = build(ImageTowerConfig, {**config.tower, "projection_dim": width}, "tower")
         self.tower = prepare(ImageTower(self.tower_config), context.device, config)
@@ -90,7 +91,8 @@ class TextTraining:
 
     @property
     def groups(self) -> list[Group]:
-        return [Group("all", self.modules)]
+        rest = {name: module for name, module in self.modules.items() if name != "text"}
+        return [Group("text", {"text": self.text}, self.config.text_learning_rate), Group("rest", rest)]
 
     @property
     def facts(self) -> dict[str, Any]:
