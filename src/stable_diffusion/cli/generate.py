@@ -22,6 +22,7 @@ from stable_diffusion.cli.options import (
     load_model,
     model_options,
     out_options,
+    preview_vae_option,
     sampling_options,
     seed_option,
 )
@@ -63,6 +64,7 @@ echo "a cat" | stable-diffusion -
 @click.option("--like", type=click.Path(path_type=Path), help="Take the settings written in this picture.")
 @model_options
 @out_options("outputs/SEED-PROMPT.png")
+@preview_vae_option
 @click.option("--preview/--no-preview", default=True, show_default=True, help="Show the picture forming.")
 @json_option
 def command(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ..models.clip import CLIPText, CLIPTextConfig
 from ..models.unet import UNet
 from ..models.vae import VAE
 from .assemble import Under, build
+from .canonical import canonical
 from .diffusers import clip_transformers
 from .families import FAMILIES, TextPlace
 from .few_step import few_step_defaults
@@ -29,7 +31,8 @@ from .openclip import clip_openclip
 from .parts import Card, Defaults, Parts, Source, TokenizerSource
 from .recognise import AUTOENCODER_LEFTOVERS, UNET, Overrides, Recognised, recognise
 from .recognise import VAE as VAE_PREFIX
-from .tensors import TensorFile, without_prefix
+from .separate import AnyPath, complete, load_vae, with_text, with_vae
+from .tensors import TensorFile
 
 __all__ = ["Card", "Defaults", "Parts", "Source", "TokenizerSource", "load_parts"]
 
@@ -39,9 +42,14 @@ def load_parts(
     *,
     dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
+    vae: AnyPath | None = None,
+    text_encoders: Sequence[AnyPath] = (),
     **overrides: Any,
 ) -> Parts:
     """The model at `path`, which is a single file or a diffusers folder.
+
+    `vae` and `text_encoders` are files or folders whose networks take the place of the model's own, or give it those
+    that it lacks (a file of a denoiser alone); `vae` may be a tiny one (TAESD).
 
     Files are .safetensors or torch checkpoints of Stable Diffusion 1, 2 or XL, or in our own format. Weights are cast
     to `dtype` (None: each stays as it is stored) and moved to `device` once; gradients are off. `overrides` name what
@@ -58,15 +66,35 @@ def load_parts(
         place = place.parent
     if place.is_dir():
         _refuse(given, ("family", "heads", "head_dim", "clip_heads"), "a diffusers folder says it itself")
-        return _overridden(load_folder(place, given.variant, dtype, device), given)
+        parts = load_folder(place, given.variant, dtype, device)
+    else:
+        parts = _load_file(place, given, vae, text_encoders, dtype, device)
+        text_encoders = ()
+    for text in text_encoders:
+        parts = with_text(parts, text, dtype=dtype, device=device)
+    if vae is not None:
+        parts = with_vae(parts, load_vae(vae, dtype=dtype, device=device))
+    return _overridden(parts, given)
+
+
+def _load_file(
+    place: Path,
+    given: Overrides,
+    vae: AnyPath | None,
+    texts: Sequence[AnyPath],
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+) -> Parts:
     tensors, metadata = read_tensors(place)
     _refuse(given, ("variant",), "only diffusers folders have variants")
     if is_native(metadata):
         _refuse(given, ("family", "heads", "head_dim", "clip_heads"), "a file in our own format says it itself")
-        return _overridden(load_native(place, tensors, metadata, dtype=dtype, device=device), given)
-    tensors = without_prefix(tensors, "state_dict.")
+        if texts:
+            raise InvalidRequest("a text encoder was given, but a file in our own format has one that belongs to it")
+        return load_native(place, tensors, metadata, dtype=dtype, device=device)
+    tensors = complete(canonical(tensors), vae, texts)
     found = recognise(tensors, metadata, given)
-    return _overridden(_load_single(tensors, metadata, found, dtype, device), given)
+    return _load_single(tensors, metadata, found, dtype, device)
 
 
 def parse_overrides(overrides: Mapping[str, Any]) -> Overrides:
@@ -169,6 +197,8 @@ def _probed(unet: UNet, found: Recognised) -> tuple[Prediction, tuple[str, ...]]
     if not guessed or "training steps" in guessed[0] or found.unet.channels[0] != 320 or found.unet.in_channels != 4:
         return found.prediction, found.guesses
     like = next(unet.parameters())
+    if any(parameter.dtype != like.dtype for parameter in unet.parameters()):
+        return found.prediction, found.guesses
     x = torch.full((1, 4, 8, 8), 0.5, dtype=like.dtype, device=like.device)
     tokens = torch.full((1, 2, found.unet.context_dim), 0.5, dtype=like.dtype, device=like.device)
     with torch.no_grad():

@@ -16,6 +16,7 @@ from .hashes import SHORT, sha256
 
 if TYPE_CHECKING:
     from ..models.clip import CLIPText
+    from ..models.tiny_vae import TinyVAE
     from ..models.unet import UNet
     from ..models.vae import VAE
 
@@ -100,7 +101,7 @@ class Parts:
     """
 
     unet: UNet
-    vae: VAE
+    vae: VAE | TinyVAE
     clip: CLIPText
     tokenizer: TokenizerSource
     latents: LatentFormat
@@ -117,3 +118,12 @@ class Parts:
     card: Card = field(default_factory=Card)
     source: Source | None = None
     guesses: tuple[str, ...] = ()
+
+    @property
+    def full_vae(self) -> VAE:
+        """The autoencoder, for what needs a whole one; InvalidRequest where it is a tiny one."""
+        from ..models.vae import VAE
+
+        if not isinstance(self.vae, VAE):
+            raise InvalidRequest("the model's autoencoder is a tiny one; leave it out, so that the model has its own")
+        return self.vae

@@ -90,7 +90,7 @@ def components(parts: Parts) -> dict[str, Component]:
             f"a model of family {parts.family!r} cannot be written as a diffusers folder; "
             f"only {', '.join(PIPELINES)} can"
         )
-    unet, vae, latent_side = parts.unet, parts.vae, parts.defaults.width // parts.latents.downscale
+    unet, vae, latent_side = parts.unet, parts.full_vae, parts.defaults.width // parts.latents.downscale
     last = parts.clip if parts.clip2 is None else parts.clip2
     made = {
         "unet": Component(

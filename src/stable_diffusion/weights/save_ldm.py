@@ -39,7 +39,8 @@ def ldm_state(parts: Parts) -> dict[str, Tensor]:
     family = family_named(parts.family)
     _check_schedule(parts, family)
     state = _prefixed(UNET, unet_ldm(parts.unet.config).invert(parts.unet.state_dict()))
-    state |= _prefixed(VAE, vae_ldm(parts.vae.config).invert(parts.vae.state_dict()))
+    vae = parts.full_vae
+    state |= _prefixed(VAE, vae_ldm(vae.config).invert(vae.state_dict()))
     clips = [clip for clip in (parts.clip, parts.clip2) if clip is not None]
     for place, clip in zip(family.texts, clips, strict=True):
         config, weights = _with_all_layers(clip.config, clip.state_dict(), parts.clip_layer - family.clip_layer)

@@ -139,6 +139,27 @@ def vae_fields(shapes: Shapes) -> dict[str, Any]:
     }
 
 
+def vae_fields_diffusers(shapes: Shapes) -> dict[str, Any]:
+    """Fields of `VAEConfig` from the layout of diffusers, whose decoder is numbered from the coarsest stage."""
+    sides = {}
+    for side, stages in (("encoder", "down_blocks"), ("decoder", "up_blocks")):
+        count = _count(shapes, f"{side}.{stages}")
+        names = [f"{side}.{stages}.{stage}.resnets.0.conv1.weight" for stage in range(count)]
+        sides[side] = tuple(_need(shapes, name)[0] for name in names)
+    channels = sides["encoder"]
+    attention = ("to_q.weight", "query.weight")
+    return {
+        "image_channels": _need(shapes, "encoder.conv_in.weight")[1],
+        "latent_channels": _need(shapes, "decoder.conv_in.weight")[1],
+        "channels": channels,
+        "decoder_channels": None if sides["decoder"][::-1] == channels else sides["decoder"][::-1],
+        "blocks_per_stage": _count(shapes, "encoder.down_blocks.0.resnets"),
+        "decoder_blocks": _count(shapes, "decoder.up_blocks.0.resnets"),
+        "mid_attention": any(f"encoder.mid_block.attentions.0.{name}" in shapes for name in attention),
+        "quant_conv": "quant_conv.weight" in shapes,
+    }
+
+
 def clip_fields(shapes: Shapes) -> dict[str, Any]:
     """Fields of `CLIPTextConfig` from the layout of transformers, with or without the leading `text_model.`."""
     base = "text_model." if any(name.startswith("text_model.") for name in shapes) else ""
