@@ -27,7 +27,9 @@ class Model:
         self.kind = kind
         module = xl if isinstance(kind, xl.Kind) else tiny
         self.folder = module.write_folder(kind, place)
-        self.state: State = module.single_state(kind, self.folder) if module is xl else tiny.ldm_state(kind, self.folder)
+        self.state: State = (
+            module.single_state(kind, self.folder) if module is xl else tiny.ldm_state(kind, self.folder)
+        )
         self.parts = load_parts(self.folder)
         self.settings = {"prediction": "v"} if kind is tiny.SD2 else {}
 
@@ -57,9 +59,7 @@ def scaled(state: State, factor: float = 1.5) -> dict[str, torch.Tensor]:
 FORMS: dict[str, Callable[[Model, Path], dict[str, torch.Tensor]]] = {
     "released names": lambda model, place: model.under(VAE),
     "with prefix": lambda model, place: {VAE + name: tensor for name, tensor in model.under(VAE).items()},
-    "diffusers' names": lambda model, place: load_file(
-        model.folder / "vae" / "diffusion_pytorch_model.safetensors"
-    ),
+    "diffusers' names": lambda model, place: load_file(model.folder / "vae" / "diffusion_pytorch_model.safetensors"),
 }
 
 

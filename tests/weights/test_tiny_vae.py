@@ -1,4 +1,4 @@
-"""TAESD against diffusers' AutoencoderTiny, in every form in which it is shared, as the autoencoder and for previews."""
+"""TAESD against diffusers' AutoencoderTiny, in every form that is shared, as the autoencoder and for previews."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ PROMPT = "a beautiful sunset over the ocean"
 
 def reference(latents: int) -> AutoencoderTiny:
     torch.manual_seed(latents)
-    return AutoencoderTiny(
+    vae = AutoencoderTiny(
         latent_channels=latents, encoder_block_out_channels=(16,) * 4, decoder_block_out_channels=(16,) * 4
     ).eval()
+    with torch.no_grad():  # a picture of middling grey with some contrast, as a trained one gives
+        vae.decoder.layers[-1].weight.mul_(10)
+        vae.decoder.layers[-1].bias.fill_(0.5)
+    return vae
 
 
 def first_release(state: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-    """The same weights as the first release has them: encoder and decoder apart, the decoder's layers one further on."""
+    """The same weights as the first release has them: both sides apart, the decoder's layers one further on."""
     encoder = {name.removeprefix("encoder.layers."): t for name, t in state.items() if name.startswith("encoder.")}
     decoder = {}
     for name, tensor in state.items():
