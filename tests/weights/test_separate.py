@@ -27,9 +27,8 @@ class Model:
         self.kind = kind
         module = xl if isinstance(kind, xl.Kind) else tiny
         self.folder = module.write_folder(kind, place)
-        self.state: State = (
-            module.single_state(kind, self.folder) if module is xl else tiny.ldm_state(kind, self.folder)
-        )
+        state = xl.single_state if module is xl else tiny.ldm_state
+        self.state: State = state(kind, self.folder)
         self.parts = load_parts(self.folder)
         self.settings = {"prediction": "v"} if kind is tiny.SD2 else {}
 

@@ -159,7 +159,7 @@ def _mismatch(family: Family, shapes: Shapes) -> str | None:
             return f"it has no text encoder under {text.prefix}"
     context = next((shape for name, shape in shapes.items() if name.endswith("attn2.to_k.weight")), None)
     widths = [_token_width(shapes, text.prefix) for text in family.texts]
-    if context is None or 0 in widths:
+    if context is None or len(context) != 2 or 0 in widths:
         return "it has no cross-attention, or no token embedding"
     if context[-1] != sum(widths):
         makes = "its text encoder makes" if len(widths) == 1 else "its text encoders together make"
