@@ -29,6 +29,7 @@ from .save_configs import VERSION, clip_words, scheduler_words, unet_words, vae_
 PIPELINES = {
     "sd1": "StableDiffusionPipeline",
     "sd1-inpaint": "StableDiffusionInpaintPipeline",
+    "sd1-pix2pix": "StableDiffusionInstructPix2PixPipeline",
     "sd2": "StableDiffusionPipeline",
     "sd2-base": "StableDiffusionPipeline",
     "sd2-inpaint": "StableDiffusionInpaintPipeline",

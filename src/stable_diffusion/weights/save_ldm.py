@@ -27,6 +27,9 @@ ARCHITECTURES = {
     "sd1": "stable-diffusion-v1",
     "sd2": "stable-diffusion-v2-768-v",
     "sd2-base": "stable-diffusion-v2-512",
+    "sd1-inpaint": "stable-diffusion-v1-inpainting",
+    "sd2-inpaint": "stable-diffusion-v2-inpainting",
+    "sd2-depth": "stable-diffusion-v2-depth",
     "sdxl": "stable-diffusion-xl-v1-base",
     "sdxl-refiner": "stable-diffusion-xl-v1-refiner",
 }

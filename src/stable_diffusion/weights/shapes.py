@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import BrokenModel
-from .plausible import COUNT_LIMIT
 from ..models.config import per_stage
+from .plausible import COUNT_LIMIT
 
 Shapes = Mapping[str, tuple[int, ...]]
 
