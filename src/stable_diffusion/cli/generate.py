@@ -22,6 +22,7 @@ from stable_diffusion.cli.options import (
     load_model,
     model_options,
     out_options,
+    preview_vae_option,
     sampling_options,
     seed_option,
 )
@@ -56,6 +57,10 @@ echo "a cat" | stable-diffusion -
 @click.option("--image", type=click.Path(path_type=Path), help="Picture to start from.")
 @click.option("--mask", type=click.Path(path_type=Path), help="White where --image is painted anew.")
 @click.option("--strength", type=Number(min=0, max=1), show_default="0.75", help="How much of --image is painted anew.")
+@click.option(
+    "--image-guidance", type=Number(min=0, max=100), show_default="1.5", help="How closely an editor keeps to --image."
+)
+@click.option("--depth", type=click.Path(path_type=Path), help="Depth map, near is white, for depth-guided models.")
 @click.option("--lora", "loras", multiple=True, metavar="FILE[:STRENGTH]", help="LoRA or relative; may be repeated.")
 @click.option("--lora-dir", type=click.Path(path_type=Path), help="Where `<lora:name:weight>` in PROMPT is found.")
 @click.option("--embeddings-dir", type=click.Path(path_type=Path), help="Embeddings, used in PROMPT by file name.")
@@ -63,6 +68,7 @@ echo "a cat" | stable-diffusion -
 @click.option("--like", type=click.Path(path_type=Path), help="Take the settings written in this picture.")
 @model_options
 @out_options("outputs/SEED-PROMPT.png")
+@preview_vae_option
 @click.option("--preview/--no-preview", default=True, show_default=True, help="Show the picture forming.")
 @json_option
 def command(

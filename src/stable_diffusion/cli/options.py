@@ -30,6 +30,81 @@ def apply(options: list[Callable[[F], F]]) -> Callable[[F], F]:
     return decorate
 
 
+class Overrides(click.Option):
+    """`--set NAME=VALUE`, repeated: what a caller says of a model, as a dictionary of numbers, truths and names."""
+
+    def process_value(self, ctx: click.Context, value: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for word in super().process_value(ctx, value) or ():
+            name, sign, text = str(word).partition("=")
+            if not sign or not name:
+                raise click.BadParameter(f"{word!r} is not NAME=VALUE", ctx, self)
+            found[name.strip().replace("-", "_")] = _override(text.strip())
+        return found
+
+
+def _override(text: str) -> Any:
+    """A number, "true" or "false" as what they are, numbers with commas as a tuple, else the text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if "," in text:
+        return tuple(_override(part.strip()) for part in text.split(","))
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+override_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    cls=Overrides,
+    metavar="NAME=VALUE",
+    help="Say what would be guessed: family, prediction, clip_layer, heads ...; may be repeated.",
+)
+
+
+_CHOSEN = "stable_diffusion.model"
+
+
+def _choose(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Keep what is said of the model for `load_model`, so that commands need not hand it on."""
+    if value and not ctx.resilient_parsing:
+        found = value if parameter.name == "overrides" else {str(parameter.name): value}
+        ctx.meta.setdefault(_CHOSEN, {}).update(found)
+
+
+part_options: list[Callable[[Any], Any]] = [
+    click.option("--vae", metavar="PATH", callback=_choose, expose_value=False, help="Another autoencoder; TAESD too."),
+    click.option(
+        "--text-encoder",
+        "text_encoders",
+        multiple=True,
+        metavar="PATH",
+        callback=_choose,
+        expose_value=False,
+        help="Another text encoder; may be repeated.",
+    ),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        cls=Overrides,
+        metavar="NAME=VALUE",
+        callback=_choose,
+        expose_value=False,
+        help="Say what would be guessed, such as prediction=v; may be repeated.",
+    ),
+]
+
+preview_vae_option = click.option(
+    "--preview-vae", metavar="PATH", callback=_choose, expose_value=False, help="Tiny autoencoder for the preview."
+)
+
+
 OWN = "the model's own"
 
 model_options = apply(
@@ -43,6 +118,7 @@ model_options = apply(
             show_default=True,
             help="Number type of the networks.",
         ),
+        *part_options,
     ]
 )
 
@@ -81,43 +157,6 @@ def out_options(default: str, kinds: str = "File (.png, .webp, .jpg) or folder."
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 
 
-class Overrides(click.Option):
-    """`--set NAME=VALUE`, repeated: what a caller says of a model, as a dictionary of numbers, truths and names."""
-
-    def process_value(self, ctx: click.Context, value: Any) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for word in super().process_value(ctx, value) or ():
-            name, sign, text = str(word).partition("=")
-            if not sign or not name:
-                raise click.BadParameter(f"{word!r} is not NAME=VALUE", ctx, self)
-            found[name.strip().replace("-", "_")] = _override(text.strip())
-        return found
-
-
-def _override(text: str) -> Any:
-    """A number, "true" or "false" as what they are, numbers with commas as a tuple, else the text."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    if "," in text:
-        return tuple(_override(part.strip()) for part in text.split(","))
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-override_option = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    cls=Overrides,
-    metavar="NAME=VALUE",
-    help="Say what would be guessed: family, prediction, clip_layer, heads ...; may be repeated.",
-)
-
-
 def given(values: dict[str, Any]) -> dict[str, Any]:
     """The options that were given on the command line, with --size taken apart."""
     values = {name: value for name, value in values.items() if value is not None}
@@ -133,7 +172,8 @@ def load_model(model: str | None, device: str, dtype: str) -> StableDiffusion:
     """The model, with what was guessed about it on stderr."""
     from stable_diffusion.pipeline.model import load
 
-    loaded = load(model, device=device, dtype=dtype)
+    chosen = click.get_current_context().meta.get(_CHOSEN, {})
+    loaded = load(model, device=device, dtype=dtype, **chosen)
     for guess in loaded.parts.guesses:
         click.echo(f"note: {guess}", err=True)
     return loaded

@@ -29,6 +29,7 @@ from .metadata import KEY, parameters_text
 from .model import StableDiffusion, load
 from .request import Event, Images, Progress, Request, resolve
 from .request_controls import request_controls
+from .told_picture import extra_of, told_depth, told_picture
 
 Output = Literal["pil", "straight", "latent"]
 OUTPUTS: tuple[Output, ...] = ("pil", "straight", "latent")
@@ -82,7 +83,10 @@ def generate(
     controls = request_controls(model, request)
     notes += [*adapters.notes, *controls.notes]
     adapters = replace(adapters, used=replace(adapters.used, controls=controls.entries))
-    canvas = _canvas(model, request)
+    edits = model.denoising_process.edits
+    if edits and asked.strength is None:  # such a model begins from pure noise, and is told the picture
+        request = replace(request, strength=None if request.image is None else 1.0)
+    canvas = Canvas() if edits and asked.strength is None else _canvas(model, request)
     image = _image_conditioning(model, request, canvas)
     conditionings = [replace(each.conditioning, image=image) for each in (prompt, negative)]
     size = batch if batch is not None else 1 if model.device.type == "cpu" else request.count
@@ -142,6 +146,7 @@ def _steps(
         mask=canvas.latent_mask,
         rescale=request.guidance_rescale,
         interval=request.guidance_interval,
+        image_guidance=request.image_guidance,
         **options,
     )
 
@@ -197,14 +202,18 @@ def _image_conditioning(model: StableDiffusion, request: Request, canvas: Canvas
 
     Without a mask everything is masked. None for networks that take nothing but the latent.
     """
-    channels, extra = model.parts.latents.channels, model.parts.unet.config.in_channels
-    if extra == channels:
-        return None
-    if extra != 2 * channels + 1:
-        raise InvalidRequest(
-            f"the model's U-Net takes {extra} channels; expected {channels}, or {2 * channels + 1} for inpainting"
-        )
     assert request.width is not None and request.height is not None
+    size, extra = (request.width, request.height), extra_of(model)
+    if extra == "nothing":
+        return None
+    if extra == "picture":
+        if request.image is None:
+            raise InvalidRequest("this model edits pictures (instruct-pix2pix); give the picture as image")
+        return told_picture(model, request.image, *size)
+    if extra == "depth":
+        if request.depth is None:
+            raise InvalidRequest("this model is guided by depth; give a depth map, near is white, as depth")
+        return told_depth(model, request.depth, *size)
     pixels = torch.zeros(1, model.parts.vae.config.image_channels, request.height, request.width)
     mask = torch.ones(1, 1, request.height // model.factor, request.width // model.factor)
     if request.image is not None and canvas.mask is not None and canvas.latent_mask is not None:
@@ -245,6 +254,8 @@ def generate_image(
     strength: float | None = None,
     guidance_rescale: float = 0.0,
     guidance_interval: tuple[float, float] | None = None,
+    image_guidance: float | None = None,
+    depth: Image.Image | str | Path | None = None,
     clip_skip: int | None = None,
     loras: Sequence[Any] = (),
     lora_dir: str | Path | None = None,
@@ -276,6 +287,8 @@ def generate_image(
         strength=strength,
         guidance_rescale=guidance_rescale,
         guidance_interval=guidance_interval,
+        image_guidance=image_guidance,
+        depth=depth,  # type: ignore[arg-type]
         clip_skip=clip_skip,
         loras=loras,  # type: ignore[arg-type]  # paths become Lora there
         lora_dir=lora_dir,  # type: ignore[arg-type]

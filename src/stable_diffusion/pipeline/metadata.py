@@ -62,6 +62,7 @@ def parameters_text(
         "Sampler": SAMPLERS[sampler].label if sampler in SAMPLERS else sampler,
         "Schedule type": SCHEDULES[schedule].label if schedule in SCHEDULES else schedule,
         "CFG scale": request.guidance,
+        "Image CFG scale": request.image_guidance,
         "Seed": request.seed,
         "Size": f"{request.width}x{request.height}",
         "Model hash": model_hash,
@@ -148,6 +149,7 @@ def parse_parameters(text: str) -> PictureInfo:
     for key, name, kind in (
         ("Steps", "steps", int),
         ("CFG scale", "guidance", float),
+        ("Image CFG scale", "image_guidance", float),
         ("Seed", "seed", int),
         ("Denoising strength", "strength", float),
         ("Clip skip", "clip_skip", int),
@@ -197,7 +199,7 @@ def _parsed(key: str, text: str, kind: type[int] | type[float]) -> float:
 
 _IGNORED = (
     *("Hires upscale", "Hires resize", "Refiner", "Variation seed", "TI hashes", "VAE", "Eta", "Tiling"),
-    *("ENSD", "Token merging ratio", "Face restoration", "Mask blur", "Image CFG scale", "NGMS"),
+    *("ENSD", "Token merging ratio", "Face restoration", "Mask blur", "NGMS"),
 )
 
 

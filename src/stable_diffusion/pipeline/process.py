@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..diffusion.denoise import NetworkDenoiser, guided, inpainting, network_denoiser, sigma_interval
+from ..diffusion.image_guidance import IMAGE_GUIDANCE, image_guided
 from ..diffusion.noise import PerImageNoise
 from ..diffusion.prediction import Prediction
 from ..diffusion.samplers import SamplerInfo, automatic_schedule, noise_source, resolve_sampler, sample
@@ -150,6 +151,11 @@ class DenoisingProcess:
         like = next(self.unet.parameters())
         return network_denoiser(self.unet, self.schedule, self.prediction, dtype=like.dtype)
 
+    @property
+    def edits(self) -> bool:
+        """Whether the network edits a picture that it is told as a latent (instruct-pix2pix)."""
+        return self.unet.config.in_channels == 2 * self.latent_channels
+
     def sigmas(self, sampler: str, schedule: str | None, steps: int, final: Literal["zero", "sigma_min"]) -> Tensor:
         """Noise levels of a run, descending, [steps + 1]."""
         info = resolve_sampler(sampler).sampler
@@ -179,6 +185,7 @@ class DenoisingProcess:
         variation: Variation | None = None,
         told_size: SizeConditioning | None = None,
         sides: Sequence[Side] = (),
+        image_guidance: float | None = None,
         **options: Any,
     ) -> Iterator[Step]:
         """Checks everything, then returns the generator of steps for one picture per seed; `options` are the sampler's.
@@ -190,6 +197,7 @@ class DenoisingProcess:
         final      "sigma_min" ends on the first trained level (DDIM and PLMS of CompVis), in variance-preserving units
         soft       the mask is the strength of each place, and not only where (see `soft_inpainting`)
         wrap       edges that meet    windows   paint a large canvas in these    variation   of the start noise
+        image_guidance  how closely a picture that is edited is kept (instruct-pix2pix): 1.5 where it is None
         told_size  what SDXL is told; None the picture's size, uncropped    sides   networks that add to the features
         """
         if mask is not None and latent is None:
@@ -200,9 +208,12 @@ class DenoisingProcess:
         full = self.sigmas(info.id, named, count, final)
         height, width = (self.default_size if size is None else size) if latent is None else latent.shape[-2:]
         scale = (self.guidance if guidance is None else guidance) / info.unit
-        cond, away = self._sized_pair(prompt, negative, scale != 1 or info.paired, (height, width), told_size)
+        cond, away = self._sized_pair(
+            prompt, negative, scale != 1 or info.paired or self.edits, (height, width), told_size
+        )
         sigmas = full if latent is None or strength == 0 else truncate(full, strength)
         around: dict[str, Any] = {"wrap": wrap, "windows": windows, "paired": info.paired}
+        around["image_guidance"] = image_guidance
         around["base"] = controlled(self.denoiser, sides, sigmas) if sides else self.denoiser
         denoise = self.guided(cond, away, scale, rescale, interval and sigma_interval(full, *interval), **around)
         if latent is not None and strength == 0:
@@ -249,6 +260,7 @@ class DenoisingProcess:
         windows: Windows | None = None,
         paired: bool = False,
         base: NetworkDenoiser | Controlled | None = None,
+        image_guidance: float | None = None,
     ) -> Denoiser:
         """The denoiser led by a prompt, away from the negative one: (x, sigma) -> x0; `interval` in units of sigma.
 
@@ -257,7 +269,7 @@ class DenoisingProcess:
         with side networks; None is the network alone.
         """
         scale = self.guidance if guidance is None else guidance
-        away = None if scale == 1 and not paired else self._conditioning(negative, True)
+        away = None if scale == 1 and not paired and not self.edits else self._conditioning(negative, True)
         if wrap and isinstance(self.unet, MMDiT):
             raise InvalidRequest("edges cannot meet with this model: its transformer knows where every patch is")
         cond = self._conditioning(prompt, False)
@@ -266,6 +278,8 @@ class DenoisingProcess:
             cond, away = told_apart(cond, away)
         seen = space if base is None else base
         around = wrapping(seen, wrap) if windows is None else windowed(seen, windows, wrap)
+        if self.edits and away is not None:
+            return image_guided(around, cond, away, scale, IMAGE_GUIDANCE if image_guidance is None else image_guidance)
         return guided(around, cond, away, scale, rescale=rescale, interval=interval, space=space)
 
     def _finished(self, steps: Iterator[Step]) -> Iterator[Step]:

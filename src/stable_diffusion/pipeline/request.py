@@ -67,6 +67,8 @@ class Request:
     image, mask               Pillow pictures or paths: start from `image`, repaint where `mask` is white
     strength                  0 to 1, how much of `image` is painted anew (0.75)
     guidance_rescale          0 to 1              guidance_interval   (first, last) as fractions of the steps
+    image_guidance            0 to 100 (1.5), how closely a model that edits pictures keeps to `image`
+    depth                     picture or path: the depth map, near is white, that a depth-guided model follows
     clip_skip                 1 reads the text encoder's last layer, 2 the one before; None the model's own choice
     loras                     adapter files for these pictures: paths, or (path, strength[, strength for the text])
     lora_dir, embeddings_dir  the folders where `<lora:name:weight>` and the names of embeddings in prompts are found
@@ -90,6 +92,8 @@ class Request:
     strength: float | None = None
     guidance_rescale: float = 0.0
     guidance_interval: tuple[float, float] | None = None
+    image_guidance: float | None = None
+    depth: Image.Image | None = None
     clip_skip: int | None = None
     loras: tuple[Lora, ...] = ()
     lora_dir: Path | None = None
@@ -108,6 +112,7 @@ class Request:
         self._set(clip_skip=whole("clip_skip", self.clip_skip, 1, 100))
         self._set(guidance=number("guidance", self.guidance, 0, MAX_GUIDANCE))
         self._set(strength=number("strength", self.strength, 0, 1))
+        self._set(image_guidance=number("image_guidance", self.image_guidance, 0, MAX_GUIDANCE))
         count = whole("count", self.count, 1, MAX_COUNT)
         seed = None if self.seed == -1 and not isinstance(self.seed, bool) else self.seed
         seed = whole("seed", seed, 0, MAX_SEED)
@@ -158,6 +163,8 @@ class Request:
     def _check_pictures(self) -> None:
         if self.image is not None:
             self._set(image=open_picture(self.image, "image"))
+        if self.depth is not None:
+            self._set(depth=open_picture(self.depth, "depth"))
         if self.mask is None:
             return
         mask = open_picture(self.mask, "mask")

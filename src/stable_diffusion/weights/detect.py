@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .canonical import canonical
 from .files import existing, read_tensors
 from .folder import INDEX
 from .folder_load import understand
@@ -19,7 +20,7 @@ from .packing import SCALE
 from .parts import Card, Defaults
 from .plausible import using_config
 from .recognise import EMA, UNET, Overrides, recognise
-from .tensors import TensorFile, without_prefix
+from .tensors import TensorFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ def inspect(path: str | os.PathLike[str], *, hashes: bool = True, **overrides: A
 
 
 def _inspect_single(tensors: TensorFile, metadata: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    tensors = without_prefix(tensors, "state_dict.")
+    tensors = canonical(tensors)
     found = recognise(tensors, metadata, parse_overrides(overrides))
     defaults, hurry = single_defaults(found.family, metadata, tensors.path)
     return {
@@ -149,9 +150,9 @@ def count_under(tensors: TensorFile, prefix: str) -> int:
 
 
 def main_dtype(tensors: TensorFile, prefix: str) -> str:
-    """The dtype that most weights under a prefix have, as torch names it."""
+    """How most weights under a prefix are stored: a dtype as torch names it, or a kind of quantisation."""
     counts: Counter[str] = Counter()
     for name in tensors:
         if name.startswith(prefix):
-            counts[str(tensors.info(name).dtype).removeprefix("torch.")] += tensors.info(name).count
+            counts[tensors.stored(name)] += tensors.info(name).count
     return counts.most_common(1)[0][0] if counts else "none"
