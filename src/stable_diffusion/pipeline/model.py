@@ -19,7 +19,8 @@ from ..text.encode import TextEncoder
 from ..weights.load import load_parts
 from ..weights.parts import Defaults, Parts
 from .codec import ImageDecoder, ImageEncoder
-from .process import AnySchedule, DenoisingProcess, DiffusionProcess
+from .forward import AnySchedule, DiffusionProcess
+from .process import DenoisingProcess
 from .text import text_encoder
 
 EMBEDDED = "embedded"

@@ -87,7 +87,7 @@ def _side(model: StableDiffusion, control: Control, network: nn.Module, size: tu
     if isinstance(network, IPAdapter):
         return Side(network=network, tokens=_image_tokens(model, control, network), **common)
     assert isinstance(network, ControlNet | T2IAdapter)
-    modes = {"soft": control.mode != "balanced", "prompt_only": control.mode == "control"}
+    modes: dict[str, Any] = {"soft": control.mode != "balanced", "prompt_only": control.mode == "control"}
     picture = control.picture(*size)
     if isinstance(network, T2IAdapter):
         told = _channels(picture, network.config.picture_channels, control)
