@@ -31,7 +31,7 @@ def draw(model: stable_diffusion.StableDiffusion) -> Image.Image:
             ("outpaint: added on the left and right", [small, paint(SCENE, image=small, canvas=margins)]),
             ("tiling x, three copies side by side", [tile, beside([tile] * 3)]),
             ("variation strength 0, 0.2, 0.4, 0.6",
-             [paint("a cat face", variation={"seed": 2, "strength": s / 5}) for s in range(4)]),
+             [paint("a cat face", variation={"strength": s / 5, "seed": 2 if s else None}) for s in range(4)]),
             ("[cat face:red apple:when], when = 0.1, 0.2, 0.4, 0.6",
              [paint(f"a [cat face:red apple:{when}]") for when in (0.1, 0.2, 0.4, 0.6)]),
         ]

@@ -54,10 +54,15 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 PUBLIC = [
     "BrokenModel",
+    "Canvas",
+    "Hires",
     "Images",
+    "Inpaint",
     "InvalidRequest",
     "ModelFileError",
+    "Noise",
     "Progress",
+    "Prompting",
     "Request",
     "SAMPLERS",
     "SCHEDULES",
@@ -66,6 +71,7 @@ PUBLIC = [
     "TrainingDiverged",
     "UnknownModel",
     "UnsafeFile",
+    "VariationSeed",
     "__version__",
     "generate",
     "generate_image",

@@ -45,7 +45,7 @@ def test_every_field_of_every_group_has_an_option() -> None:
 
     options = {parameter.name for parameter in command.params}
     assert {f"{group}__{field}" for group, kind in GROUPS.items() for field in kind.__dataclass_fields__} <= options
-    alone = {"prompt", "loras", "lora_dir", "embeddings_dir"}
+    alone = {"controls", "prompt", "loras", "lora_dir", "embeddings_dir"}
     fields = set(Request.__dataclass_fields__) - {"_", *GROUPS}
     assert fields - alone <= options | {"prompt"}
 

@@ -130,15 +130,15 @@ class DenoisingProcess:
         if mask is not None and latent is None:
             raise InvalidRequest("a mask was given without a latent; expected the latent to repaint")
         resolved, full = self._levels(sampler, schedule, steps, final)
-        between = interval and sigma_interval(full, *interval)
-        height, width = (self.default_size if size is None else size) if latent is None else latent.shape[-2:]
+        height, width = latent.shape[-2:] if latent is not None else size or self.default_size
         info = resolved.sampler
         scale = (self.guidance if guidance is None else guidance) / info.unit
         sigmas = full if latent is None or strength == 0 else truncate(full, strength)
         told = partial(self._timeline, steps=len(full) - 1, size=(height, width), told=told_size)
-        base = controlled(self.denoiser, sides, sigmas) if sides else self.denoiser
-        around: dict[str, Any] = {"wrap": wrap, "windows": windows, "paired": info.paired, "base": base}
-        denoise = self._led(told(prompt), negative, told, scale, sigmas, rescale=rescale, interval=between, **around)
+        around: dict[str, Any] = {"wrap": wrap, "windows": windows, "paired": info.paired, "rescale": rescale}
+        around["interval"] = interval and sigma_interval(full, *interval)
+        around["base"] = controlled(self.denoiser, sides, sigmas) if sides else self.denoiser
+        denoise = self._led(told(prompt), negative, told, scale, sigmas, **around)
         if latent is not None and strength == 0:
             return iter(())
         source = self.noise(info, seed, (height, width), variation, random)
