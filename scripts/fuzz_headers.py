@@ -3,8 +3,9 @@
     python scripts/fuzz_headers.py --count 100000 --seed 1
 
 Kinds: safetensors headers, torch checkpoints (zip and the older stream), GGUF headers, and models whose tensors have
-other names and shapes than they should, recognised ("model") and built ("load"). Prints one line for each kind: how many were read and how many refused, the
-slowest, and every other exception with the seed that makes it again. Exit code 1 where there was one.
+other names and shapes than they should, recognised ("model") and built ("load"). Prints one line for each kind: how
+many were read and how many refused, the slowest, and every other exception with the seed that makes it again. Exit
+code 1 where there was one.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ model_options = apply(
     ]
 )
 
-sampling_options = apply(
+step_options = apply(
     [
         click.option("--negative", "--negative-prompt", "negative_prompt", metavar="TEXT", help="What to avoid."),
         click.option("-t", "--steps", type=click.IntRange(1, MAX_STEPS), show_default=OWN, help="Sampler steps."),
@@ -137,11 +137,19 @@ sampling_options = apply(
         click.option(
             "--schedule", metavar="NAME", show_default="the sampler's own", help="See `stable-diffusion list`."
         ),
+    ]
+)
+"""What every painting has."""
+
+size_options = apply(
+    [
         click.option("--width", type=click.IntRange(1, MAX_SIDE), show_default=OWN, help="Pixels."),
         click.option("--height", type=click.IntRange(1, MAX_SIDE), show_default=OWN, help="Pixels."),
         click.option("--size", type=Size(), help="Width and height at once, or one number for both."),
     ]
 )
+
+sampling_options = apply([step_options, size_options])
 
 seed_option = click.option(
     "-s", "--seed", type=click.IntRange(-1, MAX_SEED), show_default="random", help="Of the first picture."
@@ -158,8 +166,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdo
 
 
 def given(values: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given on the command line, with --size taken apart."""
+    """The options that were given on the command line, with --size taken apart and GROUP__FIELD put in its group."""
     values = {name: value for name, value in values.items() if value is not None}
+    for name in [name for name in values if "__" in name]:
+        group, _, field = name.partition("__")
+        value = values.pop(name)
+        if value != ():  # an option that may be repeated, and was not given
+            values.setdefault(group, {})[field] = value
     size = values.pop("size", None)
     if size is not None:
         if "width" in values or "height" in values:

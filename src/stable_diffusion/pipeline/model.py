@@ -23,7 +23,8 @@ from ..weights.load import load_parts
 from ..weights.parts import Defaults, Parts
 from ..weights.separate import AnyPath, as_paths, load_vae, with_vae
 from .codec import ImageDecoder, ImageEncoder
-from .process import AnySchedule, DenoisingProcess, DiffusionProcess
+from .forward import AnySchedule, DiffusionProcess
+from .process import DenoisingProcess
 from .text import text_encoder
 
 EMBEDDED = "embedded"

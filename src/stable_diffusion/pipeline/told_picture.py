@@ -14,9 +14,12 @@ from torch.nn import functional as F
 
 from ..errors import InvalidRequest
 from .image import cover, mask_tensor, to_model
+from .masks import Box
 
 if TYPE_CHECKING:
     from .model import StableDiffusion
+    from .request import Request
+    from .start import Start
 
 Extra = Literal["nothing", "masked picture", "picture", "depth"]
 
@@ -36,6 +39,40 @@ def extra_of(model: StableDiffusion) -> Extra:
             f"{2 * channels} (instruct-pix2pix) or {channels + 1} (depth)"
         )
     return known[taken]
+
+
+def image_conditioning(model: StableDiffusion, request: Request, size: tuple[int, int], start: Start) -> Tensor | None:
+    """What the network is told besides the latent, [1,K,h,w] for a run of `size` (width, height); None for nothing.
+
+    Inpainting networks are told the mask and the latent of the picture with the masked part grey; without a mask
+    everything is masked.
+    """
+    extra = extra_of(model)
+    if extra == "nothing":
+        return None
+    if extra == "picture":
+        if start.image is None:
+            raise InvalidRequest("this model edits pictures (instruct-pix2pix); give the picture as image")
+        return told_picture(model, start.image, *size)
+    if extra == "depth":
+        if request.depth is None:
+            raise InvalidRequest("this model is guided by depth; give a depth map, near is white, as depth")
+        return told_depth(model, part_of(request.depth, request, start.box), *size)
+    width, height = size
+    pixels = torch.zeros(1, model.parts.vae.config.image_channels, height, width)
+    mask = torch.ones(1, 1, height // model.factor, width // model.factor)
+    if start.image is not None and start.hidden is not None and start.mask is not None:
+        whole = to_model(start.image, pixels.shape[1])
+        pixels, mask = torch.where(start.hidden >= 0.5, pixels, whole), (start.mask > 0).float()
+    latent = model.image_encoder(pixels)
+    return torch.cat([mask.to(latent), latent], dim=1)
+
+
+def part_of(picture: Image.Image, request: Request, box: Box | None) -> Image.Image:
+    """Of a picture that lies on the request's image, pixel by pixel, the part that is painted; else all of it."""
+    if box is None or request.image is None or picture.size != request.image.size:
+        return picture
+    return picture.crop(box)
 
 
 def told_picture(model: StableDiffusion, image: Image.Image, width: int, height: int) -> Tensor:
