@@ -96,6 +96,19 @@ def test_info_of_a_model(run: Run, model_file: Path) -> None:
     assert "tiny" in text and "together" in text
 
 
+def test_info_with_what_the_caller_says(run: Run, model_file: Path) -> None:
+    told = json.loads(run("info", model_file, "--json", "--no-hash", "--set", "prediction=v").stdout)
+    assert told["prediction"] == "v" and told["sha256"] is None
+    for setting, says in (
+        ("family=sd1", "says it itself"),
+        ("variant=fp16", "only diffusers folders have variants"),
+        ("predicton=v", "did you mean 'prediction'?"),
+        ("prediction=w", "'w'"),
+    ):
+        result = run("info", model_file, "--set", setting)
+        assert_one_sentence(result.exit_code, result.stderr, says)
+
+
 def test_info_of_a_picture_shows_its_settings(run: Run, here: Path, model_file: Path) -> None:
     assert run("a cat", "-m", model_file, "-s", "3", "-o", "a.png").exit_code == 0
     facts = json.loads(run("info", "a.png", "--json").stdout)

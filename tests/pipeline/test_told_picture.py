@@ -19,6 +19,7 @@ import tiny_checkpoints as tiny
 from stable_diffusion.diffusion.image_guidance import image_guided
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.generate import generate
+from stable_diffusion.pipeline.metadata import read_metadata
 from stable_diffusion.pipeline.model import StableDiffusion, load
 from stable_diffusion.pipeline.request import Images, Request
 from stable_diffusion.pipeline.told_picture import scaled_depth
@@ -107,6 +108,40 @@ def test_a_run_agrees_with_diffusers(models: tuple[str, Any, list], monkeypatch:
         assert float(expected.std()) > 0.02 and value > 55
 
 
+def test_settings_that_are_filled_in_make_the_same_picture(models: tuple[str, Any, list]) -> None:
+    family, _, (model, _) = models
+    depth = {} if family == "sd1-pix2pix" else {"depth": depth_picture()}
+    event = next(event for event in generate(model, Request(PROMPT, image=picture(), seed=3, steps=2, **depth))
+                 if isinstance(event, Images))  # fmt: skip
+    found = read_metadata(event.images[0]).request
+    assert (found.image_guidance, found.strength) == ((1.5, 1.0) if family == "sd1-pix2pix" else (None, 0.75))
+    (again,) = (each for each in generate(model, found.changed(image=picture(), **depth)) if isinstance(each, Images))
+    assert again.images[0].tobytes() == event.images[0].tobytes()
+
+
+def test_masks_and_composed_prompts_go_together_with_it(models: tuple[str, Any, list]) -> None:
+    family, _, (model, _) = models
+    mask = Image.new("L", (48, 64))
+    mask.paste(255, (16, 24, 40, 48))
+    told: dict[str, Any] = {"depth": depth_picture()} if family == "sd2-depth" else {}
+    request = Request(
+        "a [cat:dog:0.5] AND a hat :0.7", image=picture(), mask=mask, seed=3, steps=2, inpaint={"only_masked": True},
+        width=48, height=64, **told,
+    )  # fmt: skip
+    made = next(event for event in generate(model, request) if isinstance(event, Images)).images[0]
+    kept = Image.composite(made, picture(), mask)  # what was not masked is the picture's
+    assert kept.tobytes() == made.tobytes() != picture().tobytes()
+
+
+def test_what_has_no_effect_is_noted(models: tuple[str, Any, list]) -> None:
+    family, _, (model, _) = models
+    given: dict[str, Any] = {"depth": depth_picture(), "image_guidance": 2.0, "guidance_rescale": 0.5}
+    event = next(event for event in generate(model, Request(PROMPT, image=picture(), steps=1, **given))
+                 if isinstance(event, Images))  # fmt: skip
+    names = {note.split(" ")[0] for note in event.notes}
+    assert names == ({"depth", "guidance_rescale"} if family == "sd1-pix2pix" else {"image_guidance"})
+
+
 def test_what_the_network_needs_is_asked_for(models: tuple[str, Any, list]) -> None:
     family, _, (model, _) = models
     request = Request(PROMPT, image=picture() if family == "sd2-depth" else None)
@@ -126,6 +161,9 @@ def test_equation_three_with_known_answers() -> None:
     x, sigma = torch.zeros(2, 4, 2, 2), torch.ones(2)
     guided, pictured = image_guided(denoiser, cond, away, 7.0, 1.5).pair(x, sigma)
     assert torch.allclose(guided, torch.full_like(x, 1.5 * 1 + 7 * 10)) and torch.allclose(pictured, torch.ones_like(x))
+    blend = ((cond, 0.5), (away, 3.0), (cond, -0.25))
+    composed, _ = image_guided(denoiser, blend, away, 7.0, 1.5).pair(x, sigma)
+    assert torch.allclose(composed, torch.full_like(x, 1.5 * 1 + 7 * 0.25 * 10))
     with pytest.raises(InvalidRequest, match="finite"):
         image_guided(denoiser, cond, away, 7.0, float("nan"))
     with pytest.raises(InvalidRequest, match="in both"):

@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..diffusion.prediction import resolve_prediction
 from .canonical import canonical
 from .files import existing, read_tensors
 from .folder import INDEX
 from .folder_load import understand
 from .hashes import SHORT, legacy_hash, sha256
-from .load import parse_overrides, single_defaults
+from .load import parse_overrides, refuse_overrides, single_defaults
 from .native import PREFIXES, is_native, read_config, record
 from .packing import SCALE
 from .parts import Card, Defaults
@@ -70,10 +71,15 @@ def inspect(path: str | os.PathLike[str], *, hashes: bool = True, **overrides: A
     place = existing(path)
     if place.name == INDEX:
         place = place.parent
+    given = parse_overrides(overrides)
     if place.is_dir():
-        return _inspect_folder(place, parse_overrides(overrides))
+        refuse_overrides(given, "diffusers")
+        return _inspect_folder(place, given)
     tensors, metadata = read_tensors(place)
-    found = _inspect_native(tensors, metadata) if is_native(metadata) else _inspect_single(tensors, metadata, overrides)
+    refuse_overrides(given, "native" if is_native(metadata) else "ldm")
+    found = _inspect_native(tensors, metadata) if is_native(metadata) else _inspect_single(tensors, metadata, given)
+    if given.prediction is not None:
+        found["prediction"] = resolve_prediction(given.prediction)
     if hashes:
         full = sha256(place)
         found.update(sha256=full, short_hash=full[:SHORT], legacy_hash=legacy_hash(place))
@@ -81,9 +87,9 @@ def inspect(path: str | os.PathLike[str], *, hashes: bool = True, **overrides: A
     return Detection(path=place, container=tensors.kind, metadata=shown, **found)
 
 
-def _inspect_single(tensors: TensorFile, metadata: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _inspect_single(tensors: TensorFile, metadata: Mapping[str, str], given: Overrides) -> dict[str, Any]:
     tensors = canonical(tensors)
-    found = recognise(tensors, metadata, parse_overrides(overrides))
+    found = recognise(tensors, metadata, given)
     defaults, hurry = single_defaults(found.family, metadata, tensors.path)
     return {
         "layout": "ldm",
@@ -125,7 +131,7 @@ def _inspect_folder(folder: Path, given: Overrides) -> Detection:
         container=found.files[found.network].kind,
         family=found.family.name,
         label=found.family.label,
-        prediction=found.prediction,
+        prediction=found.prediction if given.prediction is None else resolve_prediction(given.prediction),
         dtype=main_dtype(found.files[found.network], ""),
         parameters={found.parts[part]: count_under(file, "") for part, file in found.files.items()},
         guesses=found.guesses,

@@ -39,6 +39,12 @@ from .separate import AnyPath, as_paths, complete, load_vae, text_places, with_t
 
 SHAPING = ("family", "heads", "head_dim", "clip_heads")
 """Settings that shape networks."""
+SAID: dict[str, tuple[tuple[str, ...], str]] = {
+    "diffusers": ((*SHAPING, "text_folder"), "a diffusers folder"),
+    "native": ((*SHAPING, "t5", "text_folder"), "a file in our own format"),
+    "ldm": ((), "a single file"),
+}
+"""Layout -> what its files say themselves, so that a caller cannot."""
 
 __all__ = ["Card", "Defaults", "Parts", "Source", "TokenizerSource", "load_parts"]
 
@@ -72,7 +78,7 @@ def load_parts(
     if place.name == INDEX:
         place = place.parent
     if place.is_dir():
-        _refuse(given, (*SHAPING, "text_folder"), "a diffusers folder says it itself")
+        refuse_overrides(given, "diffusers")
         parts = load_folder(place, given.variant, dtype, device, t5=given.t5 is not False)
         for text in as_paths(text_encoders):
             parts = with_text(parts, text, dtype=dtype, device=device)
@@ -92,9 +98,8 @@ def _load_file(
     device: torch.device | str,
 ) -> Parts:
     tensors, metadata = read_tensors(place)
-    _refuse(given, ("variant",), "only diffusers folders have variants")
+    refuse_overrides(given, "native" if is_native(metadata) else "ldm")
     if is_native(metadata):
-        _refuse(given, (*SHAPING, "t5", "text_folder"), "a file in our own format says it itself")
         if texts:
             raise InvalidRequest("a text encoder was given, but a file in our own format has one that belongs to it")
         return load_native(place, tensors, metadata, dtype=dtype, device=device)
@@ -114,10 +119,14 @@ def parse_overrides(overrides: Mapping[str, Any]) -> Overrides:
     return Overrides(**overrides)
 
 
-def _refuse(given: Overrides, names: tuple[str, ...], why: str) -> None:
+def refuse_overrides(given: Overrides, layout: str) -> None:
+    """InvalidRequest where something was given that a model of this layout says itself, or does not have."""
+    if layout != "diffusers" and given.variant is not None:
+        raise InvalidRequest(f"variant={given.variant!r} was given, but only diffusers folders have variants")
+    names, what = SAID[layout]
     for name in names:
         if getattr(given, name) is not None:
-            raise InvalidRequest(f"{name}={getattr(given, name)!r} was given, but {why}")
+            raise InvalidRequest(f"{name}={getattr(given, name)!r} was given, but {what} says it itself")
 
 
 def _overridden(parts: Parts, given: Overrides) -> Parts:
