@@ -131,8 +131,8 @@ def make_nouns(world: World) -> Made:
             if colour_tools.coloured(picture) < LEAST_COLOURED:
                 continue
             paints = chosen(f"{world.options.seed}{entry.name}{item['name']}", world.options.noun_colours)
-            for colour in sorted(paints):
-                yield {**item, "colour": colour, "recoloured": True}, colour_tools.recolour(picture, colour)
+            for colour, painted in colour_tools.in_colours(picture, sorted(paints)):
+                yield {**item, "colour": colour, "recoloured": True}, painted
 
 
 def make_noun_glyphs(world: World) -> Made:
@@ -175,9 +175,9 @@ def make_recoloured(world: World) -> Made:
                 continue
             source = random.Random(f"{world.options.seed}{concept}{style}")
             others = sorted(set(colour_tools.PAINT) - {own} - colour_tools.NEAR.get(own, frozenset()))
-            for colour in source.sample(others, min(world.options.recolours, len(others))):
-                item = {**kept[concept, style], "colour": colour, "recoloured": True}
-                yield item, colour_tools.recolour(assets[concept, style], colour)
+            paints = source.sample(others, min(world.options.recolours, len(others)))
+            for colour, painted in colour_tools.in_colours(assets[concept, style], paints):
+                yield {**kept[concept, style], "colour": colour, "recoloured": True}, painted
 
 
 ASSETS: dict[tuple[str, str], Picture] = {}
