@@ -106,7 +106,7 @@ def test_a_folder_cut_for_other_tables_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_piece_is_named(tmp_path: Path) -> None:
     pieces = write_pieces(b"0123456789", tmp_path, "file", size=4)
     assert read_pieces(pieces[::-1]) == b"0123456789" == read_pieces(pieces[:-1])
-    with pytest.raises(InvalidRequest, match="piece file.piece02 of file is missing"):
+    with pytest.raises(InvalidRequest, match=r"piece file\.piece02 of file is missing"):
         read_pieces([pieces[0], pieces[2]])
     pieces[1].write_bytes(b"45x7")
     with pytest.raises(InvalidRequest, match=r"file\.piece02 is damaged"):

@@ -124,7 +124,7 @@ def coloured(picture: Picture) -> float:
 
 
 def shown(picture: Picture, colour: str) -> float:
-    """Share of a picture's visible area that is in a named colour, 0 to 1; tints and shades count, faint ones do not."""
+    """Share of a picture's visible area that is in a named colour, 0 to 1; tints and shades count, faint ones not."""
     lab, paint = oklab(picture[..., :3].astype(np.float64) / 255.0), paint_lab(colour)
     alpha = picture[..., 3].astype(np.float64)
     chroma, strength = np.hypot(lab[..., 1], lab[..., 2]), float(np.hypot(paint[1], paint[2]))

@@ -29,7 +29,7 @@ BESIDE_ICONS = ("prefix", "info", "width", "height", "left", "top", "chars")
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What pictures are looked for: concepts by code point, by squeezed name, and nouns. roots: package -> its files."""
+    """What pictures are looked for: concepts by code point and by squeezed name; nouns. roots: package -> its files."""
 
     roots: dict[str, Path]
     codes: frozenset[str]

@@ -3,9 +3,9 @@
     python -m recipes.embedded.data.travel pack --packages data/packages --out data/travel --piece-size 17
     python -m recipes.embedded.data.travel unpack data/travel/packages.tar.xz.piece* --out data/packages
 
-`pack` writes what a build uses of the packages (see cut.py) as one .tar.xz in pieces of at most so many MiB, with a list
-of their digests, which travels with them. `unpack` makes a packages folder from them that a build takes as it is: each
-package has the stamp of an unpacked one.
+`pack` writes what a build uses of the packages (see cut.py) as one .tar.xz in pieces of at most so many MiB, with a
+list of their digests, which travels with them. `unpack` makes a packages folder from them that a build takes as it is:
+each package has the stamp of an unpacked one.
 """
 
 from __future__ import annotations
