@@ -14,7 +14,7 @@ from recipes.embedded.data import build as stage
 from recipes.embedded.data import card
 from recipes.embedded.data.art import matched
 from recipes.embedded.data.clipart import noun_of, render_guarded, sized
-from recipes.embedded.data.colours import PAINT, coloured, oklab, paint_lab, recolour, recolourable
+from recipes.embedded.data.colours import PAINT, coloured, in_colours, oklab, paint_lab, recolour, recolourable, shown
 from recipes.embedded.data.concepts import Concept, bare_code, emoji_concepts
 from recipes.embedded.data.fetch import read_iconify, sha256, unpack
 from recipes.embedded.data.makers import Options
@@ -271,6 +271,28 @@ def test_grounds_differ_from_what_stands_on_them(colour: str) -> None:
 def test_coloured_share() -> None:
     assert coloured(blob("red")) == 1.0
     assert coloured(blob("grey")) == pytest.approx(3 / 16)
+
+
+def two_tone(width: int) -> np.ndarray:
+    """A grey thing with a red stripe."""
+    picture = np.zeros((24, 24, 4), dtype=np.uint8)
+    picture[2:22, 2:22] = (150, 150, 152, 255)
+    picture[2:22, 2 : 2 + width] = (229, 50, 45, 255)
+    return picture
+
+
+def test_a_colour_that_hardly_shows_is_left_out() -> None:
+    """The two pictures of the narrow stripe are nearly equal, though their captions would name two colours."""
+    names = ["orange", "purple", "teal"]
+    assert [colour for colour, _ in in_colours(two_tone(8), names)] == names
+    assert list(in_colours(two_tone(3), names)) == []
+    assert shown(two_tone(3), "red") == pytest.approx(3 / 20) and shown(two_tone(3), "orange") == 0.0
+
+
+@pytest.mark.parametrize("colour", sorted(PAINT))
+def test_every_paint_shows_its_own_colour_only(colour: str) -> None:
+    assert shown(blob(colour), colour) >= 0.75
+    assert all(shown(blob(colour), other) < 0.25 for other in set(PAINT) - {colour})
 
 
 def test_clip_art_is_named_by_its_title() -> None:

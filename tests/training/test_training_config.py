@@ -69,7 +69,7 @@ def test_to_table_is_json_and_round_trips() -> None:
     assert build(DenoiserStage, table, "denoiser") == config
 
 
-@pytest.mark.parametrize("stage", ["vae", "text", "denoiser"])
-def test_shipped_configs_are_valid(stage: str) -> None:
-    config = load_config(stage, RECIPES / f"first_{stage}.toml")
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_configs_are_valid(path: Path) -> None:
+    config = load_config(path.stem.rpartition("_")[2], path)
     assert config.batch_size > 1

@@ -74,3 +74,25 @@ def test_what_does_not_fit_is_refused(pack_folder: Path, runs: dict[str, Path], 
     with pytest.raises(BrokenModel, match="does not fit the config"):
         other = {**UNET, "channels": [16, 32]}
         start(pack_folder, tmp_path / "d", runs, start_from=str(runs["denoiser"]), unet=other)
+
+
+def test_runs_start_from_a_tower_file(pack_folder: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    """The text stage goes on from both towers; the denoiser reads its text encoder from there."""
+    from stable_diffusion.evaluation.tower import load_eye, save_eye
+
+    tokenizer = (pack_folder / "tokenizer.json").read_text(encoding="utf-8")
+    file = save_eye(tmp_path / "towers.safetensors", load_eye(runs["text"], tokenizer=tokenizer), dtype="float32")
+    trained = {part: load_part(runs["text"], part)[0] for part in ("text", "tower")}
+    still = {"optimiser.learning_rate": 0.0, "optimiser.muon_learning_rate": 0.0, "ema": 0.0, "steps": 1}
+    train(
+        "text",
+        data=pack_folder,
+        out=tmp_path / "on",
+        overrides=settings("text", runs) | still | {"start_from": str(file)},
+        device="cpu",
+    )
+    assert all(same(load_part(tmp_path / "on", part)[0], trained[part]) for part in trained)
+    read = start(pack_folder, tmp_path / "denoiser", runs, text_run=str(file))
+    assert same(load_part(read, "text")[0], trained["text"])
+    with pytest.raises(InvalidRequest, match="holds no unet, only text, tower"):
+        start(pack_folder, tmp_path / "none", runs, start_from=str(file), start_parts=["unet"])

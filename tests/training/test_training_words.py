@@ -109,7 +109,7 @@ def test_jitter_moves_pictures_and_leaves_transparency_outside(pack_folder: Path
 def test_negatives_follow_their_captions(pack_folder: Path, tmp_path: Path) -> None:
     stage: Any = build_stage(
         "text",
-        load_config("text", None, settings("text", {}, negatives=2)),
+        load_config("text", None, settings("text", {}, negatives=1.0)),
         Context(TrainingPack(pack_folder), join_world("cpu"), tmp_path),
     )
     number = stage.captions.texts.index("a red disc")

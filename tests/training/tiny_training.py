@@ -42,7 +42,7 @@ STAGE_SETTINGS: dict[str, dict[str, Any]] = {
         "tower": {"channels": [8, 12], "groups": 4},
         "lexicon_weight": 0.5,
         "lexicon": 6,
-        "negatives": 2,
+        "negatives": 0.6,
         "jitter": 0.1,
     },
     "denoiser": {"unet": UNET, "sample_steps": 2, "prompts": ["a red disc", "蓝色圆"], "data.caption_dropout": 0.2},

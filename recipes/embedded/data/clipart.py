@@ -106,20 +106,25 @@ def clipart_jobs(entry: PictureSet, nouns: Mapping[str, Noun], roots: Mapping[st
     return jobs
 
 
-def render_guarded(jobs: Sequence[Job], size: int) -> Iterator[tuple[Job, Picture]]:
-    """Render one by one in a process that is ended when a drawing takes too long; broken ones are left out."""
-    pool = Pool(1)
+def render_guarded(jobs: Sequence[Job], size: int, workers: int = 1) -> Iterator[tuple[Job, Picture]]:
+    """Render a few at a time, in order, in processes that are ended when a drawing takes too long; broken ones are left
+    out."""
+    pools = [Pool(1) for _ in range(max(1, workers))]
     try:
-        for job in jobs:
-            try:
-                picture = pool.apply_async(render_job, ((job, size),)).get(SECONDS)
-            except TimeoutError:
-                pool.terminate()
-                pool = Pool(1)
-                continue
-            except Exception:  # the renderer's own errors: a file that is no valid SVG
-                continue
-            if picture is not None:
-                yield job, picture
+        for start in range(0, len(jobs), len(pools)):
+            given = jobs[start : start + len(pools)]
+            asked = [pool.apply_async(render_job, ((job, size),)) for job, pool in zip(given, pools, strict=False)]
+            for number, (job, answer) in enumerate(zip(given, asked, strict=True)):
+                try:
+                    picture = answer.get(SECONDS)
+                except TimeoutError:
+                    pools[number].terminate()
+                    pools[number] = Pool(1)
+                    continue
+                except Exception:  # the renderer's own errors: a file that is no valid SVG
+                    continue
+                if picture is not None:
+                    yield job, picture
     finally:
-        pool.terminate()
+        for pool in pools:
+            pool.terminate()

@@ -6,6 +6,8 @@ own colour take the new hue, chroma and lightness in proportion; a green leaf on
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,6 +35,11 @@ TO_LAB = np.array(
 )
 HUE_WINDOW = 0.75  # radians around the object's own hue that count as its colour
 GREY_CHROMA = 0.035  # under this a pixel has no colour of its own
+SHOWN_HUE = 0.4  # radians around a paint's hue that are called by its name
+SHOWN_LIGHTNESS = 0.25  # how much lighter or darker than a paint is still called by its name
+SHOWN_GREY = 0.15  # the same for black and grey, which lightness alone tells apart
+LEAST_SHOWN = 0.2
+"""Share of a picture's visible area that must be in a colour for a caption to name it."""
 
 
 def oklab(colour: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -114,3 +121,25 @@ def coloured(picture: Picture) -> float:
     alpha = picture[..., 3].astype(np.float64)
     chromatic = np.hypot(lab[..., 1], lab[..., 2]) > GREY_CHROMA
     return float((alpha * chromatic).sum() / max(alpha.sum(), 1.0))
+
+
+def shown(picture: Picture, colour: str) -> float:
+    """Share of a picture's visible area that is in a named colour, 0 to 1; tints and shades count, faint ones not."""
+    lab, paint = oklab(picture[..., :3].astype(np.float64) / 255.0), paint_lab(colour)
+    alpha = picture[..., 3].astype(np.float64)
+    chroma, strength = np.hypot(lab[..., 1], lab[..., 2]), float(np.hypot(paint[1], paint[2]))
+    lighter = np.abs(lab[..., 0] - paint[0])
+    if strength < GREY_CHROMA:
+        found = (chroma < GREY_CHROMA) & (lighter < SHOWN_GREY)
+    else:
+        off = angle(np.arctan2(lab[..., 2], lab[..., 1]) - np.arctan2(paint[2], paint[1]))
+        found = (np.abs(off) < SHOWN_HUE) & (chroma > 0.5 * strength) & (lighter < SHOWN_LIGHTNESS)
+    return float((alpha * found).sum() / max(alpha.sum(), 1.0))
+
+
+def in_colours(picture: Picture, colours: Iterable[str]) -> Iterator[tuple[str, Picture]]:
+    """The picture in each named colour, without those where it hardly shows: "a purple shoe" with a purple tongue."""
+    for colour in colours:
+        painted = recolour(picture, colour)
+        if shown(painted, colour) >= LEAST_SHOWN:
+            yield colour, painted

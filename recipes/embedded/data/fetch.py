@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from .sources import PACKAGES, Package, PictureSet, check_licence, package_of
+from .words import WORDS
+
+CHOOSING = ("art.py", "clipart.py", "concepts.py", "cut.py", "glyphs.py", "nouns.py", "objects.py", "sources.py")
+STAMP = "unpacked.json"
 
 
 def sha256(path: Path) -> str:
@@ -21,6 +25,26 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def choice_digest() -> str:
+    """Hash of the word tables and the code that decide which pictures of the packages are used."""
+    total = hashlib.sha256()
+    for path in (*(Path(__file__).parent / name for name in CHOOSING), *sorted(WORDS.glob("*.tsv"))):
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def stamp_text(package: Package, members: Iterable[str], cut: str | None = None) -> str:
+    """What `unpacked.json` says: the package's digest, which members are there; `cut` where only their used part is."""
+    said = {"sha256": package.sha256, "members": list(members)}
+    return json.dumps(said if cut is None else {**said, "cut": cut})
+
+
+def check_cut(target: Path, before: dict[str, Any], missing: Iterable[str]) -> None:
+    """Refuse a folder of `travel` that holds less than this version of the recipe draws."""
+    if "cut" in before and (before["cut"] != choice_digest() or list(missing)):
+        raise ValueError(f"{target} was packed for other word tables or code than these; pack the packages again")
 
 
 def download(package: Package, folder: Path) -> Path:
@@ -59,13 +83,15 @@ def opened(package: Package, path: Path) -> Iterator[tarfile.TarFile]:
 def unpack(package: Package, folder: Path) -> Path:
     """Unpack the wanted members under `folder/<package>-<version>`; instant when already there.
 
-    Members unpacked before stay, so builds that want different ones can share the folder.
+    Members unpacked before stay, so builds that want different ones can share the folder. A folder that `travel` wrote
+    holds of its members what a build uses, and is refused (ValueError) by another version of the recipe.
     """
     target = folder / package.folder
-    stamp = target / "unpacked.json"
+    stamp = target / STAMP
     before = json.loads(stamp.read_text()) if stamp.exists() else {}
     there = before.get("members", []) if before.get("sha256") == package.sha256 else []
     missing = [member for member in package.members if member not in there]
+    check_cut(target, before, missing)
     if stamp.exists() and not missing:
         return target
     with opened(package, download(package, folder)) as archive:
@@ -78,7 +104,7 @@ def unpack(package: Package, folder: Path) -> Path:
             source = archive.extractfile(info)
             assert source is not None  # a regular file has content
             path.write_bytes(source.read())
-    stamp.write_text(json.dumps({"sha256": package.sha256, "members": [*there, *missing]}))
+    stamp.write_text(stamp_text(package, [*there, *missing]))
     return target
 
 

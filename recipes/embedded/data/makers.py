@@ -17,7 +17,7 @@ from .clipart import clipart_jobs, render_guarded
 from .concepts import Concept, spoken_colour
 from .glyphs import glyph_jobs, read_glyphs
 from .nouns import chosen, ground_for, noun_glyph_jobs, noun_jobs, read_nouns
-from .objects import Job, emoji_jobs, in_order, render_jobs
+from .objects import Job, emoji_jobs, in_order, render_job, render_jobs
 from .pack import read_lines
 from .render import Picture
 from .scenes.compose import compose
@@ -126,13 +126,23 @@ def make_nouns(world: World) -> Made:
     nouns = read_nouns(world.concepts.values())
     for entry in sets_of("iconify-noun"):
         yield from rendered(world, noun_jobs(entry, nouns, world.roots))
+    size, workers = world.options.size, world.workers
     for entry in sets_of("iconify-noun-hue"):
-        for item, picture in rendered(world, noun_jobs(entry, nouns, world.roots)):
-            if colour_tools.coloured(picture) < LEAST_COLOURED:
-                continue
-            paints = chosen(f"{world.options.seed}{entry.name}{item['name']}", world.options.noun_colours)
-            for colour in sorted(paints):
-                yield {**item, "colour": colour, "recoloured": True}, colour_tools.recolour(picture, colour)
+        jobs = noun_jobs(entry, nouns, world.roots)
+        paints = [sorted(chosen(f"{world.options.seed}{entry.name}{j.name}", world.options.noun_colours)) for j in jobs]
+        tasks = [(job, size, tuple(colours)) for job, colours in zip(jobs, paints, strict=True)]
+        for job, found in zip(jobs, in_order(render_in_colours, tasks, workers), strict=True):
+            for colour, painted in found:
+                yield {**job_item(job), "colour": colour, "recoloured": True}, painted
+
+
+def render_in_colours(task: tuple[Job, int, tuple[str, ...]]) -> list[tuple[str, Picture]]:
+    """A picture of a set in one hue in named colours, in a worker process; nothing where it has hardly any colour."""
+    job, size, colours = task
+    picture = render_job((job, size))
+    if picture is None or colour_tools.coloured(picture) < LEAST_COLOURED:
+        return []
+    return list(colour_tools.in_colours(picture, colours))
 
 
 def make_noun_glyphs(world: World) -> Made:
@@ -161,7 +171,7 @@ def make_clipart(world: World) -> Made:
     """Clip art of nouns."""
     nouns = read_nouns(world.concepts.values())
     for entry in sets_of("files-by-title"):
-        for job, picture in render_guarded(clipart_jobs(entry, nouns, world.roots), world.options.size):
+        for job, picture in render_guarded(clipart_jobs(entry, nouns, world.roots), world.options.size, world.workers):
             yield job_item(job), picture
 
 
@@ -169,15 +179,23 @@ def make_recoloured(world: World) -> Made:
     """The objects of words/recolour.tsv in other colours, where a picture has one clear colour to replace."""
     assets = world.assets()
     kept = {(item["concept"], item["style"]): item for item in read_lines(world.out / "objects/items.jsonl")}
+    tasks = []
     for concept, own in rows("recolour.tsv"):
         for style in RECOLOURED_STYLES:
-            if (concept, style) not in assets or not colour_tools.recolourable(assets[concept, style], own):
-                continue
-            source = random.Random(f"{world.options.seed}{concept}{style}")
-            others = sorted(set(colour_tools.PAINT) - {own} - colour_tools.NEAR.get(own, frozenset()))
-            for colour in source.sample(others, min(world.options.recolours, len(others))):
-                item = {**kept[concept, style], "colour": colour, "recoloured": True}
-                yield item, colour_tools.recolour(assets[concept, style], colour)
+            if (concept, style) in assets:
+                source = random.Random(f"{world.options.seed}{concept}{style}")
+                others = sorted(set(colour_tools.PAINT) - {own} - colour_tools.NEAR.get(own, frozenset()))
+                paints = source.sample(others, min(world.options.recolours, len(others)))
+                tasks.append((kept[concept, style], np.array(assets[concept, style]), own, tuple(paints)))
+    for task, found in zip(tasks, in_order(other_colours, tasks, world.workers), strict=True):
+        for colour, painted in found:
+            yield {**task[0], "colour": colour, "recoloured": True}, painted
+
+
+def other_colours(task: tuple[dict[str, Any], Picture, str, tuple[str, ...]]) -> list[tuple[str, Picture]]:
+    """A picture in other colours than its own, in a worker process; nothing where it is not mainly in its own."""
+    _, picture, own, paints = task
+    return list(colour_tools.in_colours(picture, paints)) if colour_tools.recolourable(picture, own) else []
 
 
 ASSETS: dict[tuple[str, str], Picture] = {}

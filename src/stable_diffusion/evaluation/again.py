@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..errors import StableDiffusionError
@@ -70,11 +71,19 @@ def answer(order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def peak_memory() -> int | None:
-    """The most memory this process has held, in bytes: on a GPU what was allocated there, else resident memory."""
+    """The most memory this process has held, in bytes: on a GPU what was allocated there, else resident memory.
+
+    Linux tells it in /proc; what `getrusage` says there a process inherits from the one that started it.
+    """
     import torch
 
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return int(torch.cuda.max_memory_allocated())
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        if "VmHWM" in lines:
+            return int(lines["VmHWM"].split()[0]) * 1024
     try:
         import resource
     except ImportError:  # Windows

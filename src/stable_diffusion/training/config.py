@@ -129,7 +129,7 @@ class TextStage(StageConfig):
     """Text encoder and image tower. contrastive: "clip" (softmax) or "siglip". Teacher: "minilm" or "none".
 
     lexicon_weight: of the loss that brings words of the pack's lexicon.tsv to the names that captions use, `lexicon`
-    words a step. negatives: captions a step that are repeated with one word wrong (a colour, number or relation).
+    words a step. negatives: share of captions that are repeated with one word wrong (a colour, number or relation).
     jitter: pictures are shifted and scaled by up to this share of their side. text_learning_rate: share of the tower's
     rate at which the text encoder is trained (0: frozen, so that the tower learns to see for one that is in use).
     """
@@ -142,7 +142,7 @@ class TextStage(StageConfig):
     teacher_weight: float = 1.0
     lexicon_weight: float = 0.0
     lexicon: int = 128
-    negatives: int = 0
+    negatives: float = 0.0
     jitter: float = 0.0
     text_learning_rate: float = 1.0
     text: dict[str, Any] = field(default_factory=dict)
@@ -154,9 +154,9 @@ class TextStage(StageConfig):
         _choice("teacher", self.teacher, ("minilm", "none"))
         if not 0.0 <= self.jitter <= 0.5:
             raise InvalidRequest(f"jitter = {self.jitter} must be from 0 to 0.5")
-        if self.lexicon < 1 or self.negatives < 0:
+        if self.lexicon < 1 or not 0.0 <= self.negatives <= 1.0:
             raise InvalidRequest(
-                f"lexicon = {self.lexicon} must be at least 1, and negatives = {self.negatives} at least 0"
+                f"lexicon = {self.lexicon} must be at least 1, and negatives = {self.negatives} from 0 to 1"
             )
 
 

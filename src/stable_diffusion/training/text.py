@@ -157,14 +157,17 @@ class TextTraining:
         return {key: value.detach() for key, value in {"loss": total, **losses}.items()}
 
     def _with_negatives(self, ids: Tensor, numbers: NDArray[np.int64], step: int) -> tuple[Tensor, list[int]]:
-        """(ids [B + k, T] with k wrong captions at the end, the rows they belong to); k at most `negatives`."""
-        random = np.random.default_rng([self.config.seed, 7, step, self.context.world.rank])
+        """(ids [B + k, T] with k wrong captions at the end, the rows they belong to), for a `negatives` share of rows.
+
+        What happens to a row depends on (seed, step, its place in the global batch) only.
+        """
         texts: list[str] = []
         owner: list[int] = []
+        first = self.context.world.rank * len(numbers)
         for row, number in enumerate(numbers):
-            if len(texts) == self.config.negatives:
-                break
-            text = wrong(self.captions.texts[number], random) if number >= 0 else None
+            random = np.random.default_rng([self.config.seed, 7, step, first + row])
+            chosen = number >= 0 and random.random() < self.config.negatives
+            text = wrong(self.captions.texts[number], random) if chosen else None
             if text is not None:
                 texts.append(text)
                 owner.append(row)
@@ -178,8 +181,10 @@ class TextTraining:
         amount = self.config.jitter
         if amount == 0:
             return image
-        source = generator(image.device, self.config.seed, 8 + self.context.world.rank, step)
-        drawn = torch.rand(len(image), 3, generator=source, device=image.device) * 2 - 1
+        world, count = self.context.world, len(image)
+        source = generator(image.device, self.config.seed, 8, step)
+        drawn = torch.rand(count * world.size, 3, generator=source, device=image.device) * 2 - 1
+        drawn = drawn[world.rank * count : (world.rank + 1) * count]
         scale = 1 + amount * drawn[:, 0]
         zero = torch.zeros_like(scale)
         move = 2 * amount * drawn[:, 1:]
@@ -188,13 +193,16 @@ class TextTraining:
         return F.grid_sample(image + 1, grid, align_corners=False) - 1  # zeros outside: -1 is transparent
 
     def _words(self, lexicon: Lexicon, step: int) -> Tensor:
-        """Contrastive loss between words and their names, in sentences; every rank draws its own."""
-        rank, config = self.context.world.rank, self.config
-        words, names, owner = lexicon.choose(config.lexicon, seed=config.seed + 1000 * rank, step=step)
-        ids = torch.from_numpy(encode_texts(self.tokenizer, [*words, *names], self.text_config.context_length)).long()
+        """Contrastive loss between words and their names, in sentences, over all ranks; each reads its share."""
+        world, config = self.context.world, self.config
+        share = max(1, config.lexicon // world.size)
+        words, names, owner = lexicon.choose(share * world.size, seed=config.seed, step=step)
+        mine = slice(world.rank * share, (world.rank + 1) * share)
+        texts = [*words[mine], *names[mine]]
+        ids = torch.from_numpy(encode_texts(self.tokenizer, texts, self.text_config.context_length)).long()
         with autocast(self.context.device, config):
             pooled = self.run_text(self._cropped(ids).to(self.context.device)).pooled.float()
-        word, name = F.normalize(pooled, dim=-1).chunk(2)
+        word, name = (world.gather(part) for part in F.normalize(pooled, dim=-1).chunk(2))
         twins = torch.from_numpy(owner[:, None] == owner[None, :]).to(word.device)
         scale = self.heads.logit_scale.exp().clamp(max=100.0)
         return softmax_loss(scale * word @ name.T, twins)
@@ -222,7 +230,8 @@ class TextTraining:
         if wrongs.rows:
             right, other = (F.normalize(part, dim=-1) for part in (pooled[wrongs.rows], wrongs.pooled))
             margin = scale * (own[wrongs.rows] * (right - other)).sum(dim=-1)
-            loss = loss + F.softplus(-margin).mean()
+            expected = self.config.negatives * len(own)  # not the number found: ranks would weigh theirs differently
+            loss = loss + F.softplus(-margin).sum() / expected
         return loss
 
     def _distil(self, pooled: Tensor, numbers: NDArray[np.int64]) -> Tensor:

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from stable_diffusion.errors import InvalidRequest, unknown_choice
 from stable_diffusion.training.checkpoint import assign, find_checkpoint, load_part, read_state
+from stable_diffusion.training.tower_file import read_tower_file
 
 
 def warm_start(modules: Mapping[str, nn.Module], source: str | Path, parts: Sequence[str] = ()) -> tuple[str, ...]:
     """Load the weights of `parts` (empty: all that `source` has) from `source` into `modules`; returns their names.
 
-    source: a run folder (its averaged weights), or a model file with "unet", "vae" and "text". Errors: InvalidRequest
-    for a part that is not there and where nothing fits, BrokenModel for weights of another shape.
+    source: a run folder (its averaged weights), a model file with "unet", "vae" and "text", or a tower file with "text"
+    and "tower". Errors: InvalidRequest for a part that is not there and where nothing fits, BrokenModel for weights of
+    another shape.
     """
     for part in parts:
         if part not in modules:
@@ -46,6 +48,9 @@ def _of_run(folder: Path, modules: Mapping[str, nn.Module]) -> dict[str, dict[st
 def _of_file(path: Path) -> dict[str, dict[str, Tensor]]:
     from stable_diffusion.weights.load import load_parts
 
+    towers = read_tower_file(path) if path.is_file() else None
+    if towers is not None:
+        return towers[1]
     loaded = load_parts(path)
     networks: dict[str, nn.Module] = {"unet": loaded.unet, "vae": loaded.vae, "text": loaded.clip}
     return {name: dict(network.state_dict()) for name, network in networks.items()}
