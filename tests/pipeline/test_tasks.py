@@ -80,7 +80,8 @@ def test_inpainting_networks_are_told_the_mask(tiny_model: StableDiffusion) -> N
     (other,) = pictures(model, Request("a", image=speckled((48, 32), seed=9), mask=mask, strength=1.0, seed=1))
     assert image.crop((28, 0, 48, 32)).tobytes() != other.crop((28, 0, 48, 32)).tobytes()
     assert pictures(model, Request("a", seed=1))[0].size == (48, 32)
-    odd = UNet(replace(config, in_channels=5)).eval()
-    depth = StableDiffusion.from_parts(replace(tiny_model.parts, unet=odd))
-    with pytest.raises(InvalidRequest, match="the model's U-Net takes 5 channels; expected 4, or 9 for inpainting"):
-        generate(depth, Request("a"))
+    odd = UNet(replace(config, in_channels=6)).eval()
+    other_model = StableDiffusion.from_parts(replace(tiny_model.parts, unet=odd))
+    says = r"the model's U-Net takes 6 channels; expected 4, 9 \(inpainting\), 8 \(instruct-pix2pix\) or 5 \(depth\)"
+    with pytest.raises(InvalidRequest, match=says):
+        generate(other_model, Request("a"))

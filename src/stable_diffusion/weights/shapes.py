@@ -15,6 +15,8 @@ from ..models.config import per_stage
 from .plausible import COUNT_LIMIT
 
 Shapes = Mapping[str, tuple[int, ...]]
+VECTORS = ("label_emb.0.0.weight", "add_embedding.linear_1.weight", "class_embedding.linear_1.weight")
+"""First layer of what a U-Net's vector passes through, in the LDM layout and in that of diffusers."""
 
 
 def unet_fields(shapes: Shapes) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def encoder_fields(shapes: Shapes) -> dict[str, Any]:
         "in_channels": _need(shapes, "input_blocks.0.0.weight")[1],
         "channels": tuple(channels),
         **_depth_fields(depths, mid_depth, middle),
-        **_width_fields(shapes, shapes.get("label_emb.0.0.weight")),
+        **_width_fields(shapes),
     }
 
 
@@ -73,12 +75,11 @@ def encoder_fields_diffusers(shapes: Shapes) -> dict[str, Any]:
         raise BrokenModel("the U-Net has no down_blocks.0, so its shape cannot be told")
     mid_depth = length(shapes, "mid_block.attentions.0.transformer_blocks")
     middle = [f"mid_block.resnets.{place}.conv2.weight" in shapes for place in (0, 1)]
-    vector = shapes.get("add_embedding.linear_1.weight", shapes.get("class_embedding.linear_1.weight"))
     return {
         "in_channels": _need(shapes, "conv_in.weight")[1],
         "channels": tuple(channels),
         **_depth_fields(depths, mid_depth, middle),
-        **_width_fields(shapes, vector),
+        **_width_fields(shapes),
     }
 
 
@@ -93,12 +94,13 @@ def _depth_fields(depths: list[list[int]], mid_depth: int, middle: list[bool]) -
     }
 
 
-def _width_fields(shapes: Shapes, vector: tuple[int, ...] | None) -> dict[str, Any]:
+def _width_fields(shapes: Shapes) -> dict[str, Any]:
     keys = [name for name in shapes if name.endswith("attn2.to_k.weight")]
     projections = [shapes[name] for name in shapes if name.endswith(".proj_in.weight")]
+    vector = next((name for name in VECTORS if name in shapes), None)
     return {
         "context_dim": _need(shapes, keys[0])[1] if keys else 0,
-        "vector_dim": None if vector is None else _need(shapes, "label_emb.0.0.weight")[1],
+        "vector_dim": None if vector is None else _need(shapes, vector)[1],
         "linear_projection": bool(projections) and len(projections[0]) == 2,
     }
 
