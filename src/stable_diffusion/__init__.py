@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .pipeline.metadata import read_metadata
     from .pipeline.model import StableDiffusion, load
     from .pipeline.request import Images, Progress, Request
+    from .pipeline.settings import Canvas, Hires, Inpaint, Noise, Prompting, VariationSeed
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ _HOMES = {
     "stable_diffusion.pipeline.generate": ("generate", "generate_image"),
     "stable_diffusion.pipeline.model": ("StableDiffusion", "load"),
     "stable_diffusion.pipeline.request": ("Images", "Progress", "Request"),
+    "stable_diffusion.pipeline.settings": ("Canvas", "Hires", "Inpaint", "Noise", "Prompting", "VariationSeed"),
     "stable_diffusion.pipeline.metadata": ("read_metadata",),
     "stable_diffusion.pipeline.files": ("save_image",),
     "stable_diffusion.diffusion.samplers": ("SAMPLERS",),
@@ -59,17 +61,23 @@ __all__ = [
     "SAMPLERS",
     "SCHEDULES",
     "BrokenModel",
+    "Canvas",
     "Control",
+    "Hires",
     "Images",
+    "Inpaint",
     "InvalidRequest",
     "ModelFileError",
+    "Noise",
     "Progress",
+    "Prompting",
     "Request",
     "StableDiffusion",
     "StableDiffusionError",
     "TrainingDiverged",
     "UnknownModel",
     "UnsafeFile",
+    "VariationSeed",
     "__version__",
     "generate",
     "generate_image",

@@ -77,6 +77,10 @@ class Conditioning:
         return Conditioning(tokens=tokens, **others)
 
 
+Blend: TypeAlias = tuple[tuple[Conditioning, float], ...]
+"""Conditionings whose guidance adds up, each with its weight; ((conditioning, 1.0),) is the plain case."""
+
+
 CondDenoiser: TypeAlias = Callable[[Tensor, Tensor, Conditioning], Tensor]
 """(x [B,C,H,W], sigma [B], conditioning of B rows) -> x0 [B,C,H,W]: a network wrapped once."""
 

@@ -40,7 +40,7 @@ def test_every_command_has_help_and_examples() -> None:
     from stable_diffusion.cli.help_page import page
 
     sections = page().split("\n## ")[1:]
-    assert len(sections) == 17
+    assert len(sections) == 18
     for section in sections:
         assert "Examples:" in section, section.splitlines()[0]
 
@@ -52,10 +52,12 @@ def test_a_prompt_like_a_command_is_painted_with_a_hint(run: Run) -> None:
 
 
 def test_limits_are_those_of_requests_and_stages_those_of_training() -> None:
-    from stable_diffusion.cli import options, train
-    from stable_diffusion.pipeline import request
+    from stable_diffusion.cli import options, task_options, train
+    from stable_diffusion.pipeline import hires, masks, request, settings
     from stable_diffusion.training.config import STAGES
 
+    for name, choices in (("UPSCALERS", hires.UPSCALERS), ("FILLS", masks.FILLS), ("EMPHASES", settings.EMPHASES)):
+        assert getattr(task_options, name) == choices
     for name in ("MAX_STEPS", "MAX_COUNT", "MAX_SIDE", "MAX_GUIDANCE", "MAX_SEED"):
         assert getattr(options, name) == getattr(request, name)
     assert set(train.STAGES) == set(STAGES)

@@ -34,7 +34,7 @@ def test_sample_grid_shows_the_picture_of_that_seed(run: Run, here: Path, model_
     paper = Image.new("RGBA", six.size, "white")
     expected = Image.alpha_composite(paper, six).convert("RGB")
     grid = Image.open(here / "grid.png").convert("RGB")
-    left, top = 8 + 16 + 8, 22 + 4
+    left, top = 8 + (grid.width - 8) // 2, 22 + 4  # the second of two columns, which are as wide as their labels
     cell = grid.crop((left, top, left + 16, top + 24))
     pairs = zip(cell.tobytes(), expected.tobytes(), strict=True)
     assert max(abs(a - b) for a, b in pairs) <= 1  # two ways to round where alpha is partial
@@ -94,6 +94,19 @@ def test_info_of_a_model(run: Run, model_file: Path) -> None:
     assert (facts["width"], facts["height"]) == (16, 24) and len(facts["sha256"]) == 64
     text = run("info", model_file).stdout
     assert "tiny" in text and "together" in text
+
+
+def test_info_with_what_the_caller_says(run: Run, model_file: Path) -> None:
+    told = json.loads(run("info", model_file, "--json", "--no-hash", "--set", "prediction=v").stdout)
+    assert told["prediction"] == "v" and told["sha256"] is None
+    for setting, says in (
+        ("family=sd1", "says it itself"),
+        ("variant=fp16", "only diffusers folders have variants"),
+        ("predicton=v", "did you mean 'prediction'?"),
+        ("prediction=w", "'w'"),
+    ):
+        result = run("info", model_file, "--set", setting)
+        assert_one_sentence(result.exit_code, result.stderr, says)
 
 
 def test_info_of_a_picture_shows_its_settings(run: Run, here: Path, model_file: Path) -> None:

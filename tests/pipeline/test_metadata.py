@@ -17,8 +17,11 @@ from stable_diffusion.diffusion.sigmas import SCHEDULES
 from stable_diffusion.errors import InvalidRequest, StableDiffusionError
 from stable_diffusion.pipeline import files
 from stable_diffusion.pipeline.files import save_image
+from stable_diffusion.pipeline.hires import UPSCALERS
+from stable_diffusion.pipeline.masks import FILLS
 from stable_diffusion.pipeline.metadata import parameters_text, parse_parameters, read_metadata, user_comment
 from stable_diffusion.pipeline.request import Request
+from stable_diffusion.pipeline.settings import EMPHASES, Hires
 
 FULL = Request(
     "a cat, sitting",
@@ -52,6 +55,36 @@ NASTY = ["Negative prompt: x", "Steps: 1, Seed: 2, Size: 3x4", "\n", "Steps: 20"
          "\t", "a", "(b:1.2)", "Exact prompt: \"c\"", "\u2028", "\x85", "🌅", "BREAK", "[d]", "\n\n"]  # fmt: skip
 
 
+def random_groups(rng: random.Random) -> dict[str, Any]:
+    """Groups as they are after `resolve`, each off or on."""
+
+    def some(**values: Any) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if rng.random() < 0.5}
+
+    window = rng.randint(16, 512)
+    return {
+        "noise": some(
+            source=rng.choice(["cpu", "device", "nv"]),
+            seed_delta=rng.randint(-9, 2**31),
+            eta=rng.random(),
+            s_churn=rng.random() * 40,
+            s_tmin=rng.random(),
+            s_tmax=14.5,
+            s_noise=1 + rng.random() / 100,
+        ),
+        "variation": rng.choice([{}, {"strength": 0.1 + rng.random() * 0.9, "seed": rng.randrange(2**63)}])
+        | some(resize_from=(rng.randint(1, 999), rng.randint(1, 999))),
+        "inpaint": some(
+            blur=rng.random() * 9 + 0.1, only_masked=True, padding=rng.randint(0, 99), soft=True, fill=rng.choice(FILLS)
+        ),
+        "canvas": some(tiling=rng.choice(["x", "y", "both"]))
+        | rng.choice([{}, {"panorama": True, "tiling": None}])
+        | rng.choice([{}, {"window": window, "window_overlap": rng.randrange(window)}]),
+        "prompting": some(emphasis=rng.choice(EMPHASES)),
+        "hires": rng.choice([None, {"scale": 1 + rng.random(), **some(steps=rng.randint(1, 50))}]),
+    }
+
+
 def random_request(rng: random.Random) -> Request:
     def text() -> str:
         return "".join(rng.choice(NASTY) for _ in range(rng.randint(0, 8)))
@@ -70,10 +103,10 @@ def random_request(rng: random.Random) -> Request:
         seed=rng.randrange(2**63),
         sampler=rng.choice([*SAMPLERS, *(p for info in SAMPLERS.values() for p in info.presets)]),
         schedule=rng.choice(list(SCHEDULES)),
-        strength=maybe(rng.random()),
         clip_skip=maybe(rng.randint(1, 12)),
         guidance_rescale=rng.choice([0.0, rng.random()]),
         guidance_interval=maybe((start, start + (1 - start) * rng.random())) if start > 0.01 else None,
+        **random_groups(rng),
     )
 
 
@@ -81,6 +114,13 @@ def test_any_request_comes_back_the_same() -> None:
     rng = random.Random(0)
     for _ in range(2000):
         request = random_request(rng)
+        if request.hires is None:
+            request = replace(request, strength=rng.choice([None, rng.random()]))
+            outpaint = (rng.randint(0, 9), 0, rng.randint(1, 99), 8)
+            if not request.inpaint.only_masked:
+                request = request.changed(canvas={"outpaint": rng.choice([None, outpaint])})
+        else:
+            request = request.changed(hires={"strength": rng.random(), "upscaler": rng.choice(UPSCALERS)})
         text = parameters_text(request, model_hash="0123456789", version="1")
         info = parse_parameters(text)
         assert info.request == request, text
@@ -125,7 +165,8 @@ def test_texts_of_a1111_are_read() -> None:
     assert request.negative_prompt == "lowres,\nbad hands"
     assert (request.steps, request.sampler, request.schedule) == (28, "dpmpp_2m", "karras")
     assert (request.guidance, request.seed, request.width, request.height) == (7.0, 3040472189, 512, 768)
-    assert (request.clip_skip, request.strength, request.model) == (2, 0.35, "v1-5-pruned")
+    assert (request.clip_skip, request.strength, request.model) == (2, None, "v1-5-pruned")
+    assert request.hires == Hires(scale=2, strength=0.35) and request.noise.source == "nv"
     assert info.values["Lora hashes"] == "add_detail: 7c6bad76eb54, x: 1"
     assert not any("Lora hashes" in note for note in info.notes), "the prompt's own tags ask for the adapters"
     assert any("noise was drawn on a GPU" in note for note in info.notes)
@@ -194,9 +235,9 @@ def test_like_warns_of_what_is_lost(tmp_path: Path) -> None:
     path = save_image(
         Image.new("RGB", (4, 4)),
         tmp_path / "a.png",
-        parameters="a\nSteps: 1, Seed: 2, Size: 8x8, RNG: CPU, ENSD: 31337",
+        parameters="a\nSteps: 1, Seed: 2, Size: 8x8, RNG: CPU, VAE: other.pt",
     )
-    with pytest.warns(UserWarning, match="'ENSD' .31337. is not taken over"):
+    with pytest.warns(UserWarning, match="'VAE' .other.pt. is not taken over"):
         Request.like(path)
 
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.pipeline.request import MAX_SEED, Request, resolve
+from stable_diffusion.pipeline.request import MAX_SEED, Request
+from stable_diffusion.pipeline.resolve import Grid, resolve
 from stable_diffusion.weights.parts import Defaults
 
 DEFAULTS = Defaults(width=64, height=96, steps=12, guidance=4.5, sampler="dpmpp_2m", schedule="karras")
@@ -60,7 +61,13 @@ def test_bad_values_are_plain_sentences(values: dict[str, Any], sentence: str) -
 
 
 def filled(request: Request, **facts: Any) -> Request:
-    values = {"defaults": DEFAULTS, "factor": 8, "name": "tiny", "automatic": lambda sampler: "exponential", **facts}
+    values = {
+        "defaults": DEFAULTS,
+        "grid": Grid(8, 32),
+        "name": "tiny",
+        "automatic": lambda sampler: "exponential",
+        **facts,
+    }
     return resolve(request, **values)
 
 

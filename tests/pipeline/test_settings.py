@@ -1,139 +1,206 @@
-"""Settings of special tasks: what is filled in, and one plain sentence for each value that is unusable."""
+"""Groups of settings: what is kept, and one plain sentence for each value that is unusable."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
+from PIL import Image
 
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.hires import UPSCALERS
 from stable_diffusion.pipeline.masks import FILLS
-from stable_diffusion.pipeline.settings import MAX_SEED, TaskSettings
+from stable_diffusion.pipeline.request import Request, Settings
+from stable_diffusion.pipeline.resolve import Grid, resolve
+from stable_diffusion.pipeline.settings import EMPHASES, GROUPS, MAX_SEED, Canvas, Hires, Inpaint, VariationSeed
+from stable_diffusion.weights.parts import Defaults
+
+PICTURE = Image.new("RGB", (64, 64))
+MASK = Image.new("L", (64, 64), 255)
+DEFAULTS = Defaults(width=64, height=96, steps=12, guidance=4.5, sampler="dpmpp_2m", schedule="karras")
 
 
-def _checked(*, image: bool = False, mask: bool = False, count: int = 1, **values: Any) -> TaskSettings:
-    settings = TaskSettings(**values)
-    settings._check_tasks(image=image, mask=mask, count=count)
-    settings._check_mask_there(image, mask)
-    return settings
+def filled(**values: Any) -> Request:
+    """The request after `resolve`, on a model of three stages and eight pixels a latent."""
+    request = Request("a cat", **values)
+    return resolve(request, defaults=DEFAULTS, grid=Grid(8, 32), name="tiny", automatic=lambda sampler: "karras")
 
 
 def test_nothing_given_changes_nothing() -> None:
-    assert _checked() == TaskSettings()
-    assert _checked(image=True, mask=True, count=100) == TaskSettings()
+    for name, kind in GROUPS.items():
+        assert getattr(Request("a"), name) == (None if name == "hires" else kind())
+        assert getattr(Request("a", **{name: None}), name) == getattr(Request("a"), name)
+        if name != "hires":
+            assert getattr(filled(), name) == kind()
+
+
+def test_keyword_arguments_are_the_fields_of_a_request() -> None:
+    fields = {name for name in Request.__dataclass_fields__ if name not in ("prompt", "model", "_")}
+    assert set(get_type_hints(Settings)) == fields and set(GROUPS) <= fields
+
+
+def test_a_group_is_given_whole_as_a_mapping_or_for_hires_as_a_number() -> None:
+    assert Request("a", hires=2).hires == Request("a", hires={"scale": 2.0}).hires == Hires(scale=2.0)
+    assert Request("a", canvas=Canvas(tiling="x")) == Request("a", canvas={"tiling": "x"})  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="unknown setting of inpaint 'blurr': did you mean 'blur'"):
+        Request("a", inpaint={"blurr": 4})  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match=r"canvas is 'x'; expected Canvas\(...\) or a mapping"):
+        Request("a", canvas="x")  # type: ignore[arg-type]
+
+
+def test_a_change_of_a_group_keeps_its_other_fields() -> None:
+    request = Request("a", hires=Hires(scale=3, steps=5), canvas=Canvas(tiling="x", window=64))
+    changed = request.changed(hires={"steps": 6}, canvas={"tiling": "y"}, seed=3)
+    assert changed.hires == Hires(scale=3, steps=6) and changed.canvas == Canvas(tiling="y", window=64)
+    assert changed.seed == 3 and request.changed(canvas=Canvas()).canvas == Canvas()
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("group", "given", "kept"),
     [
-        ({"tiling": True}, {"tiling": "both"}),
-        ({"tiling": False}, {"tiling": None}),
-        ({"tiling": "y"}, {"tiling": "y"}),
-        ({"panorama": True, "tiling": "x"}, {"panorama": True, "tiling": None}),
-        ({"variation_seed": -1, "variation_strength": 1}, {"variation_seed": None, "variation_strength": 1.0}),
-        ({"variation_seed": MAX_SEED - 3, "count": 4}, {"variation_seed": MAX_SEED - 3}),
-        ({"seed_resize": [512, 768]}, {"seed_resize": (512, 768)}),
-        ({"hires": 8, "hires_steps": 1000, "hires_strength": 0}, {"hires": 8.0, "hires_strength": 0.0}),
-        ({"hires": 1.01, "hires_upscaler": " lanczos"}, {"hires": 1.01, "hires_upscaler": "Lanczos"}),
-        ({"mask_blur": None, "mask_padding": 8192, "mask": True}, {"mask_blur": 0.0, "mask_padding": 8192}),
-        ({"mask_blur": 256, "only_masked": True, "soft_mask": True, "mask": True}, {"mask_blur": 256.0}),
-        ({"outpaint": [0, 8, 0, 8192], "image": True, "mask_blur": 4}, {"outpaint": (0, 8, 0, 8192)}),
-        ({"window": 16, "window_overlap": 15}, {"window": 16, "window_overlap": 15}),
-        ({"window": 8192, "window_overlap": 0}, {"window": 8192, "window_overlap": 0}),
+        ("canvas", {"tiling": True}, {"tiling": "both"}),
+        ("canvas", {"tiling": False}, {"tiling": None}),
+        ("canvas", {"panorama": True, "tiling": "x"}, {"panorama": True, "tiling": None}),
+        ("canvas", {"window": 8192, "window_overlap": 0}, {"window": 8192, "window_overlap": 0}),
+        ("canvas", {"outpaint": [0, 8, 0, 8192]}, {"outpaint": (0, 8, 0, 8192)}),
+        ("variation", {"seed": -1, "strength": 1}, {"seed": None, "strength": 1.0}),
+        ("variation", {"seed": MAX_SEED}, {"seed": MAX_SEED}),
+        ("variation", {"resize_from": [512, 768]}, {"resize_from": (512, 768)}),
+        ("hires", {"scale": 8, "steps": 1000, "strength": 0}, {"scale": 8.0, "strength": 0.0}),
+        ("hires", {"upscaler": " lanczos"}, {"upscaler": "Lanczos"}),
+        ("inpaint", {"blur": 256, "padding": 8192}, {"blur": 256.0, "padding": 8192}),
+        ("noise", {"source": "nv", "eta": 10, "s_tmax": float("inf")}, {"source": "nv", "eta": 10.0, "s_tmax": None}),
+        ("noise", {"seed_delta": None}, {"seed_delta": 0}),
+        ("prompting", {"emphasis": " comfyui", "styles": "one"}, {"emphasis": "ComfyUI", "styles": ("one",)}),
+        ("prompting", {"styles_file": "a.csv"}, {"styles_file": Path("a.csv")}),
     ],
     ids=str,
 )
-def test_values_at_the_ends_of_their_ranges_are_kept(given: dict[str, Any], kept: dict[str, Any]) -> None:
-    settings = _checked(**given)
+def test_values_at_the_ends_of_their_ranges_are_kept(group: str, given: dict[str, Any], kept: dict[str, Any]) -> None:
+    settings = GROUPS[group](**given)
     found = {name: getattr(settings, name) for name in kept}
     assert found == kept and [type(v) for v in found.values()] == [type(v) for v in kept.values()]
 
 
-@pytest.mark.parametrize("name", UPSCALERS)
-@pytest.mark.parametrize("fill", FILLS)
-def test_every_listed_name_is_taken(name: str, fill: str) -> None:
-    assert _checked(hires=2, hires_upscaler=name).hires_upscaler == name
-    assert _checked(fill=fill, mask=True, image=True).fill == fill
+def test_every_listed_name_is_taken() -> None:
+    assert [Hires(upscaler=name.upper()).upscaler for name in UPSCALERS] == list(UPSCALERS)
+    assert [Inpaint(fill=fill).fill for fill in FILLS] == list(FILLS)
+    assert [GROUPS["prompting"](emphasis=name.lower()).emphasis for name in EMPHASES] == list(EMPHASES)  # type: ignore
 
 
-OUT_OF_RANGE = {
-    "panorama": (1, None, "yes"),
-    "only_masked": (1, None),
-    "soft_mask": (0.5, None),
-    "tiling": ("xy", "X", 1, ["x"]),
-    "variation_seed": (-2, MAX_SEED + 1, 1.5, True, "7"),
-    "variation_strength": (-0.01, 1.01, float("nan"), None, "0.5", True),
-    "seed_resize": (
-        (512,),
-        (512, 512, 512),
-        (0, 512),
-        (512, 8193),
-        512,
-        "ab",
-        (512.0, 512),
-        (512, 512, True),
-        (True, 1),
-    ),
-    "hires": (1, 0.5, 8.01, float("inf"), True, "2"),
-    "hires_steps": (0, 1001, 2.5, True),
-    "hires_strength": (-0.1, 1.1, float("nan")),
-    "hires_upscaler": ("ESRGAN", 3),
-    "mask_blur": (-1, 257, float("nan"), "4"),
-    "mask_padding": (-1, 8193, 1.5),
-    "fill": ("noise", "Fill", 1, ["fill"]),
-    "outpaint": ((0, 0, 0, 0), (1, 2, 3), (0, -1, 0, 0), (8193, 0, 0, 0), 64, (0, 0.5, 0, 0)),
-    "window": (15, 8193, 64.0, True),
-    "window_overlap": (-1, 64, 65, 0.5),
-}
-COMPANIONS: dict[str, dict[str, Any]] = {
-    **{name: {"hires": 2} for name in ("hires_steps", "hires_strength", "hires_upscaler")},
-    **{
-        name: {"mask": True, "image": True}
-        for name in ("only_masked", "soft_mask", "mask_blur", "mask_padding", "fill")
+NAN = float("nan")
+OUT_OF_RANGE: dict[str, dict[str, tuple[Any, ...]]] = {
+    "prompting": {
+        "emphasis": ("Originel", 1),
+        "styles": (3, [1], ("a", None)),
+        "styles_file": (3,),
+        "wildcards_dir": (True,),
+        "variants": (1, None),
     },
-    "outpaint": {"image": True},
-    "window_overlap": {"window": 64},
+    "noise": {
+        "source": ("gpu", None),
+        "seed_delta": (0.5, True, 2**63),
+        "eta": (-0.1, 11, NAN, "1"),
+        "s_churn": (-1, NAN),
+        "s_tmin": (-1, float("inf")),
+        "s_tmax": (-1, NAN),
+        "s_noise": (-1, 11),
+    },
+    "variation": {
+        "strength": (-0.01, 1.01, NAN, None, "0.5", True),
+        "seed": (-2, MAX_SEED + 1, 1.5, True, "7"),
+        "resize_from": ((512,), (512, 512, 512), (0, 512), (512, 8193), 512, "ab", (512.0, 512), (True, 1)),
+    },
+    "hires": {
+        "scale": (1, 0.5, 8.01, float("inf"), True, "2", None),
+        "steps": (0, 1001, 2.5, True),
+        "strength": (-0.1, 1.1, NAN),
+        "upscaler": ("ESRGAN", 3),
+    },
+    "inpaint": {
+        "blur": (-1, 257, NAN, "4"),
+        "only_masked": (1, None),
+        "padding": (-1, 8193, 1.5),
+        "invert": (None,),
+        "soft": (0.5, None),
+        "fill": ("noise", "Fill", 1, ["fill"]),
+    },
+    "canvas": {
+        "tiling": ("xy", "X", 1, ["x"]),
+        "panorama": (1, None, "yes"),
+        "outpaint": ((0, 0, 0, 0), (1, 2, 3), (0, -1, 0, 0), (8193, 0, 0, 0), 64, (0, 0.5, 0, 0)),
+        "window": (7, 8193, 64.0, True),
+        "window_overlap": (-1, 64, 65, 0.5),
+    },
 }
+COMPANIONS = {"window_overlap": {"window": 64}}
+CASES = [(g, n, v) for g, names in OUT_OF_RANGE.items() for n, values in names.items() for v in values]
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [(name, v) for name, values in OUT_OF_RANGE.items() for v in values], ids=str
-)
-def test_a_value_out_of_range_is_one_sentence_that_names_it(name: str, value: Any) -> None:
+@pytest.mark.parametrize(("group", "name", "value"), CASES, ids=str)
+def test_a_value_out_of_range_is_one_sentence_that_names_it(group: str, name: str, value: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        _checked(**{**COMPANIONS.get(name, {}), name: value})
+        Request("a cat", **{group: {**COMPANIONS.get(name, {}), name: value}})
     message = str(caught.value)
-    assert name.replace("_", " ") in message.replace("_", " ") and "\n" not in message and ". " not in message
+    known = (name, name.replace("_", " "), {"source": "noise source"}.get(name, name))
+    assert any(word in message for word in known) and "\n" not in message and ". " not in message
     assert "expected" in message or "choose from" in message
 
 
 def test_every_setting_has_values_out_of_range() -> None:
-    assert set(OUT_OF_RANGE) == set(TaskSettings.__dataclass_fields__)
+    assert {name: set(kind.__dataclass_fields__) for name, kind in GROUPS.items()} == {
+        name: set(values) for name, values in OUT_OF_RANGE.items()
+    }
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"panorama": True, "tiling": "both"}, "leave out tiling 'both'"),
-        ({"variation_seed": MAX_SEED - 2, "count": 4}, r"no room for 4 pictures; expected at most 2\^63 - 4"),
-        ({"hires_steps": 5}, "hires_steps was given without hires"),
-        ({"hires_strength": 0.5}, "hires_strength was given without hires"),
-        ({"hires_upscaler": "Latent"}, "hires_upscaler was given without hires"),
-        ({"hires": 2, "image": True}, "leave out image, or hires"),
-        ({"hires": 2, "outpaint": (8, 0, 0, 0)}, "starts from text alone"),
-        ({"outpaint": (8, 0, 0, 0)}, "without an image"),
-        ({"outpaint": (8, 0, 0, 0), "image": True, "mask": True}, "leave out mask"),
-        ({"outpaint": (8, 0, 0, 0), "image": True, "only_masked": True}, "leave out mask and only_masked"),
-        ({"only_masked": True, "image": True}, "only_masked was given without a mask"),
-        ({"soft_mask": True}, "soft_mask was given without a mask"),
-        ({"fill": "original"}, "fill was given without a mask"),
-        ({"mask_blur": 4}, "mask_blur was given without a mask"),
-        ({"mask_padding": 32}, "mask_padding was given without a mask"),
-        ({"window_overlap": 8}, "window_overlap was given without window"),
+        ({"canvas": {"panorama": True, "tiling": "both"}}, "leave out tiling 'both'"),
+        ({"variation": {"seed": MAX_SEED - 2}, "count": 4}, r"no room for 4 pictures; expected at most 2\^63 - 4"),
+        ({"hires": 2, "image": PICTURE}, "leave out image, or hires"),
+        ({"hires": 2, "canvas": {"outpaint": (8, 0, 0, 0)}}, "starts from text alone"),
+        ({"hires": 8, "width": 2048}, "hires makes 16384x768 pixels; expected at most 8192"),
+        ({"canvas": {"outpaint": (8, 0, 0, 0)}}, "without an image"),
+        ({"canvas": {"outpaint": (8, 0, 0, 0)}, "image": PICTURE, "mask": MASK}, "leave out mask"),
+        ({"canvas": {"outpaint": (8, 0, 0, 0)}, "inpaint": {"only_masked": True}}, "leave out mask, only_masked"),
+        ({"canvas": {"outpaint": (8, 0, 0, 0)}, "image": PICTURE, "width": 64}, "outpaint makes 72x64"),
+        ({"inpaint": {"only_masked": True}, "image": PICTURE}, "only_masked was given without a mask"),
+        ({"inpaint": {"soft": True}}, "soft was given without a mask"),
+        ({"inpaint": {"fill": "original"}}, "fill was given without a mask"),
+        ({"inpaint": {"blur": 4}}, "blur was given without a mask"),
+        ({"inpaint": {"padding": 32}}, "padding was given without a mask"),
+        ({"canvas": {"window_overlap": 8}}, "window_overlap was given without window"),
+        ({"canvas": {"window": 40}}, "a window of size 40x40 does not fit .* multiples of 32, the nearest is 32x32"),
+        ({"canvas": {"tiling": "x"}, "width": 72}, "width 72 cannot wrap without a seam .* multiple of 32"),
+        ({"canvas": {"panorama": True}, "width": 128, "height": 96}, "128x96 is no whole sphere; .* such as 192x96"),
+        ({"variation": {"resize_from": (65, 64)}}, "resize_from 65x64 does not fit the model; .* nearest is 64x64"),
     ],
     ids=str,
 )
 def test_settings_that_do_not_go_together_say_so(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        _checked(**given)
+        filled(**given)
+
+
+def test_what_is_left_out_of_a_group_is_filled_in() -> None:
+    assert filled(hires=2, steps=7).hires == Hires(scale=2, steps=7, strength=0.7, upscaler="Latent")
+    masked = filled(image=PICTURE, mask=MASK, inpaint=Inpaint(only_masked=True))
+    assert (masked.inpaint.fill, masked.inpaint.padding, masked.strength) == ("original", 32, 0.75)
+    assert (masked.width, masked.height) == (64, 96)
+    around = filled(image=PICTURE, canvas=Canvas(outpaint=(3, 0, 0, 16)))
+    assert (around.inpaint.fill, around.strength, around.canvas.outpaint) == ("fill", 1.0, (8, 0, 0, 16))
+    assert (around.width, around.height, around.task) == (72, 80, "inpaint")
+    assert filled(canvas=Canvas(window=64)).canvas.window_overlap == 32
+    sphere = filled(canvas=Canvas(panorama=True))
+    assert (sphere.width, sphere.height) == (192, 96)
+    drawn = [filled(variation=VariationSeed(strength=0.5)).variation.seed for _ in range(2)]
+    assert None not in drawn and drawn[0] != drawn[1]
+
+
+def test_with_variations_all_pictures_have_one_seed_and_each_its_variation_seed() -> None:
+    request = filled(seed=5, count=3, variation=VariationSeed(strength=0.3, seed=100))
+    assert [(request.one(k).seed, request.one(k).variation.seed) for k in range(3)] == [(5, 100), (5, 101), (5, 102)]
+    without = filled(seed=5, count=3, variation=VariationSeed(resize_from=(64, 64)))
+    assert [without.one(k).seed for k in range(3)] == [5, 6, 7]

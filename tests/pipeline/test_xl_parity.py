@@ -80,9 +80,9 @@ def test_text_and_network_agree(models: Models) -> None:
     with torch.no_grad():
         expected = pipeline.unet(x, timestep, tokens, added_cond_kwargs=told).sample
         for model in both.values():
-            sized = model.denoising_process._sized(
-                model.text_encoder(PROMPT), False, (8, 6), SizeConditioning(original=(640, 512), crop=(32, 16))
-            )
+            told = SizeConditioning(original=(640, 512), crop=(32, 16))
+            timeline = model.denoising_process._timeline(model.text_encoder(PROMPT), steps=1, size=(8, 6), told=told)
+            sized = timeline.at(1)[0][0]
             made = model.parts.unet(x, timestep, sized.tokens, vector=sized.vector)
             assert relative(made, expected) < 1e-5
 

@@ -45,7 +45,6 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 FOREIGN = {
     "web page": (b"<!DOCTYPE html><html>sign in</html>", "a web page"),
     "lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git-lfs pointer"),
-    "gguf": (b"GGUF\x03\0\0\0", "a GGUF file"),
     "picture": (b"\x89PNG\r\n\x1a\n0000", "a PNG picture"),
     "text": (b"just some text, longer than eight bytes", "neither a safetensors file nor"),
 }

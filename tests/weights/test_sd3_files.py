@@ -198,3 +198,27 @@ def test_incomplete_folders(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownModel, match="which this version does not run; a Stable Diffusion 1, 2, XL or 3 is"):
         inspect(copy)
     assert index["transformer"][1] == "SD3Transformer2DModel"
+
+
+def test_a_transformer_alone_with_files_of_the_others(single: Path, folder: Path, tmp_path: Path) -> None:
+    """As converted for other programs: the transformer without a prefix, each text encoder named by the caller."""
+    state = load_file(single)
+
+    def part(start: str, file: str) -> Path:
+        found = {key.removeprefix(start): tensor for key, tensor in state.items() if key.startswith(start)}
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        save_file(found, tmp_path / file)
+        return tmp_path / file
+
+    bare, vae = part(MMDIT, "transformer.safetensors"), part("first_stage_model.", "vae.safetensors")
+    texts = [part(f"text_encoders.{name}.transformer.", f"texts/{name}") for name in ("t5xxl", "clip_g", "clip_l")]
+    shutil.copytree(single.parent / "tokenizer_3", tmp_path / "texts" / "tokenizer_3")
+    whole = load_parts(single)
+    for found in (load_parts(bare, vae=vae, text_encoders=texts), load_parts(folder, text_encoders=texts)):
+        for name in NETWORKS:
+            expected = getattr(whole, name).state_dict()
+            assert all(torch.equal(tensor, expected[key]) for key, tensor in getattr(found, name).state_dict().items())
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in load_file(texts[0]).items()}
+    save_file(zeros, tmp_path / "zeros")
+    changed = load_parts(folder, text_encoders=tmp_path / "zeros").t5
+    assert changed is not None and not any(bool(tensor.any()) for tensor in changed.parameters())

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import tiny_xl as xl
 from stable_diffusion.errors import BrokenModel, InvalidRequest, UnknownModel
+from stable_diffusion.models.unet import UNet
 from stable_diffusion.weights.detect import inspect
 from stable_diffusion.weights.load import load_parts
 from stable_diffusion.weights.native import save_native
@@ -64,7 +65,7 @@ def test_v_prediction_and_zero_terminal_snr_are_marked_by_tensors(folder: Path, 
     ("change", "error", "says"),
     [
         ({"edm_mean": torch.zeros(4)}, UnknownModel, "is a Playground 2.5 model"),
-        ({FIRST: torch.zeros(32, 8, 3, 3)}, UnknownModel, "is an instruct-pix2pix model"),
+        ({FIRST: torch.zeros(32, 6, 3, 3)}, UnknownModel, "its U-Net takes 6 channels instead of 4"),
         ({FIRST: torch.zeros(32, 5, 3, 3)}, UnknownModel, "is a depth-guided model"),
         (
             {"model.diffusion_model.label_emb.0.0.weight": torch.zeros(128, 1700)},
@@ -87,6 +88,13 @@ def test_what_is_refused(
             look(tmp_path / "a.safetensors")
         reasons = caught.value.reasons if isinstance(caught.value, UnknownModel) else {}
         assert says in str(caught.value) or says in reasons["sdxl"]
+
+
+def test_a_model_that_edits_pictures(single: Path, tmp_path: Path) -> None:
+    save_file({**load_file(single), FIRST: torch.zeros(32, 8, 3, 3)}, tmp_path / "a.safetensors")
+    parts = load_parts(tmp_path / "a.safetensors")
+    assert inspect(tmp_path / "a.safetensors").family == parts.family == "sdxl-pix2pix"
+    assert isinstance(parts.unet, UNet) and parts.unet.config.in_channels == 8
 
 
 def test_a_file_without_one_text_encoder(single: Path, tmp_path: Path) -> None:

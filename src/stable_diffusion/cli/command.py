@@ -28,8 +28,16 @@ debug_option = click.option(
 )
 
 
+class SectionOption(click.Option):
+    """An option that help shows under a heading of its own."""
+
+    def __init__(self, *args: Any, section: str, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.section = section
+
+
 class Command(click.Command):
-    """A command with `--debug`, `-h` and example lines that keep their line breaks."""
+    """A command with `--debug`, `-h`, options under headings, and example lines that keep their line breaks."""
 
     def __init__(self, *args: Any, examples: str = "", **settings: Any) -> None:
         if examples:
@@ -38,6 +46,18 @@ class Command(click.Command):
         settings["context_settings"] = {**CONTEXT_SETTINGS, **settings.get("context_settings", {})}
         super().__init__(*args, **settings)
         debug_option(self)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Options without a section first, then each section in the order of its first option."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                sections.setdefault(getattr(parameter, "section", "Options"), []).append(record)
+        for section, records in sections.items():
+            if records:
+                with formatter.section(section):
+                    formatter.write_dl(records)
 
 
 class Number(click.FloatRange):

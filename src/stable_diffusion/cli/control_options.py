@@ -27,6 +27,7 @@ class Grouped(click.Option):
 
     def __init__(self, *names: Any, **settings: Any) -> None:
         super().__init__(*names, **{**settings, "multiple": True, "expose_value": False})
+        self.section = "Controls"
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
         super().add_to_parser(parser, ctx)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,17 @@ from stable_diffusion.cli.options import (
     load_model,
     model_options,
     out_options,
+    preview_vae_option,
     sampling_options,
     seed_option,
+)
+from stable_diffusion.cli.task_options import (
+    canvas_options,
+    hires_options,
+    mask_options,
+    noise_options,
+    outpaint_option,
+    prompt_options,
 )
 from stable_diffusion.errors import InvalidRequest
 
@@ -39,6 +48,10 @@ stable-diffusion "a red apple" --negative leaf --steps 30 --cfg 4 --seed 7 --out
 stable-diffusion "a blue apple" --image apple.png --strength 0.6
 stable-diffusion "a worm" --image apple.png --mask hole.png
 stable-diffusion generate --like apple.png --seed 8
+stable-diffusion "a [cat:dog:0.5] AND a {red|blue} hat" --count 4
+stable-diffusion "a castle" --hires 2 --hires-strength 0.5
+stable-diffusion "a meadow" --panorama --out sphere.jpg
+stable-diffusion generate --prompts prompts.txt --out pictures
 stable-diffusion "a lighthouse" --lora style.safetensors:0.8
 stable-diffusion "a lighthouse <lora:style:0.8>" --lora-dir loras
 stable-diffusion "a house" --control canny.safetensors --control-image house.png --control-preprocessor canny
@@ -56,18 +69,26 @@ echo "a cat" | stable-diffusion -
 @click.option("--image", type=click.Path(path_type=Path), help="Picture to start from.")
 @click.option("--mask", type=click.Path(path_type=Path), help="White where --image is painted anew.")
 @click.option("--strength", type=Number(min=0, max=1), show_default="0.75", help="How much of --image is painted anew.")
-@click.option("--lora", "loras", multiple=True, metavar="FILE[:STRENGTH]", help="LoRA or relative; may be repeated.")
-@click.option("--lora-dir", type=click.Path(path_type=Path), help="Where `<lora:name:weight>` in PROMPT is found.")
-@click.option("--embeddings-dir", type=click.Path(path_type=Path), help="Embeddings, used in PROMPT by file name.")
+@prompt_options
+@mask_options
+@outpaint_option
+@canvas_options
+@hires_options
+@noise_options
 @control_options
+@click.option(
+    "--prompts", type=click.Path(path_type=Path), help="A file of prompts, one a line, with options of its own."
+)
 @click.option("--like", type=click.Path(path_type=Path), help="Take the settings written in this picture.")
 @model_options
 @out_options("outputs/SEED-PROMPT.png")
+@preview_vae_option
 @click.option("--preview/--no-preview", default=True, show_default=True, help="Show the picture forming.")
 @json_option
 def command(
     prompt: str | None,
     like: Path | None,
+    prompts: Path | None,
     model: str | None,
     device: str,
     dtype: str,
@@ -84,17 +105,59 @@ def command(
     start = time.monotonic()
     controls = given_controls(click.get_current_context())
     settings |= {"model": model, "controls": controls or None}
-    request = build_request(prompt, like, given(settings))
+    requests = build_requests(prompt, like, prompts, given(settings))
+    paint_all(
+        requests,
+        device=device,
+        dtype=dtype,
+        out=out,
+        overwrite=overwrite,
+        preview=preview,
+        as_json=as_json,
+        start=start,
+    )
+
+
+def paint_all(
+    requests: Sequence[Request],
+    *,
+    device: str,
+    dtype: str,
+    out: Path | None,
+    overwrite: bool,
+    preview: bool,
+    as_json: bool,
+    start: float,
+) -> None:
+    """Paint the requests one after another, and say where the pictures are."""
     to_stdout = out is not None and str(out) == "-"
-    check_destination(out, request.count, overwrite)
-    saved = paint(request, device=device, dtype=dtype, out=out, overwrite=overwrite, preview=preview)
+    count = sum(request.count for request in requests)
+    check_destination(out, count, overwrite)
     records = []
-    for path, seed, image in saved:
-        records.append({"path": path, "seed": seed, "width": image.width, "height": image.height})
-        if not as_json and not to_stdout:
-            click.echo(str(path))
+    for request in requests:
+        saved = paint(
+            request, device=device, dtype=dtype, out=out, overwrite=overwrite, preview=preview, many=count > 1
+        )
+        for path, seed, image in saved:
+            records.append({"path": path, "seed": seed, "width": image.width, "height": image.height})
+            if not as_json and not to_stdout:
+                click.echo(str(path))
     if as_json:
         echo_json({"images": records, "seconds": round(time.monotonic() - start, 3)})
+
+
+def build_requests(
+    prompt: str | None, like: Path | None, prompts: Path | None, settings: dict[str, Any]
+) -> list[Request]:
+    """The one request of the command line, or one for each line of a file of prompts."""
+    if prompts is None:
+        return [build_request(prompt, like, settings)]
+    if prompt is not None or like is not None:
+        raise click.UsageError("Give --prompts, or a prompt, or --like", click.get_current_context())
+    from stable_diffusion.pipeline.prompt_file import read_prompts
+
+    base = dict(settings)
+    return [line.request(base) for line in read_prompts(prompts)]
 
 
 def build_request(prompt: str | None, like: Path | None, settings: dict[str, Any]) -> Request:
@@ -126,7 +189,7 @@ def check_destination(out: Path | None, count: int, overwrite: bool) -> None:
 
 
 def paint(
-    request: Request, *, device: str, dtype: str, out: Path | None, overwrite: bool, preview: bool
+    request: Request, *, device: str, dtype: str, out: Path | None, overwrite: bool, preview: bool, many: bool
 ) -> Iterator[tuple[Path, int, Image]]:
     """Run the request and save each picture as soon as it is finished; yields (path, seed, picture)."""
     from stable_diffusion.cli.terminal import Display, stderr_console
@@ -135,15 +198,18 @@ def paint(
         from stable_diffusion.pipeline.generate import generate
 
         loaded = load_model(request.model, device, dtype)
+        said: set[str] = set()
         for event in generate(loaded, request):
             done = _shown(event, display)
             if done is None:
                 continue
-            for note in done.notes if done.first == 0 else ():
-                display.say(f"note: {note}")
+            for note in done.notes:
+                if note not in said:
+                    display.say(f"note: {note}")
+            said.update(done.notes)
             for image, seed, single in zip(done.images, done.seeds, done.requests, strict=True):
                 display.say(f"seed {seed}")
-                yield save(image, single, seed, out, overwrite, request.count), seed, image
+                yield save(image, single, seed, out, overwrite, many), seed, image
 
 
 def _shown(event: Event, display: Display) -> Images | None:
@@ -157,7 +223,7 @@ def _shown(event: Event, display: Display) -> Images | None:
     return None
 
 
-def save(image: Image, request: Request, seed: int, out: Path | None, overwrite: bool, count: int) -> Path:
+def save(image: Image, request: Request, seed: int, out: Path | None, overwrite: bool, many: bool) -> Path:
     """Write one picture with its settings in it; returns where. `-` writes PNG to standard output."""
     from stable_diffusion.pipeline.files import save_image
 
@@ -165,7 +231,7 @@ def save(image: Image, request: Request, seed: int, out: Path | None, overwrite:
         sys.stdout.buffer.write(png_bytes(image))
         return Path("-")
     stem = f"{seed}-{files.slug(request.prompt)}"
-    if out is not None and out.suffix != "" and not out.is_dir() and count > 1:
+    if out is not None and out.suffix != "" and not out.is_dir() and many:
         path = files.free_name(out.with_name(f"{out.stem}-{seed}{out.suffix}"))
     else:
         path = files.destination(out, stem, overwrite=overwrite)

@@ -9,6 +9,7 @@ import click
 
 from stable_diffusion.cli.command import Command
 from stable_diffusion.cli.format import echo_json, echo_table, in_units
+from stable_diffusion.cli.options import override_option
 from stable_diffusion.errors import InvalidRequest, UnknownModel
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -23,7 +24,8 @@ stable-diffusion info outputs/7-a-red-apple.png
 @click.argument("path", type=click.Path(path_type=Path), required=False)
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 @click.option("--hash/--no-hash", "hashes", default=True, show_default=True, help="Hash the whole file.")
-def command(path: Path | None, as_json: bool, hashes: bool) -> None:
+@override_option
+def command(path: Path | None, as_json: bool, hashes: bool, overrides: dict[str, Any]) -> None:
     """Say what a file is: a model, an adapter (LoRA and relatives, textual inversion, ControlNet, T2I-Adapter,
     IP-Adapter), a picture with its settings, or a latent. Without PATH: the built-in model.
 
@@ -37,7 +39,7 @@ def command(path: Path | None, as_json: bool, hashes: bool) -> None:
     if path is not None and is_latent(path):
         _show(latent_facts(path), as_json)
         return
-    _show(_adapter_facts(path, hashes) or model_facts(path, hashes), as_json)
+    _show(_adapter_facts(path, hashes) or model_facts(path, hashes, overrides), as_json)
 
 
 def _adapter_facts(path: Path | None, hashes: bool) -> dict[str, Any] | None:
@@ -59,12 +61,12 @@ def _show(facts: dict[str, Any], as_json: bool) -> None:
     echo_table([row for row in rows if row[1]])
 
 
-def model_facts(path: Path | None, hashes: bool) -> dict[str, Any]:
+def model_facts(path: Path | None, hashes: bool, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
     """What detection found, with `kind` first. Where no family matches, the reasons of all are shown on stderr."""
     from stable_diffusion.weights.detect import inspect
 
     try:
-        return {"kind": "model", **inspect(_given_or_embedded(path), hashes=hashes).to_dict()}
+        return {"kind": "model", **inspect(_given_or_embedded(path), hashes=hashes, **(overrides or {})).to_dict()}
     except UnknownModel as error:
         for family, reason in error.reasons.items():
             click.echo(f"note: not {family}: {reason}", err=True)

@@ -22,6 +22,7 @@ from stable_diffusion.cli.explain import explain
 COMMANDS = {
     "generate": "generate",
     "sample-grid": "sample_grid",
+    "outpaint": "outpaint",
     "encode": "encode",
     "decode": "decode",
     "noise": "noise",

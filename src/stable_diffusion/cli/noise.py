@@ -11,7 +11,6 @@ from stable_diffusion.cli.command import Command, Values
 from stable_diffusion.cli.format import echo_json
 from stable_diffusion.cli.generate import check_destination
 from stable_diffusion.cli.options import json_option, load_model, model_options, out_options
-from stable_diffusion.cli.sample_grid import draw
 
 EXAMPLES = """
 stable-diffusion noise apple.png
@@ -46,6 +45,7 @@ def command(
     At every timestep the latent is mixed with the same noise and decoded again.
     """
     from stable_diffusion.pipeline.files import save_image
+    from stable_diffusion.pipeline.grid import draw
     from stable_diffusion.pipeline.image import cover, from_model, open_picture, to_images, to_model
 
     image = open_picture(picture)
@@ -64,7 +64,7 @@ def command(
         levels.append({"timestep": t, "sigma": sigma, "signal": signal})
         labels.append(f"t {t:g}")
     path = files.destination(out, f"noise-{picture.stem}", overwrite=overwrite)
-    save_image(draw(labels, [""], pictures), path, overwrite=overwrite)
+    save_image(draw(labels, [""], [""], pictures), path, overwrite=overwrite)
     if as_json:
         echo_json({"path": path, "levels": levels})
     else:

@@ -30,57 +30,6 @@ def apply(options: list[Callable[[F], F]]) -> Callable[[F], F]:
     return decorate
 
 
-OWN = "the model's own"
-
-model_options = apply(
-    [
-        click.option("-m", "--model", metavar="PATH", show_default="the built-in one", help="Model file or folder."),
-        click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps."),
-        click.option(
-            "--dtype",
-            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-            default="auto",
-            show_default=True,
-            help="Number type of the networks.",
-        ),
-    ]
-)
-
-sampling_options = apply(
-    [
-        click.option("--negative", "--negative-prompt", "negative_prompt", metavar="TEXT", help="What to avoid."),
-        click.option("-t", "--steps", type=click.IntRange(1, MAX_STEPS), show_default=OWN, help="Sampler steps."),
-        click.option(
-            "--guidance",
-            "--cfg",
-            type=Number(min=0, max=MAX_GUIDANCE),
-            show_default=OWN,
-            help="How closely to follow the words; 1 is off.",
-        ),
-        click.option("--sampler", metavar="NAME", show_default=OWN, help="See `stable-diffusion list`."),
-        click.option(
-            "--schedule", metavar="NAME", show_default="the sampler's own", help="See `stable-diffusion list`."
-        ),
-        click.option("--width", type=click.IntRange(1, MAX_SIDE), show_default=OWN, help="Pixels."),
-        click.option("--height", type=click.IntRange(1, MAX_SIDE), show_default=OWN, help="Pixels."),
-        click.option("--size", type=Size(), help="Width and height at once, or one number for both."),
-    ]
-)
-
-seed_option = click.option(
-    "-s", "--seed", type=click.IntRange(-1, MAX_SEED), show_default="random", help="Of the first picture."
-)
-
-
-def out_options(default: str, kinds: str = "File (.png, .webp, .jpg) or folder.") -> Callable[[F], F]:
-    """--out and --overwrite; `default` says where the result goes without them."""
-    out = click.option("-o", "--out", type=click.Path(path_type=Path), show_default=default, help=kinds)
-    return apply([out, click.option("--overwrite", is_flag=True, help="Replace the file that --out names.")])
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
-
-
 class Overrides(click.Option):
     """`--set NAME=VALUE`, repeated: what a caller says of a model, as a dictionary of numbers, truths and names."""
 
@@ -118,9 +67,112 @@ override_option = click.option(
 )
 
 
+_CHOSEN = "stable_diffusion.model"
+
+
+def _choose(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Keep what is said of the model for `load_model`, so that commands need not hand it on."""
+    if value and not ctx.resilient_parsing:
+        found = value if parameter.name == "overrides" else {str(parameter.name): value}
+        ctx.meta.setdefault(_CHOSEN, {}).update(found)
+
+
+part_options: list[Callable[[Any], Any]] = [
+    click.option("--vae", metavar="PATH", callback=_choose, expose_value=False, help="Another autoencoder; TAESD too."),
+    click.option(
+        "--text-encoder",
+        "text_encoders",
+        multiple=True,
+        metavar="PATH",
+        callback=_choose,
+        expose_value=False,
+        help="Another text encoder; may be repeated.",
+    ),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        cls=Overrides,
+        metavar="NAME=VALUE",
+        callback=_choose,
+        expose_value=False,
+        help="Say what would be guessed, such as prediction=v; may be repeated.",
+    ),
+]
+
+preview_vae_option = click.option(
+    "--preview-vae", metavar="PATH", callback=_choose, expose_value=False, help="Tiny autoencoder for the preview."
+)
+
+
+OWN = "the model's own"
+
+model_options = apply(
+    [
+        click.option("-m", "--model", metavar="PATH", show_default="the built-in one", help="Model file or folder."),
+        click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps."),
+        click.option(
+            "--dtype",
+            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+            default="auto",
+            show_default=True,
+            help="Number type of the networks.",
+        ),
+        *part_options,
+    ]
+)
+
+step_options = apply(
+    [
+        click.option("--negative", "--negative-prompt", "negative_prompt", metavar="TEXT", help="What to avoid."),
+        click.option("-t", "--steps", type=click.IntRange(1, MAX_STEPS), show_default=OWN, help="Sampler steps."),
+        click.option(
+            "--guidance",
+            "--cfg",
+            type=Number(min=0, max=MAX_GUIDANCE),
+            show_default=OWN,
+            help="How closely to follow the words; 1 is off.",
+        ),
+        click.option("--sampler", metavar="NAME", show_default=OWN, help="See `stable-diffusion list`."),
+        click.option(
+            "--schedule", metavar="NAME", show_default="the sampler's own", help="See `stable-diffusion list`."
+        ),
+    ]
+)
+"""What every painting has."""
+
+size_options = apply(
+    [
+        click.option("--width", type=click.IntRange(1, MAX_SIDE), show_default=OWN, help="Pixels."),
+        click.option("--height", type=click.IntRange(1, MAX_SIDE), show_default=OWN, help="Pixels."),
+        click.option("--size", type=Size(), help="Width and height at once, or one number for both."),
+    ]
+)
+
+sampling_options = apply([step_options, size_options])
+
+seed_option = click.option(
+    "-s", "--seed", type=click.IntRange(-1, MAX_SEED), show_default="random", help="Of the first picture."
+)
+
+
+def out_options(default: str, kinds: str = "File (.png, .webp, .jpg) or folder.") -> Callable[[F], F]:
+    """--out and --overwrite; `default` says where the result goes without them."""
+    out = click.option("-o", "--out", type=click.Path(path_type=Path), show_default=default, help=kinds)
+    return apply([out, click.option("--overwrite", is_flag=True, help="Replace the file that --out names.")])
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+
+
 def given(values: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given on the command line, with --size taken apart."""
+    """The options that were given on the command line, with --size taken apart and GROUP__FIELD put in its group."""
     values = {name: value for name, value in values.items() if value is not None}
+    for name in [name for name in values if "__" in name]:
+        group, _, field = name.partition("__")
+        value = values.pop(name)
+        if value != ():  # an option that may be repeated, and was not given
+            values.setdefault(group, {})[field] = value
     size = values.pop("size", None)
     if size is not None:
         if "width" in values or "height" in values:
@@ -133,7 +185,8 @@ def load_model(model: str | None, device: str, dtype: str) -> StableDiffusion:
     """The model, with what was guessed about it on stderr."""
     from stable_diffusion.pipeline.model import load
 
-    loaded = load(model, device=device, dtype=dtype)
+    chosen = click.get_current_context().meta.get(_CHOSEN, {})
+    loaded = load(model, device=device, dtype=dtype, **chosen)
     for guess in loaded.parts.guesses:
         click.echo(f"note: {guess}", err=True)
     return loaded

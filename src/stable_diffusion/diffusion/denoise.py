@@ -9,7 +9,7 @@ Shapes: B batch, C channels, H W latent size; sigma [B].
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from stable_diffusion.diffusion.prediction import Network, Prediction, from_x0, to_x0
 from stable_diffusion.diffusion.schedule import input_scale, per_image
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.types import CondDenoiser, Conditioning, Denoiser, PairDenoiser, Residuals, Schedule
+from stable_diffusion.types import Blend, CondDenoiser, Conditioning, Denoiser, PairDenoiser, Residuals, Schedule
 
 Side: TypeAlias = Callable[[Tensor, Tensor, Conditioning], Residuals]
 """(network input [B,C,H,W], timestep [B], conditioning) -> what side networks add to the network's features."""
@@ -67,7 +67,7 @@ def network_denoiser(
 
 def guided(
     cond_denoiser: CondDenoiser,
-    cond: Conditioning,
+    cond: Conditioning | Blend,
     uncond: Conditioning | None,
     scale: float,
     *,
@@ -81,17 +81,22 @@ def guided(
     where their token counts differ they go in two calls, which is right for every network and as fast on a CPU.
     At scale 1 only `cond` is computed (`uncond` may be None), at scale 0 only `uncond`.
 
+    Several conditionings with weights (`Blend`) are composed: what `cond` is above is then
+    uncond + sum of weight * (cond - uncond) (Liu et al. 2022, arXiv:2206.01714, equation 11), for which `uncond` is
+    needed at every scale.
+
     rescale   in [0, 1]: pull the spread of the guided output back to that of the conditional one (Lin et al. 2023,
               arXiv:2305.08891, equations 15 and 16). Measured on network outputs where the network wrapper is known
               (`cond_denoiser` itself, or `space` where it is wrapped in something else), otherwise on x0.
     interval  (low, high): guide only where low < sigma <= high, in units of sigma, and use `cond` alone elsewhere
               (Kynkaanniemi et al. 2024, arXiv:2404.07724); `sigma_interval` makes it from fractions of the steps.
     """
-    _check_guidance(uncond, scale, rescale, interval)
+    blend = ((cond, 1.0),) if isinstance(cond, Conditioning) else cond
+    _check_guidance(blend, uncond, scale, rescale, interval)
     if space is None and isinstance(cond_denoiser, NetworkDenoiser):
         space = cond_denoiser
 
-    return _Guided(cond_denoiser, cond, uncond, scale, rescale, interval, space)
+    return _Guided(cond_denoiser, blend, uncond, scale, rescale, interval, space)
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class _Guided:
     """What `guided` returns: a `PairDenoiser`."""
 
     base: CondDenoiser
-    cond: Conditioning
+    cond: Blend
     uncond: Conditioning | None
     scale: float
     rescale: float
@@ -107,20 +112,18 @@ class _Guided:
     space: NetworkDenoiser | None
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        rows = _rows(self.cond, len(x))
         if self.uncond is None or self.scale == 1 or not _any_inside(sigma, self.interval):
-            return self.base(x, sigma, rows)
+            return self._positive(x, sigma)
         if self.scale == 0 and self.interval is None:
             return self.base(x, sigma, _rows(self.uncond, len(x)))
         return self.pair(x, sigma)[0]
 
     def pair(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """x0 with and without guidance: where it does not act, and without `uncond`, that of `cond` twice."""
-        rows = _rows(self.cond, len(x))
         if self.uncond is None or not _any_inside(sigma, self.interval):
-            positive = self.base(x, sigma, rows)
+            positive = self._positive(x, sigma)
             return positive, positive
-        positive, negative = _both(self.base, x, sigma, rows, _rows(self.uncond, len(x)))
+        positive, negative = self._both(x, sigma, self.uncond)
         mixed = negative + (positive - negative) * self.scale
         if self.rescale > 0:
             mixed = _rescaled(mixed, positive, self.rescale, x, sigma, self.space)
@@ -129,14 +132,42 @@ class _Guided:
         inside = per_image((sigma > self.interval[0]) & (sigma <= self.interval[1]), x)
         return torch.where(inside, mixed, positive), torch.where(inside, negative, positive)
 
+    def _positive(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """x0 as the prompt has it, without guidance."""
+        if is_plain(self.cond):
+            return self.base(x, sigma, _rows(self.cond[0][0], len(x)))
+        assert self.uncond is not None  # checked
+        return self._both(x, sigma, self.uncond)[0]
+
+    def _both(self, x: Tensor, sigma: Tensor, uncond: Conditioning) -> tuple[Tensor, Tensor]:
+        """x0 of the prompt and of the negative prompt."""
+        told = [_rows(each, len(x)) for each in (*(cond for cond, _ in self.cond), uncond)]
+        *estimates, negative = _all(self.base, x, sigma, told)
+        if is_plain(self.cond):
+            return estimates[0], negative
+        weighted = [(x0 - negative) * weight for x0, (_, weight) in zip(estimates, self.cond, strict=True)]
+        positive = negative
+        for difference in weighted:
+            positive = positive + difference
+        return positive, negative
+
+
+def is_plain(blend: Blend) -> bool:
+    """Whether it is one conditioning of weight 1."""
+    return len(blend) == 1 and blend[0][1] == 1
+
 
 def _check_guidance(
-    uncond: Conditioning | None, scale: float, rescale: float, interval: tuple[float, float] | None
+    blend: Blend, uncond: Conditioning | None, scale: float, rescale: float, interval: tuple[float, float] | None
 ) -> None:
+    if not blend or not all(math.isfinite(weight) for _, weight in blend):
+        raise InvalidRequest(f"weights {[weight for _, weight in blend]}: expected one finite number per conditioning")
     if not math.isfinite(scale):
         raise InvalidRequest(f"guidance {scale}: expected a finite number")
     if not 0 <= rescale <= 1:
         raise InvalidRequest(f"guidance rescale {rescale}: expected a number from 0 to 1")
+    if uncond is None and not is_plain(blend):
+        raise InvalidRequest("composed conditionings need a negative conditioning")
     if uncond is None and scale != 1:
         raise InvalidRequest(f"guidance {scale} needs a negative conditioning; only guidance 1 goes without")
     if interval is not None and not 0 <= interval[0] < interval[1]:
@@ -156,14 +187,13 @@ def _any_inside(sigma: Tensor, interval: tuple[float, float] | None) -> bool:
     return interval is None or bool(((sigma > interval[0]) & (sigma <= interval[1])).any())
 
 
-def _both(
-    denoise: CondDenoiser, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning
-) -> tuple[Tensor, Tensor]:
-    if cond.tokens.shape[1:] != uncond.tokens.shape[1:]:
-        return denoise(x, sigma, cond), denoise(x, sigma, uncond)
-    both = denoise(torch.cat([x, x]), torch.cat([sigma, sigma]), Conditioning.cat([cond, uncond]))
-    positive, negative = both.chunk(2)
-    return positive, negative
+def _all(denoise: CondDenoiser, x: Tensor, sigma: Tensor, told: Sequence[Conditioning]) -> list[Tensor]:
+    """x0 for each conditioning: in one call of the network where their shapes agree, else one after another."""
+    if any(each.tokens.shape[1:] != told[0].tokens.shape[1:] for each in told):
+        return [denoise(x, sigma, each) for each in told]
+    count = len(told)
+    every = denoise(torch.cat([x] * count), torch.cat([sigma] * count), Conditioning.cat(told))
+    return list(every.chunk(count))
 
 
 def _rescaled(

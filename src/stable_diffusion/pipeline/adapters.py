@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
@@ -24,11 +24,12 @@ from ..adapters.textual_inversion import read_embedding
 from ..errors import InvalidRequest
 from ..text.new_words import mentioned
 from ..text.tags import LoraTag, take_tags
-from ..types import Step
 
 if TYPE_CHECKING:
     from .model import StableDiffusion
     from .request import Request
+
+T = TypeVar("T")
 
 HASH = 12
 """Digits of an adapter's hash in a picture's text."""
@@ -132,7 +133,7 @@ class RequestAdapters:
             stack.enter_context(self._weights(network.role))
         return stack
 
-    def denoising(self, steps: Iterator[Step]) -> Iterator[Step]:
+    def denoising(self, steps: Iterator[T]) -> Iterator[T]:
         """The same steps, made with the request's adapters on the U-Net."""
         return steps if not self.layers.get("unet") else _within(self._weights("unet"), steps)
 
@@ -142,7 +143,7 @@ class RequestAdapters:
         return stack_of(network.module).with_layers(layers) if layers else nullcontext()
 
 
-def _within(weights: AbstractContextManager[None], steps: Iterator[Step]) -> Iterator[Step]:
+def _within(weights: AbstractContextManager[None], steps: Iterator[T]) -> Iterator[T]:
     while True:
         with weights:
             step = next(steps, None)

@@ -15,16 +15,19 @@ from torch import Tensor
 
 from ..errors import InvalidRequest
 from ..latents import LatentFormat
+from ..models.tiny_vae import TinyVAE
 from ..models.vae import VAE
 from .image import from_model, open_picture, to_images, to_model
+
+AnyVAE = VAE | TinyVAE
 
 
 class ImageEncoder:
     """`image_encoder(picture)` -> latent [B,c,h,w] in which diffusion happens, about unit variance, float32."""
 
-    def __init__(self, vae: VAE, latents: LatentFormat) -> None:
+    def __init__(self, vae: AnyVAE, latents: LatentFormat) -> None:
         self.vae, self.latents = vae, latents
-        self._full: VAE | None = None
+        self._full: AnyVAE | None = None
 
     @torch.no_grad()
     def __call__(self, image: Image.Image | str | Path | Tensor, *, seed: int | None = None) -> Tensor:
@@ -53,11 +56,16 @@ class ImageEncoder:
 
 
 class ImageDecoder:
-    """`image_decoder(latent)` -> Pillow pictures, RGB or RGBA as the model makes them."""
+    """`image_decoder(latent)` -> Pillow pictures, RGB or RGBA as the model makes them.
 
-    def __init__(self, vae: VAE, latents: LatentFormat) -> None:
+    `tiny` is a small decoder of the same latent space that previews are made with, if there is one.
+    """
+
+    tiny: TinyVAE | None = None
+
+    def __init__(self, vae: AnyVAE, latents: LatentFormat) -> None:
         self.vae, self.latents = vae, latents
-        self._full: VAE | None = None
+        self._full: AnyVAE | None = None
 
     def __call__(self, latent: Tensor) -> list[Image.Image]:
         """latent [B,c,h,w] -> B pictures."""
@@ -83,8 +91,14 @@ class ImageDecoder:
                 picture = self._decode(self._full, latent)
         return picture
 
+    @torch.no_grad()
     def preview(self, latent: Tensor, *, side: int = 256) -> Image.Image:
-        """A small picture of the first latent, by the linear map of its latent space where there is one."""
+        """A small picture of the first latent: by the tiny decoder, else by the linear map of its latent space, else by
+        the decoder itself."""
+        if self.tiny is not None:
+            (image,) = to_images(from_model(self.tiny.decode(latent[:1].to(next(self.tiny.parameters()))).float()))
+            image.thumbnail((side, side))
+            return image
         rgb = self.latents.preview_rgb(latent[:1])
         if rgb is None:
             (image,) = self(latent[:1])
@@ -95,7 +109,7 @@ class ImageDecoder:
         image.thumbnail((side, side))
         return image
 
-    def _decode(self, vae: VAE, latent: Tensor) -> Tensor:
+    def _decode(self, vae: AnyVAE, latent: Tensor) -> Tensor:
         """Row by row: less memory, and a picture never depends on its neighbours."""
         like = next(vae.parameters())
         if latent.ndim != 4 or latent.shape[1] != self.latents.channels:

@@ -16,6 +16,9 @@ from .metadata import EXIF_IFD, KEY, USER_COMMENT, user_comment
 
 FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 QUALITY = 95
+XMP = "xmp"
+"""Key of `Image.info` under which Pillow keeps an XMP packet; a panorama's is written to its file."""
+XMP_CHUNK, XMP_SEGMENT = "XML:com.adobe.xmp", b"http://ns.adobe.com/xap/1.0/\0"
 
 
 def save_image(image: Image.Image, path: str | Path, *, parameters: str | None = None, overwrite: bool = True) -> Path:
@@ -50,6 +53,8 @@ def save_image(image: Image.Image, path: str | Path, *, parameters: str | None =
 
 def _write(image: Image.Image, path: Path, kind: str, text: str) -> None:
     exif = Image.Exif()
+    packet = image.info.get(XMP)
+    packet = packet if isinstance(packet, bytes) else b""
     if text and kind != "PNG":
         exif.get_ifd(EXIF_IFD)[USER_COMMENT] = user_comment(text)
     with path.open("wb") as file:
@@ -57,16 +62,24 @@ def _write(image: Image.Image, path: Path, kind: str, text: str) -> None:
             chunks = PngInfo()
             if text:
                 chunks.add_text(KEY, text)  # tEXt, or iTXt where the text is not Latin-1
+            if packet:
+                chunks.add_itxt(XMP_CHUNK, packet.decode())
             image.save(file, kind, pnginfo=chunks)
         elif kind == "WEBP":
-            image.save(file, kind, lossless=True, exact=True, exif=exif)
+            image.save(file, kind, lossless=True, exact=True, exif=exif, xmp=packet)
         else:
             image = image.convert("RGBA") if image.mode in ("LA", "P", "PA") else image
             if image.mode == "RGBA":
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image.convert("RGB").save(file, kind, quality=QUALITY, subsampling=0, exif=exif)
+            image.convert("RGB").save(file, kind, quality=QUALITY, subsampling=0, exif=exif, extra=_segment(packet))
         file.flush()
         os.fsync(file.fileno())
+
+
+def _segment(packet: bytes) -> bytes:
+    """An XMP packet as the application segment of a JPEG file that holds it."""
+    body = XMP_SEGMENT + packet
+    return b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body if packet else b""
 
 
 def _reason(error: OSError) -> str:

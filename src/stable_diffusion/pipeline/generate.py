@@ -1,4 +1,4 @@
-"""Text to image, image to image and inpainting, as a stream of events.
+"""Text to image, image to image, inpainting and their relatives, as a stream of events.
 
 A task is a choice of three values: the latent to start from, the slice of noise levels, and the wrapped denoiser; they
 meet in `DenoisingProcess`. Noise contract: picture k has seed s + k, and is bit-identical to that picture made alone.
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
 from PIL import Image
@@ -22,26 +22,57 @@ from torch import Tensor
 from .. import __version__
 from ..diffusion.samplers import resolve_sampler
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice
-from ..types import Conditioning, Step
-from .adapters import RequestAdapters, request_adapters
-from .image import cover, latent_mask, mask_tensor, put_back, to_images, to_model, to_straight
+from ..text.prompt import split_and
+from .files import XMP
+from .image import from_model, to_images
 from .metadata import KEY, parameters_text
 from .model import StableDiffusion, load
-from .request import Event, Images, Progress, Request, resolve
-from .request_controls import request_controls
+from .passes import PassStep, grid_of, passes
+from .prompts import Words, chosen, styled, varies, words
+from .request import Event, Images, Progress, Request, Settings
+from .request_controls import RequestControls, request_controls
+from .resolve import resolve
+from .start import Start, start
+from .tiling import Wrapped, even_poles, sphere_xmp
+from .told_picture import Extra, extra_of, part_of
+from .wildcards import WildcardFolder
 
 Output = Literal["pil", "straight", "latent"]
 OUTPUTS: tuple[Output, ...] = ("pil", "straight", "latent")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Canvas:
-    """What an input picture gives: itself, its latent, the mask in pixels and the mask in latents; None without one."""
+@dataclass(eq=False)
+class _Job:
+    """A resolved request on a model, and its prompts: encoded once, or where they hold choices, picture by picture."""
 
-    original: Tensor | None = None
-    latent: Tensor | None = None
-    mask: Tensor | None = None
-    latent_mask: Tensor | None = None
+    model: StableDiffusion
+    request: Request
+    start: Start
+    controls: RequestControls
+    options: Mapping[str, Any]
+    notes: tuple[str, ...]
+    output: Output
+    varies: bool
+    folder: WildcardFolder | None
+    _known: dict[tuple[str, str], Words] = field(default_factory=dict)
+
+    def single(self, index: int) -> Request:
+        """What makes picture `index` alone, its prompts chosen."""
+        return chosen(self.request.one(index), self.folder)
+
+    def words(self, request: Request) -> Words:
+        """The prompts of a picture; those of the last one are remembered."""
+        key = (request.prompt, request.negative_prompt)
+        if key not in self._known:
+            self._known.clear()
+            self._known[key] = words(self.model, request)
+        return self._known[key]
+
+    def steps(self, requests: Sequence[Request]) -> Iterator[PassStep]:
+        """The steps of these pictures, made with the request's adapters."""
+        ready = self.words(requests[0])
+        options = {**self.options, "sides": self.controls.sides}
+        return ready.adapters.denoising(passes(self.model, requests, ready, self.start, options))
 
 
 def generate(
@@ -66,158 +97,113 @@ def generate(
         raise unknown_choice("output", output, OUTPUTS)
     if batch is not None and batch < 1:
         raise InvalidRequest(f"batch is {batch}; expected at least 1")
-    asked = request
-    request = resolve(
+    asked = styled(request)
+    resolved = resolve(
         asked,
         defaults=model.defaults,
-        factor=model.factor,
+        grid=grid_of(model),
         name=model.name,
         automatic=model.automatic_schedule,
+        edits=model.denoising_process.edits,
     )
-    encoder, adapters = model.text_encoder, request_adapters(model, request)
-    with adapters.encoding():
-        prompt = encoder.encode(adapters.prompt, clip_skip=request.clip_skip)
-        negative = encoder.encode(adapters.negative_prompt, clip_skip=request.clip_skip, negative=True)
-    notes = [note for note in (prompt.note(), negative.note(), *_ignored(asked, request)) if note is not None]
-    controls = request_controls(model, request)
-    notes += [*adapters.notes, *controls.notes]
-    adapters = replace(adapters, used=replace(adapters.used, controls=controls.entries))
-    canvas = _canvas(model, request)
-    image = _image_conditioning(model, request, canvas)
-    conditionings = [replace(each.conditioning, image=image) for each in (prompt, negative)]
-    size = batch if batch is not None else 1 if model.device.type == "cpu" else request.count
-    run = partial(_steps, model, request, conditionings, canvas, {**options, "sides": controls.sides})
-    run(range(1))  # checks sampler, schedule, levels and options now: nothing is computed before the first step
-    return _stream(model, request, canvas, adapters, run, size, output, tuple(notes))
+    wildcards = resolved.prompting.wildcards_dir
+    begun = start(model, resolved)
+    controls = _controls(model, resolved, begun)
+    job = _Job(
+        model=model,
+        request=resolved,
+        start=begun,
+        controls=controls,
+        options=options,
+        notes=(*_ignored(asked, resolved, extra_of(model)), *controls.notes),
+        output=output,
+        varies=varies(resolved),
+        folder=None if wildcards is None else WildcardFolder(wildcards),
+    )
+    job.steps([job.single(0)])  # checks sampler, levels, options and prompts now: nothing is painted before it is asked
+    together = batch if batch is not None else 1 if model.device.type == "cpu" else resolved.count
+    return _stream(job, 1 if job.varies else together)
 
 
-def _stream(
-    model: StableDiffusion,
-    request: Request,
-    canvas: Canvas,
-    adapters: RequestAdapters,
-    run: Callable[[range], Iterator[Step]],
-    size: int,
-    output: Output,
-    notes: tuple[str, ...],
-) -> Iterator[Event]:
-    for first in range(0, request.count, size):
-        indices = range(first, min(first + size, request.count))
-        latent = None if canvas.latent is None else canvas.latent.expand(len(indices), -1, -1, -1)
-        for step in adapters.denoising(run(indices)):
-            latent = step.x
+def _stream(job: _Job, size: int) -> Iterator[Event]:
+    count = job.request.count
+    for first in range(0, count, size):
+        requests = [job.single(k) for k in range(first, min(first + size, count))]
+        latent = None if job.start.latent is None else job.start.latent.expand(len(requests), -1, -1, -1)
+        for done in job.steps(requests):
+            latent = done.step.x
             yield Progress(
-                index=step.index + 1,
-                total=step.total,
-                sigma=step.sigma,
+                index=done.index,
+                total=done.total,
+                sigma=done.step.sigma,
                 picture=first,
-                pictures=request.count,
-                preview=partial(model.image_decoder.preview, step.denoised),
+                pictures=count,
+                preview=partial(job.model.image_decoder.preview, done.step.denoised),
             )
         assert latent is not None
-        yield _finish(model, request, canvas, adapters, latent, indices, output, notes)
+        yield _finish(job, requests, latent, first)
 
 
-def _steps(
-    model: StableDiffusion,
-    request: Request,
-    conditionings: list[Conditioning],
-    canvas: Canvas,
-    options: Mapping[str, Any],
-    indices: range,
-) -> Iterator[Step]:
-    """The steps of the pictures `indices` of a resolved request."""
-    assert request.width is not None and request.height is not None and request.seed is not None
-    return model.denoising_process(
-        conditionings[0],
-        conditionings[1],
-        seed=[request.seed + k for k in indices],
-        size=(request.height // model.factor, request.width // model.factor),
-        steps=request.steps,
-        guidance=request.guidance,
-        sampler=request.sampler,
-        schedule=request.schedule,
-        latent=canvas.latent,
-        strength=1.0 if request.strength is None else request.strength,
-        mask=canvas.latent_mask,
-        rescale=request.guidance_rescale,
-        interval=request.guidance_interval,
-        **options,
-    )
-
-
-def _finish(
-    model: StableDiffusion,
-    request: Request,
-    canvas: Canvas,
-    adapters: RequestAdapters,
-    latent: Tensor,
-    indices: range,
-    output: Output,
-    notes: tuple[str, ...],
-) -> Images:
+def _finish(job: _Job, requests: Sequence[Request], latent: Tensor, first: int) -> Images:
     """Latents to pictures, kept pixels put back, and what made each picture written into it."""
+    model, ready = job.model, job.words(requests[0])
     if not bool(torch.isfinite(latent).all()):
         raise StableDiffusionError(
             f"the model's numbers overflowed in {model.dtype}; load it with dtype='float32', or lower the guidance"
         )
-    requests = tuple(request.one(k) for k in indices)
-    if output == "latent":
-        return Images(images=(), first=indices[0], requests=requests, notes=notes, tensor=latent)
-    straight = model.image_decoder.straight(latent).cpu()
-    if canvas.mask is not None and canvas.original is not None:
-        straight = put_back(straight, canvas.original.expand(len(straight), -1, -1, -1), canvas.mask)
+    made: dict[str, Any] = {"first": first, "requests": tuple(requests), "notes": (*ready.notes, *job.notes)}
+    if job.output == "latent":
+        return Images(images=(), tensor=latent, **made)
+    used = replace(ready.adapters.used, controls=job.controls.entries)
+    straight = job.start.finished(_decoded(model, requests[0], latent))
     images = to_images(straight)
     for image, each in zip(images, requests, strict=True):
-        image.info[KEY] = parameters_text(each, model_hash=model.hash, version=__version__, used=adapters.used)
-    tensor = straight if output == "straight" else None
-    return Images(images=tuple(images), first=indices[0], requests=requests, notes=notes, tensor=tensor)
+        image.info[KEY] = parameters_text(each, model_hash=model.hash, version=__version__, used=used)
+        if each.canvas.panorama:
+            image.info[XMP] = sphere_xmp(*image.size)
+    return Images(images=tuple(images), tensor=straight if job.output == "straight" else None, **made)
 
 
-def _canvas(model: StableDiffusion, request: Request) -> Canvas:
-    """The input picture and mask at the size of the request, and their latents."""
-    if request.image is None:
-        return Canvas()
-    assert request.width is not None and request.height is not None
-    image = cover(request.image, request.width, request.height)
-    latent = model.image_encoder(image)
-    if request.mask is None:
-        return Canvas(latent=latent)
-    mask = mask_tensor(cover(request.mask, request.width, request.height))
-    return Canvas(
-        original=to_straight(image),
-        latent=latent,
-        mask=mask,
-        latent_mask=latent_mask(mask, model.factor).to(latent.device),
+def _controls(model: StableDiffusion, request: Request, begun: Start) -> RequestControls:
+    """The side networks, which see of their pictures what is painted."""
+    closer = tuple(
+        each if each.image is None else replace(each, image=part_of(each.image, request, begun.box))
+        for each in request.controls
     )
+    return request_controls(model, replace(request, controls=closer))
 
 
-def _image_conditioning(model: StableDiffusion, request: Request, canvas: Canvas) -> Tensor | None:
-    """Inpainting networks are told the mask and the latent of the picture with the masked part grey: [1, 1 + c, h, w].
-
-    Without a mask everything is masked. None for networks that take nothing but the latent.
-    """
-    channels, extra = model.parts.latents.channels, model.parts.unet.config.in_channels
-    if extra == channels:
-        return None
-    if extra != 2 * channels + 1:
-        raise InvalidRequest(
-            f"the model's U-Net takes {extra} channels; expected {channels}, or {2 * channels + 1} for inpainting"
-        )
-    assert request.width is not None and request.height is not None
-    pixels = torch.zeros(1, model.parts.vae.config.image_channels, request.height, request.width)
-    mask = torch.ones(1, 1, request.height // model.factor, request.width // model.factor)
-    if request.image is not None and canvas.mask is not None and canvas.latent_mask is not None:
-        whole = to_model(cover(request.image, request.width, request.height), pixels.shape[1])
-        pixels, mask = torch.where(canvas.mask >= 0.5, pixels, whole), canvas.latent_mask
-    latent = model.image_encoder(pixels)
-    return torch.cat([mask.to(latent), latent], dim=1)
+def _decoded(model: StableDiffusion, request: Request, latent: Tensor) -> Tensor:
+    """Straight pictures [B,C,H,W]; edges that meet do so in the decoder too."""
+    with Wrapped(request.canvas.wrap):
+        picture = model.image_decoder.tensor(latent)
+    if request.canvas.panorama:
+        picture = even_poles(picture)
+    return from_model(picture).cpu()
 
 
-def _ignored(asked: Request, request: Request) -> Iterator[str]:
+def _ignored(asked: Request, request: Request, extra: Extra) -> Iterator[str]:
     """Settings that were given and have no effect."""
-    assert request.sampler is not None  # of a resolved request
-    if request.guidance == 1 and not resolve_sampler(request.sampler).sampler.paired:
+    assert request.sampler is not None and request.width is not None and request.height is not None  # resolved
+    info = resolve_sampler(request.sampler).sampler
+    for name in asked.noise.options:
+        if name not in info.options:
+            yield f"{name} is ignored: the sampler {info.label} has no such setting"
+    if asked.variation.seed is not None and asked.variation.strength == 0:
+        yield "the variation seed is ignored: its strength is 0"
+    window = request.canvas.window
+    if window is not None and request.hires is None and window >= max(request.width, request.height):
+        yield f"window is ignored: the canvas is no larger than {window} pixels"
+    if asked.depth is not None and extra != "depth":
+        yield "depth is ignored: the model is not guided by depth"
+    if extra == "picture":
+        for name in ("guidance_rescale", "guidance_interval"):
+            if getattr(asked, name):
+                yield f"{name} is ignored: the model is guided by the picture that it edits too"
+        return
+    if asked.image_guidance is not None:
+        yield "image_guidance is ignored: the model does not edit pictures"
+    if request.guidance == 1 and not info.paired and len(split_and(request.prompt)) == 1:
         given = {
             "negative_prompt": bool(asked.negative_prompt),
             "guidance_rescale": asked.guidance_rescale > 0,
@@ -228,73 +214,32 @@ def _ignored(asked: Request, request: Request) -> Iterator[str]:
 
 
 def generate_image(
-    prompt: str,
-    *,
-    negative_prompt: str = "",
-    model: StableDiffusion | str | Path | None = None,
-    width: int | None = None,
-    height: int | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    seed: int | None = None,
-    sampler: str | None = None,
-    schedule: str | None = None,
-    count: int = 1,
-    image: Image.Image | str | Path | None = None,
-    mask: Image.Image | str | Path | None = None,
-    strength: float | None = None,
-    guidance_rescale: float = 0.0,
-    guidance_interval: tuple[float, float] | None = None,
-    clip_skip: int | None = None,
-    loras: Sequence[Any] = (),
-    lora_dir: str | Path | None = None,
-    embeddings_dir: str | Path | None = None,
-    controls: Sequence[Any] = (),
+    prompt: str, *, model: StableDiffusion | str | Path | None = None, **settings: Unpack[Settings]
 ) -> Any:
     """A picture for a sentence: a Pillow image, or a list of `count` images where `count` is more than 1.
 
-    Arguments are explained at `Request`; what is left out is the model's own setting. `model` is a loaded model, a
-    path or a name; None is the embedded model. Each picture carries what made it in `info["parameters"]`, the seed
-    included, and `save_image` writes it to the file. Settings without effect are warned of. Raises InvalidRequest and
-    ModelFileError, both StableDiffusionError.
+    Settings are the fields of `Request`, explained there; what is left out is the model's own. Groups of settings can
+    be given as mappings: `generate_image("a cat", hires={"scale": 1.5}, canvas={"tiling": "x"})`. `model` is a loaded
+    model, a path or a name; None is the embedded model. Each picture carries what made it in `info["parameters"]`, the
+    seed included, and `save_image` writes it to the file. Settings without effect are warned of. Raises InvalidRequest
+    and ModelFileError, both StableDiffusionError.
     """
     loaded = isinstance(model, StableDiffusion)
-    request = Request(
-        prompt,
-        negative_prompt=negative_prompt,
-        model=None if loaded or model is None else str(model),
-        width=width,
-        height=height,
-        steps=steps,
-        guidance=guidance,
-        seed=seed,
-        sampler=sampler,
-        schedule=schedule,
-        count=count,
-        image=image,  # type: ignore[arg-type]  # paths are opened by Request
-        mask=mask,  # type: ignore[arg-type]
-        strength=strength,
-        guidance_rescale=guidance_rescale,
-        guidance_interval=guidance_interval,
-        clip_skip=clip_skip,
-        loras=loras,  # type: ignore[arg-type]  # paths become Lora there
-        lora_dir=lora_dir,  # type: ignore[arg-type]
-        embeddings_dir=embeddings_dir,  # type: ignore[arg-type]
-        controls=controls,  # type: ignore[arg-type]
-    )
+    named = None if loaded or model is None else str(model)
+    request = Request(prompt, model=named, **settings)  # type: ignore[arg-type]  # Request opens paths, reads mappings
     ready = model if isinstance(model, StableDiffusion) else load(request.model)
     pictures, notes = _drained(generate(ready, request))
     for note in notes:
         warnings.warn(note, stacklevel=2)
-    return pictures if count > 1 else pictures[0]
+    return pictures if request.count > 1 else pictures[0]
 
 
 def _drained(events: Iterator[Event]) -> tuple[list[Image.Image], tuple[str, ...]]:
-    """All pictures of a stream, and its last notes."""
+    """All pictures of a stream, and its notes."""
     pictures: list[Image.Image] = []
-    notes: tuple[str, ...] = ()
+    notes: dict[str, None] = {}
     for event in events:
         if isinstance(event, Images):
             pictures += event.images
-            notes = event.notes
-    return pictures, notes
+            notes |= dict.fromkeys(event.notes)
+    return pictures, tuple(notes)

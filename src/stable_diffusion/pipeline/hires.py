@@ -7,6 +7,7 @@ its composition. Names of upscalers and the meaning of steps are A1111's.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -20,9 +21,17 @@ from .tiling import Wrap
 if TYPE_CHECKING:
     from .model import StableDiffusion
 
-UPSCALERS = ("Latent", "Latent (bicubic)", "Latent (nearest-exact)", "Lanczos")
-"""Latent ones interpolate the latent; Lanczos enlarges the decoded picture and encodes it again."""
-MODES = {"Latent": "bilinear", "Latent (bicubic)": "bicubic", "Latent (nearest-exact)": "nearest-exact"}
+MODES = {
+    "Latent": ("bilinear", False),
+    "Latent (antialiased)": ("bilinear", True),
+    "Latent (bicubic)": ("bicubic", False),
+    "Latent (bicubic antialiased)": ("bicubic", True),
+    "Latent (nearest)": ("nearest", False),
+    "Latent (nearest-exact)": ("nearest-exact", False),
+}
+"""Upscalers that interpolate the latent: torch's mode, and whether it is smoothed first where it shrinks."""
+UPSCALERS = (*MODES, "Lanczos", "Nearest")
+"""The last two enlarge the decoded picture and encode it again."""
 STRENGTH = 0.7
 """Strength of the second pass where none is given, as in A1111."""
 
@@ -60,15 +69,16 @@ def schedule_steps(steps: int, strength: float, most: int) -> int:
 def enlarged(model: StableDiffusion, latent: Tensor, size: tuple[int, int], upscaler: str, wrap: Wrap) -> Tensor:
     """The latent [B,c,h,w] of a finished picture at `size` (width, height in pixels); edges that meet still meet."""
     height, width = size[1] // model.factor, size[0] // model.factor
-    if upscaler != "Lanczos":
-        return wrap.resized(latent, height, width, lambda x, h, w: _interpolated(x, h, w, MODES[upscaler]))
+    if upscaler in MODES:
+        return wrap.resized(latent, height, width, lambda x, h, w: _interpolated(x, h, w, *MODES[upscaler]))
     picture = model.image_decoder.tensor(latent).clamp(-1, 1)
-    large = wrap.resized(picture, size[1], size[0], lanczos).clamp(-1, 1)
+    resize = lanczos if upscaler == "Lanczos" else partial(_interpolated, mode="nearest-exact", smooth=False)
+    large = wrap.resized(picture, size[1], size[0], resize).clamp(-1, 1)
     return model.image_encoder(_valid(large))
 
 
-def _interpolated(latent: Tensor, height: int, width: int, mode: str) -> Tensor:
-    return F.interpolate(latent, size=(height, width), mode=mode)
+def _interpolated(latent: Tensor, height: int, width: int, mode: str, smooth: bool) -> Tensor:
+    return F.interpolate(latent, size=(height, width), mode=mode, antialias=smooth)
 
 
 def _valid(picture: Tensor) -> Tensor:

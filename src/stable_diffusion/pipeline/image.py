@@ -145,7 +145,7 @@ def put_back(painted: Tensor, original: Tensor, mask: Tensor) -> Tensor:
 
     The result has alpha where either has it. Mixing weighs colours by their alpha.
     """
-    painted, original = _with_alpha(painted, original)
+    painted, original = same_channels(painted, original)
     if painted.shape[1] == 3:
         mixed = painted * mask + original * (1 - mask)
     else:
@@ -156,7 +156,8 @@ def put_back(painted: Tensor, original: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask == 0, original, torch.where(mask == 1, painted, mixed))
 
 
-def _with_alpha(*pictures: Tensor) -> tuple[Tensor, ...]:
+def same_channels(*pictures: Tensor) -> tuple[Tensor, ...]:
+    """Straight pictures with alpha where any of them has it."""
     if all(picture.shape[1] == 3 for picture in pictures):
         return pictures
     return tuple(

@@ -7,7 +7,6 @@ line that looks like a part of the format), the exact prompts are added as quote
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import warnings
@@ -22,6 +21,7 @@ from ..diffusion.sigmas import AUTOMATIC, SCHEDULES
 from ..errors import InvalidRequest
 from .adapters import Used
 from .image import open_picture
+from .metadata_groups import group_values, parsed, read_groups, seed_values, strength_of
 from .request import Request, canonical_sampler
 
 KEY = "parameters"
@@ -62,13 +62,15 @@ def parameters_text(
         "Sampler": SAMPLERS[sampler].label if sampler in SAMPLERS else sampler,
         "Schedule type": SCHEDULES[schedule].label if schedule in SCHEDULES else schedule,
         "CFG scale": request.guidance,
+        "Image CFG scale": request.image_guidance,
         "Seed": request.seed,
         "Size": f"{request.width}x{request.height}",
         "Model hash": model_hash,
         "Model": request.model,
-        "Denoising strength": request.strength,
+        **seed_values(request),
+        "Denoising strength": strength_of(request),
         "Clip skip": request.clip_skip,
-        "RNG": "CPU",
+        **group_values(request),
         "Guidance rescale": request.guidance_rescale if request.guidance_rescale else None,
         "Guidance interval": _interval_text(request.guidance_interval),
         **used.values(),
@@ -148,20 +150,22 @@ def parse_parameters(text: str) -> PictureInfo:
     for key, name, kind in (
         ("Steps", "steps", int),
         ("CFG scale", "guidance", float),
+        ("Image CFG scale", "image_guidance", float),
         ("Seed", "seed", int),
-        ("Denoising strength", "strength", float),
+        *(() if "Hires upscale" in values else (("Denoising strength", "strength", float),)),
         ("Clip skip", "clip_skip", int),
         ("Guidance rescale", "guidance_rescale", float),
     ):
         if key in values:
-            settings[name] = _parsed(key, values[key], kind)
+            settings[name] = parsed(key, values[key], kind)
     if "Guidance interval" in values:
         parts = values["Guidance interval"].split(" to ")
-        settings["guidance_interval"] = tuple(_parsed("Guidance interval", part, float) for part in parts)
+        settings["guidance_interval"] = tuple(parsed("Guidance interval", part, float) for part in parts)
     if "Model" in values:
         settings["model"] = values["Model"]
-    notes += _foreign(values)
-    request = Request(prompt, negative_prompt=negative, **settings)
+    groups, more = read_groups(values, ours=values.get("Version", "").startswith(VERSION))
+    notes += [*more, *_foreign(values)]
+    request = Request(prompt, negative_prompt=negative, **settings, **groups)
     return PictureInfo(request=request, values=values, notes=tuple(notes), text=text)
 
 
@@ -187,17 +191,9 @@ def _sampling(values: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
     return settings, notes
 
 
-def _parsed(key: str, text: str, kind: type[int] | type[float]) -> float:
-    try:
-        return kind(text)
-    except ValueError:
-        expected = "a whole number" if kind is int else "a number"
-        raise InvalidRequest(f"{key!r} of the picture's parameters is {text!r}; expected {expected}") from None
-
-
 _IGNORED = (
-    *("Hires upscale", "Hires resize", "Refiner", "Variation seed", "TI hashes", "VAE", "Eta", "Tiling"),
-    *("ENSD", "Token merging ratio", "Face restoration", "Mask blur", "Image CFG scale", "NGMS"),
+    *("Refiner", "TI hashes", "VAE", "Token merging ratio", "Face restoration", "NGMS"),
+    *("Soft inpainting enabled", "Schedule rho", "Schedule max sigma", "Schedule min sigma"),
 )
 
 
@@ -205,10 +201,7 @@ def _foreign(values: dict[str, str]) -> list[str]:
     """What another program's picture used that changes the result and is not taken over."""
     notes = [f"{key!r} ({values[key]}) is not taken over" for key in _IGNORED if key in values]
     controls = [key for key in values if _CONTROL.fullmatch(key)]
-    notes += [f"{key!r} is not taken over: give its file and picture again ({values[key]})" for key in controls]
-    if not values.get("Version", "").startswith(VERSION) and values.get("RNG", "GPU") != "CPU":
-        notes.append("the noise was drawn on a GPU, so the same seed gives another picture here")
-    return notes
+    return notes + [f"{key!r} is not taken over: give its file and picture again ({values[key]})" for key in controls]
 
 
 def read_metadata(source: str | Path | Image.Image) -> PictureInfo:
@@ -228,7 +221,7 @@ def request_like(path: str | Path, **changes: Any) -> Request:
     info = read_metadata(path)
     for note in info.notes:
         warnings.warn(f"{path}: {note}", stacklevel=3)
-    return dataclasses.replace(info.request, **changes)
+    return info.request.changed(**changes)
 
 
 def user_comment(text: str) -> bytes:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,18 +17,21 @@ from ..adapters.textual_inversion import Embedding, read_embedding
 from ..diffusion.samplers import automatic_schedule, resolve_sampler
 from ..embedded import model_path
 from ..errors import InvalidRequest, ModelFileError, nearest, unknown_choice
+from ..models.tiny_vae import TinyVAE
 from ..text.encode import TextEncoder
 from ..weights.load import load_parts
 from ..weights.parts import Defaults, Parts
+from ..weights.separate import AnyPath, as_paths, load_vae, with_vae
 from .codec import ImageDecoder, ImageEncoder
-from .process import AnySchedule, DenoisingProcess, DiffusionProcess
+from .forward import AnySchedule, DiffusionProcess
+from .process import DenoisingProcess
 from .text import text_encoder
 
 EMBEDDED = "embedded"
 """Name of the model that comes with the package."""
 MODEL_FOLDERS = "STABLE_DIFFUSION_MODELS"
 """Environment variable: folders, parted as in PATH, in which `load` looks for a model by name."""
-MODEL_ENDINGS = (".safetensors", ".ckpt", ".pt")
+MODEL_ENDINGS = (".safetensors", ".gguf", ".ckpt", ".pt")
 DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -169,35 +174,76 @@ def load(
     path_or_name: str | os.PathLike[str] | None = None,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
+    *,
+    vae: str | os.PathLike[str] | None = None,
+    text_encoders: AnyPath | Sequence[AnyPath] = (),
+    preview_vae: str | os.PathLike[str] | None = None,
+    **overrides: Any,
 ) -> StableDiffusion:
     """The model at a path, or of a name in a folder of `STABLE_DIFFUSION_MODELS`; without one, the embedded model.
 
-    A path is a single file (.safetensors or .ckpt of Stable Diffusion 1.x, 2.x, XL or 3.x, or our own format) or a
-    diffusers folder. device "auto" is a CUDA GPU where there is one, else the CPU; dtype "auto" is float32 on the CPU
-    and float16 on a GPU. The embedded model and the last one loaded from a path stay in memory, so loading them again
-    costs nothing. Raises ModelFileError or InvalidRequest.
+    A path is a single file (.safetensors, .gguf or .ckpt of Stable Diffusion 1.x, 2.x, XL or 3.x, or our own format)
+    or a diffusers folder. device "auto" is a CUDA GPU where there is one, else the CPU; dtype "auto" is float32 on the
+    CPU and float16 on a GPU. The embedded model and the last one loaded from a path stay in memory, so loading them
+    again costs nothing.
+
+    vae, text_encoders  files or folders whose networks take the place of the model's own, or that it lacks
+    preview_vae         a tiny autoencoder (TAESD) for previews alone
+    overrides           what detection would decide otherwise: prediction="v", family=..., see `weights.load.load_parts`
+
+    Raises ModelFileError or InvalidRequest.
     """
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
+    parts = {"vae": vae, "text_encoders": tuple(map(str, as_paths(text_encoders))), "preview_vae": preview_vae}
+    extras = {name: str(value) if name != "text_encoders" else value for name, value in parts.items() if value}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}
+    chosen = tuple(sorted({**extras, **given}.items()))
     if path_or_name is None or str(path_or_name) == EMBEDDED:
-        return _embedded(where, precision)
+        return _embedded(where, precision, chosen)
     path = find_model(path_or_name)
     stat = path.stat()
-    return _from_path(path, stat.st_mtime_ns, stat.st_size, where, precision)
+    return _from_path(path, stat.st_mtime_ns, stat.st_size, where, precision, chosen)
+
+
+Chosen = tuple[tuple[str, Any], ...]
+"""Keyword arguments in a form that can be the key of a cache."""
 
 
 @functools.lru_cache(maxsize=2)
-def _embedded(device: torch.device, dtype: torch.dtype) -> StableDiffusion:
+def _embedded(device: torch.device, dtype: torch.dtype, chosen: Chosen) -> StableDiffusion:
     path = model_path()
     if path is None:
         raise ModelFileError("this installation has no embedded model; give the path of a model, or install a release")
-    return StableDiffusion.from_parts(load_parts(path, device=device, dtype=dtype), name=EMBEDDED)
+    return _load(path, device, dtype, dict(chosen), name=EMBEDDED)
 
 
 @functools.lru_cache(maxsize=1)
-def _from_path(path: Path, changed: int, size: int, device: torch.device, dtype: torch.dtype) -> StableDiffusion:
+def _from_path(
+    path: Path, changed: int, size: int, device: torch.device, dtype: torch.dtype, chosen: Chosen
+) -> StableDiffusion:
     """`changed` and `size` are part of the key, so that a file that was replaced is read anew."""
-    return StableDiffusion.from_parts(load_parts(path, device=device, dtype=dtype))
+    return _load(path, device, dtype, dict(chosen))
+
+
+def _load(
+    path: Path, device: torch.device, dtype: torch.dtype, chosen: dict[str, Any], name: str | None = None
+) -> StableDiffusion:
+    preview = chosen.pop("preview_vae", None)
+    parts = load_parts(path, device=device, dtype=dtype, **chosen)
+    model = StableDiffusion.from_parts(parts, name=name)
+    if preview is not None:
+        model.image_decoder.tiny = _tiny(preview, parts, device, dtype)
+    return model
+
+
+def _tiny(path: str, parts: Parts, device: torch.device, dtype: torch.dtype) -> TinyVAE:
+    """A tiny autoencoder for the previews of a model; InvalidRequest where it is none, or for other latents."""
+    vae = load_vae(path, device=device, dtype=dtype)
+    if not isinstance(vae, TinyVAE):
+        raise InvalidRequest(f"{path} is a whole autoencoder, too slow for previews; a tiny one (TAESD) is expected")
+    with_vae(parts, vae)  # raises where the latents are others
+    return vae
 
 
 def model_names() -> dict[str, Path]:

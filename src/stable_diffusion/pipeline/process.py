@@ -1,33 +1,33 @@
-"""The two directions of diffusion, each usable alone: the forward chain that adds noise, and the way back.
+"""The way back from noise, usable alone: the denoiser led by text, and the sampler that asks it (in: forward.py).
 
 Shapes: B batch, c h w latent channels, height and width; x0 and noise [B,c,h,w].
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from ..diffusion.denoise import NetworkDenoiser, guided, inpainting, network_denoiser, sigma_interval
-from ..diffusion.noise import PerImageNoise
+from ..diffusion.by_step import by_step
+from ..diffusion.denoise import NetworkDenoiser, guided, inpainting, is_plain, network_denoiser, sigma_interval
+from ..diffusion.image_guidance import IMAGE_GUIDANCE, image_guided
+from ..diffusion.noise import NoiseKind
 from ..diffusion.prediction import Prediction
-from ..diffusion.samplers import SamplerInfo, automatic_schedule, noise_source, resolve_sampler, sample
-from ..diffusion.schedule import DiscreteSchedule, FlowSchedule, add_gaussian_noise, input_scale, per_image, start_state
+from ..diffusion.samplers import ResolvedSampler, SamplerInfo, automatic_schedule, noise_source, resolve_sampler, sample
+from ..diffusion.schedule import input_scale, per_image, start_state
 from ..diffusion.sigmas import resolve_schedule, schedule_sigmas, truncate
 from ..errors import InvalidRequest
 from ..models.mmdit import MMDiT
 from ..models.unet import UNet
 from ..text.encode import TextEncoder
-from ..types import Conditioning, Denoiser, NoiseSource, Step
-from .codec import ImageEncoder
+from ..text.timeline import Timeline, aligned, encode_timeline
+from ..types import Blend, Conditioning, Denoiser, NoiseSource, PairDenoiser, Step
+from .forward import AnySchedule
 from .masks import soft_inpainting
 from .sides import Controlled, Side, controlled, told_apart
 from .size import SizeConditioning, with_size
@@ -35,85 +35,19 @@ from .tiling import FLAT, Wrap, wrapping
 from .variation import Variation, varied
 from .windows import Windows, windowed
 
-AnySchedule = DiscreteSchedule | FlowSchedule
-Picture = Image.Image | str | Path | Tensor
+Prompt = str | Conditioning | Timeline
+"""Text in A1111's grammar, or what the text encoder made of one."""
 
 
 @dataclass(frozen=True)
-class NoisyState:
-    """One level of the forward chain: x = signal * x0 + spread * noise, at `timestep` (0 to 1000) and `sigma`."""
+class Random:
+    """Where random numbers come from: see `diffusion.noise`; `seed_delta` is added to seeds after the start noise."""
 
-    timestep: float
-    sigma: float
-    signal: float
-    spread: float
-    x: Tensor
+    kind: NoiseKind = "cpu"
+    seed_delta: int = 0
 
 
-class DiffusionProcess:
-    """What diffusion does to a picture: Gaussian noise, more at every timestep, until nothing else is left.
-
-    States are in the classical coordinates that networks see: sqrt(abar) x0 + sqrt(1 - abar) noise for DDPM models
-    (Ho et al. 2020, equation 4), (1 - t) x0 + t noise for flow models.
-    """
-
-    def __init__(self, schedule: AnySchedule, image_encoder: ImageEncoder) -> None:
-        self.schedule = schedule
-        self._image_encoder = image_encoder
-
-    def latent(self, image_or_latent: Picture) -> Tensor:
-        """A tensor as it is (a latent, or pixels if you like); a picture or its path as its latent."""
-        return image_or_latent if isinstance(image_or_latent, Tensor) else self._image_encoder(image_or_latent)
-
-    def add_gaussian_noise(
-        self, image_or_latent: Picture, t: float | Tensor, *, seed: int = 0, noise: Tensor | None = None
-    ) -> Tensor:
-        """The state at timestep `t` (0 to 1000, one number or [B]), in one jump: [B,c,h,w].
-
-        Row k is noised by seed + k, or by the rows of `noise`.
-        """
-        x0 = self.latent(image_or_latent)
-        times = torch.as_tensor(t, dtype=torch.float32)
-        highest = self.schedule.timesteps
-        if not bool(((times >= 0) & (times <= highest)).all()):
-            raise InvalidRequest(f"the timestep is {times.tolist()}; expected numbers from 0 to {highest}")
-        if noise is None:
-            noise = PerImageNoise([seed + k for k in range(len(x0))], tuple(x0.shape[1:])).start().to(x0)
-        return add_gaussian_noise(
-            self.schedule, x0, times.to(x0.device), noise, by="timestep", variance_preserving=True
-        )
-
-    def chain(self, image_or_latent: Picture, timesteps: Sequence[float], *, seed: int = 0) -> Iterator[NoisyState]:
-        """The forward Markov chain through rising `timesteps`: each state is made from the one before by fresh noise.
-
-        The step from s to t is x_t = r x_s + sqrt(spread_t^2 - r^2 spread_s^2) noise with r = signal_t / signal_s, so
-        that every state has the same distribution as `add_gaussian_noise` gives in one jump.
-        """
-        levels = [float(t) for t in timesteps]
-        rising = all(a < b for a, b in itertools.pairwise(levels))
-        if not levels or not rising or not 0 <= levels[0] <= levels[-1] <= self.schedule.timesteps:
-            raise InvalidRequest(
-                f"the timesteps are {levels}; expected rising numbers from 0 to {self.schedule.timesteps}"
-            )
-        return self._chain(self.latent(image_or_latent), levels, seed)
-
-    @torch.no_grad()
-    def _chain(self, x0: Tensor, levels: list[float], seed: int) -> Iterator[NoisyState]:
-        source = PerImageNoise([seed + k for k in range(len(x0))], tuple(x0.shape[1:]))
-        noise, x, signal, spread = source.start(), x0, 1.0, 0.0
-        for level in levels:
-            sigma, signal_next, spread_next = self.levels(level)
-            ratio = signal_next / signal if signal > 0 else 0.0
-            added = max(spread_next**2 - (ratio * spread) ** 2, 0.0) ** 0.5
-            x = ratio * x + added * noise.to(x)
-            signal, spread, noise = signal_next, spread_next, source(sigma, sigma)
-            yield NoisyState(timestep=level, sigma=sigma, signal=signal, spread=spread, x=x)
-
-    def levels(self, t: float) -> tuple[float, float, float]:
-        """(sigma, signal, spread) at timestep `t`: x_t = signal * x0 + spread * noise."""
-        sigma = self.schedule.sigma(torch.tensor([t], dtype=torch.float64))
-        scale = input_scale(self.schedule, sigma)
-        return float(sigma), float(self.schedule.alpha(sigma) * scale), float(sigma * scale)
+CPU = Random()
 
 
 class DenoisingProcess:
@@ -150,6 +84,11 @@ class DenoisingProcess:
         like = next(self.unet.parameters())
         return network_denoiser(self.unet, self.schedule, self.prediction, dtype=like.dtype)
 
+    @property
+    def edits(self) -> bool:
+        """Whether the network edits a picture that it is told as a latent (instruct-pix2pix)."""
+        return self.unet.config.in_channels == 2 * self.latent_channels
+
     def sigmas(self, sampler: str, schedule: str | None, steps: int, final: Literal["zero", "sigma_min"]) -> Tensor:
         """Noise levels of a run, descending, [steps + 1]."""
         info = resolve_sampler(sampler).sampler
@@ -158,8 +97,8 @@ class DenoisingProcess:
 
     def __call__(
         self,
-        prompt: str | Conditioning,
-        negative: str | Conditioning = "",
+        prompt: Prompt,
+        negative: Prompt = "",
         *,
         seed: int | Sequence[int] = 0,
         size: tuple[int, int] | None = None,
@@ -177,65 +116,101 @@ class DenoisingProcess:
         wrap: Wrap = FLAT,
         windows: Windows | None = None,
         variation: Variation | None = None,
+        random: Random = CPU,
         told_size: SizeConditioning | None = None,
         sides: Sequence[Side] = (),
+        image_guidance: float | None = None,
         **options: Any,
     ) -> Iterator[Step]:
         """Checks everything, then returns the generator of steps for one picture per seed; `options` are the sampler's.
 
+        prompt     text may change while it is painted (`[a:b:0.5]`, counted in `steps`) and be composed (`a AND b`)
         size       (height, width) of the latent; the model's own where it is None
         latent     [1 or B,c,h,w]: start from it instead of from pure noise, at `strength` (img2img); 0 does nothing
         mask       [1,1,h,w]: repaint `latent` only where it is 1 (inpainting)
-        interval   (first, last) fractions of the steps between which guidance acts
+        interval   guidance acts between these fractions of the steps    image_guidance   of a picture that is edited
         final      "sigma_min" ends on the first trained level (DDIM and PLMS of CompVis), in variance-preserving units
         soft       the mask is the strength of each place, and not only where (see `soft_inpainting`)
-        wrap       edges that meet    windows   paint a large canvas in these    variation   of the start noise
+        wrap       edges that meet    windows   paint a large canvas in these    variation, random   of the noise
         told_size  what SDXL is told; None the picture's size, uncropped    sides   networks that add to the features
         """
         if mask is not None and latent is None:
             raise InvalidRequest("a mask was given without a latent; expected the latent to repaint")
-        resolved = resolve_sampler(self.sampler if sampler is None else sampler)
-        named = self.noise_schedule if schedule is None and sampler is None else schedule or resolved.schedule
-        info, count = resolved.sampler, self.steps if steps is None else steps
-        full = self.sigmas(info.id, named, count, final)
-        height, width = (self.default_size if size is None else size) if latent is None else latent.shape[-2:]
+        resolved, full = self._levels(sampler, schedule, steps, final)
+        height, width = latent.shape[-2:] if latent is not None else size or self.default_size
+        info = resolved.sampler
         scale = (self.guidance if guidance is None else guidance) / info.unit
-        cond, away = self._sized_pair(prompt, negative, scale != 1 or info.paired, (height, width), told_size)
         sigmas = full if latent is None or strength == 0 else truncate(full, strength)
-        around: dict[str, Any] = {"wrap": wrap, "windows": windows, "paired": info.paired}
+        told = partial(self._timeline, steps=len(full) - 1, size=(height, width), told=told_size)
+        around: dict[str, Any] = {"wrap": wrap, "windows": windows, "paired": info.paired, "rescale": rescale}
+        around |= {"interval": interval and sigma_interval(full, *interval), "image_guidance": image_guidance}
         around["base"] = controlled(self.denoiser, sides, sigmas) if sides else self.denoiser
-        denoise = self.guided(cond, away, scale, rescale, interval and sigma_interval(full, *interval), **around)
+        denoise = self._led(told(prompt), negative, told, scale, sigmas, **around)
         if latent is not None and strength == 0:
             return iter(())
-        source = self._noise(info, seed, (height, width), variation)
+        source = self.noise(info, seed, (height, width), variation, random)
         noise = source.start().to(next(self.unet.parameters()).device)
         x0 = None if latent is None else latent.to(noise.device, torch.float32).expand_as(noise)
-        if mask is not None and x0 is not None:
-            known = (denoise, x0, mask.to(x0), noise, self.schedule)
-            denoise = soft_inpainting(*known, sigmas) if soft else inpainting(*known)
+        denoise = self._repainting(denoise, x0, mask, noise, sigmas, soft)
         x = start_state(self.schedule, noise, float(sigmas[0]), x0)
         run = sample(info, denoise, x, sigmas, self.schedule, noise=source, **{**resolved.options, **options})
         return self._finished(run) if final == "sigma_min" else run
 
-    def _noise(
-        self, sampler: SamplerInfo, seed: int | Sequence[int], size: tuple[int, int], variation: Variation | None
+    def _levels(
+        self, sampler: str | None, schedule: str | None, steps: int | None, final: Literal["zero", "sigma_min"]
+    ) -> tuple[ResolvedSampler, Tensor]:
+        """The sampler, and the noise levels of all its steps."""
+        resolved = resolve_sampler(self.sampler if sampler is None else sampler)
+        named = self.noise_schedule if schedule is None and sampler is None else schedule or resolved.schedule
+        return resolved, self.sigmas(resolved.sampler.id, named, self.steps if steps is None else steps, final)
+
+    def _repainting(
+        self, denoise: Denoiser, x0: Tensor | None, mask: Tensor | None, noise: Tensor, sigmas: Tensor, soft: bool
+    ) -> Denoiser:
+        if mask is None or x0 is None:
+            return denoise
+        known = (denoise, x0, mask.to(x0), noise, self.schedule)
+        return soft_inpainting(*known, sigmas) if soft else inpainting(*known)
+
+    def noise(
+        self,
+        sampler: SamplerInfo,
+        seed: int | Sequence[int],
+        size: tuple[int, int],
+        variation: Variation | None = None,
+        random: Random = CPU,
     ) -> NoiseSource:
         """Start noise and later noise of one picture per seed, for latents of `size` (height, width)."""
         seeds = [seed] if isinstance(seed, int) else list(seed)
-        draw = partial(noise_source, sampler, schedule=self.schedule)
+        device = next(self.unet.parameters()).device
+        draw = partial(
+            noise_source, sampler, schedule=self.schedule, kind=random.kind, device=device, seed_delta=random.seed_delta
+        )
         return varied(draw, seeds, (self.latent_channels, *size), variation)
 
-    def _sized_pair(
+    def _led(
         self,
-        prompt: str | Conditioning,
-        negative: str | Conditioning,
-        both: bool,
-        size: tuple[int, int],
-        told: SizeConditioning | None,
-    ) -> tuple[Conditioning, str | Conditioning]:
-        """The prompt and, where it will be used (`both`), the negative prompt, each told the size of the picture."""
-        cond = self._sized(prompt, False, size, told)
-        return cond, self._sized(negative, True, size, told) if both else negative
+        cond: Timeline,
+        negative: Prompt,
+        told: Callable[..., Timeline],
+        scale: float,
+        sigmas: Tensor,
+        *,
+        paired: bool,
+        **settings: Any,
+    ) -> Denoiser:
+        """The denoiser led by a prompt at every step of a run; the negative prompt is read only where it is used."""
+        composed = any(not is_plain(blend) for _, blend in cond.stretches)
+        away = told(negative, negative=True) if scale != 1 or paired or composed or self.edits else None
+        known: dict[tuple[int, ...], PairDenoiser] = {}
+        parts: list[tuple[int, PairDenoiser]] = []
+        for last, blend, other in aligned(cond, cond if away is None else away):
+            uncond = None if away is None else other[0][0]
+            key = (*(id(each) for each, _ in blend), id(uncond))
+            if key not in known:
+                known[key] = self._guided(blend, uncond, scale, **settings)
+            parts.append((last, known[key]))
+        return parts[0][1] if len(parts) == 1 else by_step(parts, sigmas)
 
     def guided(
         self,
@@ -248,25 +223,44 @@ class DenoisingProcess:
         wrap: Wrap = FLAT,
         windows: Windows | None = None,
         paired: bool = False,
-        base: NetworkDenoiser | Controlled | None = None,
+        image_guidance: float | None = None,
     ) -> Denoiser:
         """The denoiser led by a prompt, away from the negative one: (x, sigma) -> x0; `interval` in units of sigma.
 
         With `wrap` its edges meet, and with `windows` it paints canvases larger than the network's own size. `paired`
-        keeps the negative prompt at guidance 1, for samplers that use the unguided estimate too. `base` is the network
-        with side networks; None is the network alone.
+        keeps the negative prompt at guidance 1, for samplers that use the unguided estimate too. A prompt that changes
+        while it is painted is read as at its first step.
         """
         scale = self.guidance if guidance is None else guidance
-        away = None if scale == 1 and not paired else self._conditioning(negative, True)
+        read = partial(self._timeline, steps=1, size=self.default_size, told=None)
+        blend = read(prompt).at(1)
+        away = scale != 1 or paired or self.edits or not is_plain(blend)
+        uncond = read(negative, negative=True).at(1)[0][0] if away else None
+        around: dict[str, Any] = {"wrap": wrap, "windows": windows, "image_guidance": image_guidance}
+        return self._guided(blend, uncond, scale, rescale=rescale, interval=interval, base=self.denoiser, **around)
+
+    def _guided(
+        self,
+        blend: Blend,
+        uncond: Conditioning | None,
+        scale: float,
+        *,
+        rescale: float,
+        interval: tuple[float, float] | None,
+        wrap: Wrap,
+        windows: Windows | None,
+        base: NetworkDenoiser | Controlled,
+        image_guidance: float | None,
+    ) -> PairDenoiser:
         if wrap and isinstance(self.unet, MMDiT):
             raise InvalidRequest("edges cannot meet with this model: its transformer knows where every patch is")
-        cond = self._conditioning(prompt, False)
-        space = self.denoiser
-        if isinstance(base, Controlled) and away is not None:
-            cond, away = told_apart(cond, away)
-        seen = space if base is None else base
-        around = wrapping(seen, wrap) if windows is None else windowed(seen, windows, wrap)
-        return guided(around, cond, away, scale, rescale=rescale, interval=interval, space=space)
+        if isinstance(base, Controlled) and uncond is not None:
+            blend, uncond = told_apart(blend, uncond)
+        around = wrapping(base, wrap) if windows is None else windowed(base, windows, wrap)
+        if self.edits and uncond is not None:
+            closeness = IMAGE_GUIDANCE if image_guidance is None else image_guidance
+            return image_guided(around, blend, uncond, scale, closeness)
+        return guided(around, blend, uncond, scale, rescale=rescale, interval=interval, space=self.denoiser)
 
     def _finished(self, steps: Iterator[Step]) -> Iterator[Step]:
         """The last state out of variance-exploding coordinates, where the run does not end on zero noise."""
@@ -278,19 +272,23 @@ class DenoisingProcess:
             scale = per_image(input_scale(self.schedule, sigma), step.x)
             yield Step(step.index, step.total, step.sigma, step.x * scale, step.denoised)
 
-    def _conditioning(self, prompt: str | Conditioning, negative: bool) -> Conditioning:
-        return self._sized(prompt, negative, self.default_size, None)
-
-    def _sized(
-        self, prompt: str | Conditioning, negative: bool, size: tuple[int, int], told: SizeConditioning | None
-    ) -> Conditioning:
-        """A prompt's conditioning; where the model is told sizes, with those of a latent of `size` (height, width)."""
-        known = prompt
-        if isinstance(known, str):
-            known = self._text_encoder.encode(known, negative=negative).conditioning
+    def _timeline(
+        self,
+        prompt: Prompt,
+        *,
+        steps: int,
+        size: tuple[int, int],
+        told: SizeConditioning | None,
+        negative: bool = False,
+    ) -> Timeline:
+        """A prompt's conditioning by step; where the model is told sizes, with those of a latent of `size`."""
+        if isinstance(prompt, str):
+            prompt = encode_timeline(self._text_encoder, prompt, steps, negative=negative).timeline
+        timeline = Timeline.of(prompt) if isinstance(prompt, Conditioning) else prompt
         vector_dim = self.unet.config.vector_dim
         if not self.size_numbers or vector_dim is None:
-            return known
+            return timeline
         pixels = (size[1] * self.downscale, size[0] * self.downscale)
-        told = SizeConditioning() if told is None else told
-        return with_size(known, told.numbers(pixels, self.size_numbers, negative=negative), vector_dim)
+        sizes = SizeConditioning() if told is None else told
+        numbers = sizes.numbers(pixels, self.size_numbers, negative=negative)
+        return timeline.map(lambda each: with_size(each, numbers, vector_dim))

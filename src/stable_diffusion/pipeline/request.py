@@ -1,16 +1,16 @@
 """What is asked for, checked in plain sentences, and the events that a run yields.
 
-`None` means "not given": `resolve` puts the model's own setting there.
+`None` means "not given": `resolve` puts the model's own setting there. What goes beyond the common settings is in
+groups (`settings`), which can be given as mappings: `Request("a cat", hires={"scale": 1.5})`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import secrets
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from PIL import Image
 
@@ -20,7 +20,19 @@ from ..errors import InvalidRequest
 from .adapters import Lora, checked_loras
 from .checks import number, whole
 from .control import Control, checked_controls
-from .image import fitting_size, open_picture
+from .image import open_picture
+from .settings import (
+    GROUPS,
+    MAX_SEED,
+    MAX_SIDE,
+    MAX_STEPS,
+    Canvas,
+    Hires,
+    Inpaint,
+    Noise,
+    Prompting,
+    VariationSeed,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,37 +40,15 @@ if TYPE_CHECKING:
 Task = Literal["txt2img", "img2img", "inpaint"]
 
 MAX_PROMPT = 10_000
-MAX_SIDE = 8192
-MAX_STEPS = 1000
 MAX_COUNT = 1000
 MAX_GUIDANCE = 100.0
-MAX_SEED = 2**63 - 1
-STRENGTH = 0.75
-"""Strength of img2img and inpainting where none is given."""
-
-
-class ModelDefaults(Protocol):
-    """Settings a model was made for (`weights.parts.Defaults`)."""
-
-    @property
-    def width(self) -> int: ...
-    @property
-    def height(self) -> int: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def guidance(self) -> float: ...
-    @property
-    def sampler(self) -> str: ...
-    @property
-    def schedule(self) -> str: ...
 
 
 @dataclass(frozen=True)
 class Request:
     """One order of pictures. Raises InvalidRequest where a value is unusable whatever the model.
 
-    prompt, negative_prompt   text, with A1111 weights `(word:1.3)`, `[word]` and `BREAK`
+    prompt, negative_prompt   text in A1111's grammar: weights, `BREAK`, `AND`, `[from:to:when]`, `[a|b]`, `{a|b}`
     model                     path or name for `load`; None is the model at hand, or the embedded one
     width, height             pixels, multiples of the model's factor (8 for Stable Diffusion)
     steps                     1 to 1000           guidance   0 to 100; 1 switches guidance off
@@ -67,10 +57,13 @@ class Request:
     image, mask               Pillow pictures or paths: start from `image`, repaint where `mask` is white
     strength                  0 to 1, how much of `image` is painted anew (0.75)
     guidance_rescale          0 to 1              guidance_interval   (first, last) as fractions of the steps
+    image_guidance            0 to 100 (1.5), how closely a model that edits pictures keeps to `image`
+    depth                     picture or path: the depth map, near is white, that a depth-guided model follows
     clip_skip                 1 reads the text encoder's last layer, 2 the one before; None the model's own choice
     loras                     adapter files for these pictures: paths, or (path, strength[, strength for the text])
     lora_dir, embeddings_dir  the folders where `<lora:name:weight>` and the names of embeddings in prompts are found
     controls                  pictures that lead through ControlNets, T2I-Adapters or IP-Adapters: `Control`s
+    prompting, noise, variation, hires, inpaint, canvas   groups of further settings, see `settings`
     """
 
     prompt: str
@@ -90,11 +83,19 @@ class Request:
     strength: float | None = None
     guidance_rescale: float = 0.0
     guidance_interval: tuple[float, float] | None = None
+    image_guidance: float | None = None
+    depth: Image.Image | None = None
     clip_skip: int | None = None
     loras: tuple[Lora, ...] = ()
     lora_dir: Path | None = None
     embeddings_dir: Path | None = None
     controls: tuple[Control, ...] = ()
+    prompting: Prompting = field(default_factory=Prompting)
+    noise: Noise = field(default_factory=Noise)
+    variation: VariationSeed = field(default_factory=VariationSeed)
+    hires: Hires | None = None
+    inpaint: Inpaint = field(default_factory=Inpaint)
+    canvas: Canvas = field(default_factory=Canvas)
 
     def __post_init__(self) -> None:
         prompt = checked_text("prompt", self.prompt)
@@ -108,6 +109,7 @@ class Request:
         self._set(clip_skip=whole("clip_skip", self.clip_skip, 1, 100))
         self._set(guidance=number("guidance", self.guidance, 0, MAX_GUIDANCE))
         self._set(strength=number("strength", self.strength, 0, 1))
+        self._set(image_guidance=number("image_guidance", self.image_guidance, 0, MAX_GUIDANCE))
         count = whole("count", self.count, 1, MAX_COUNT)
         seed = None if self.seed == -1 and not isinstance(self.seed, bool) else self.seed
         seed = whole("seed", seed, 0, MAX_SEED)
@@ -119,6 +121,7 @@ class Request:
         self._check_guidance()
         self._check_names()
         self._check_pictures()
+        self._check_groups()
         self._set(loras=checked_loras(self.loras), controls=checked_controls(self.controls, self.image))
         for name in ("lora_dir", "embeddings_dir"):
             if getattr(self, name) is not None:
@@ -158,6 +161,8 @@ class Request:
     def _check_pictures(self) -> None:
         if self.image is not None:
             self._set(image=open_picture(self.image, "image"))
+        if self.depth is not None:
+            self._set(depth=open_picture(self.depth, "depth"))
         if self.mask is None:
             return
         mask = open_picture(self.mask, "mask")
@@ -168,17 +173,47 @@ class Request:
             raise InvalidRequest(f"the mask is {sizes[0]} and the image {sizes[1]}; expected the same size")
         self._set(mask=mask)
 
+    def _check_groups(self) -> None:
+        for name, kind in GROUPS.items():
+            value = getattr(self, name)
+            if value is None:
+                self._set(**{name: None if name == "hires" else kind()})
+            else:
+                self._set(**{name: kind.of(value, name)})
+        seed, outpaint = self.variation.seed, self.canvas.outpaint
+        if seed is not None and seed > MAX_SEED - (self.count - 1):
+            raise InvalidRequest(
+                f"variation seed {seed} leaves no room for {self.count} pictures; expected at most 2^63 - {self.count}"
+            )
+        if self.hires is not None and (self.image is not None or outpaint is not None):
+            raise InvalidRequest("hires starts from text alone; leave out image, or hires")
+        if outpaint is not None and (self.mask is not None or self.inpaint.only_masked or self.inpaint.invert):
+            raise InvalidRequest("outpaint makes its own mask; leave out mask, only_masked and invert")
+
     @property
     def task(self) -> Task:
         """What the request amounts to."""
         if self.image is None:
             return "txt2img"
-        return "img2img" if self.mask is None else "inpaint"
+        return "img2img" if self.mask is None and self.canvas.outpaint is None else "inpaint"
 
     def one(self, index: int) -> Request:
-        """The request that makes picture `index` of this one alone: count 1, seed + index."""
+        """The request that makes picture `index` of this one alone: count 1, seed + index; with variations, the same
+        seed and variation seed + index."""
+        if self.variation.strength > 0:
+            other = self.variation.seed
+            varied = dataclasses.replace(self.variation, seed=None if other is None else other + index)
+            return dataclasses.replace(self, count=1, variation=varied)
         seed = None if self.seed is None else self.seed + index
         return dataclasses.replace(self, count=1, seed=seed)
+
+    def changed(self, **changes: Any) -> Request:
+        """The request with `changes`; a mapping for a group changes the fields that it names."""
+        for name, kind in GROUPS.items():
+            given, base = changes.get(name), getattr(self, name)
+            if given is not None:
+                changes[name] = kind.of(given, name, base)
+        return dataclasses.replace(self, **changes)
 
     @staticmethod
     def like(path: str | Path, **changes: Any) -> Request:
@@ -187,55 +222,6 @@ class Request:
 
         found: Request = request_like(path, **changes)
         return found
-
-
-def resolve(
-    request: Request, *, defaults: ModelDefaults, factor: int, name: str, automatic: Callable[[str], str]
-) -> Request:
-    """The request with every setting filled in: what is left out from the model, the seed drawn at random.
-
-    factor     both sides must be multiples of it
-    name       the model's name, which takes the place of a path in `model`
-    automatic  sampler id -> the schedule that "automatic" means for it
-    """
-    if request.image is None and request.strength is not None:
-        raise InvalidRequest(
-            f"strength is {request.strength:g}, but there is no image to start from; give image, or leave strength out"
-        )
-    width, height = _size(request, defaults, factor)
-    default_sampler, default_schedule = canonical_sampler(defaults.sampler)
-    sampler = default_sampler if request.sampler is None else request.sampler
-    schedule = request.schedule
-    if schedule is None and sampler == default_sampler:
-        schedule = default_schedule if default_schedule is not None else defaults.schedule
-    strength = STRENGTH if request.strength is None else request.strength
-    return dataclasses.replace(
-        request,
-        model=name,
-        width=width,
-        height=height,
-        steps=defaults.steps if request.steps is None else request.steps,
-        guidance=defaults.guidance if request.guidance is None else request.guidance,
-        seed=secrets.randbits(32) if request.seed is None else request.seed,
-        sampler=sampler,
-        schedule=resolve_schedule(schedule, automatic(sampler)),
-        strength=None if request.image is None else strength,
-    )
-
-
-def _size(request: Request, defaults: ModelDefaults, factor: int) -> tuple[int, int]:
-    width, height = request.width, request.height
-    if request.image is not None and width is None and height is None:
-        return fitting_size(request.image.size, (defaults.width, defaults.height), factor)
-    width = defaults.width if width is None else width
-    height = defaults.height if height is None else height
-    near = [max(1, round(side / factor)) * factor for side in (width, height)]
-    if near != [width, height]:
-        raise InvalidRequest(
-            f"the size {width}x{height} does not fit the model; expected multiples of {factor}, "
-            f"the nearest is {near[0]}x{near[1]}"
-        )
-    return width, height
 
 
 def canonical_sampler(name: str) -> tuple[str, str | None]:
@@ -256,6 +242,38 @@ def checked_text(name: str, value: object) -> str:
     if wrong is not None:
         raise InvalidRequest(f"{name} holds the character U+{ord(wrong):04X}, which is not text")
     return text
+
+
+class Settings(TypedDict, total=False):
+    """The fields of `Request` besides the prompt and the model, as keyword arguments take them."""
+
+    negative_prompt: str
+    width: int | None
+    height: int | None
+    steps: int | None
+    guidance: float | None
+    seed: int | None
+    sampler: str | None
+    schedule: str | None
+    count: int
+    image: Image.Image | str | Path | None
+    mask: Image.Image | str | Path | None
+    strength: float | None
+    guidance_rescale: float
+    guidance_interval: tuple[float, float] | None
+    image_guidance: float | None
+    depth: Image.Image | str | Path | None
+    clip_skip: int | None
+    loras: Sequence[Any]
+    lora_dir: str | Path | None
+    embeddings_dir: str | Path | None
+    controls: Sequence[Any]
+    prompting: Prompting | Mapping[str, Any]
+    noise: Noise | Mapping[str, Any]
+    variation: VariationSeed | Mapping[str, Any]
+    hires: Hires | Mapping[str, Any] | float | None
+    inpaint: Inpaint | Mapping[str, Any]
+    canvas: Canvas | Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

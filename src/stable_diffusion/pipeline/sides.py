@@ -19,7 +19,7 @@ from ..models.controlnet import ControlNet
 from ..models.ip_adapter import IPAdapter, decoupled_attention
 from ..models.t2i_adapter import T2IAdapter
 from ..models.unet import UNet
-from ..types import Conditioning, Residuals
+from ..types import Blend, Conditioning, Residuals
 
 SOFT = 0.825
 """Control modes other than "balanced": the i-th residual of a ControlNet counts for SOFT ** (12 - i)."""
@@ -170,8 +170,11 @@ def controlled(base: NetworkDenoiser, sides: Sequence[Side], sigmas: Tensor) -> 
     return Controlled(base, tuple(spans))
 
 
-def told_apart(cond: Conditioning, away: Conditioning) -> tuple[Conditioning, Conditioning]:
+def told_apart(blend: Blend, away: Conditioning) -> tuple[Blend, Conditioning]:
     """The conditionings of a prompt and of a negative prompt, marked as such for the side networks."""
-    device = cond.tokens.device
-    zeros = torch.zeros(len(cond.tokens), device=device)
-    return replace(cond, negative=zeros), replace(away, negative=torch.ones(len(away.tokens), device=device))
+
+    def marked(conditioning: Conditioning, mark: float) -> Conditioning:
+        tokens = conditioning.tokens
+        return replace(conditioning, negative=torch.full((len(tokens),), mark, device=tokens.device))
+
+    return tuple((marked(cond, 0.0), weight) for cond, weight in blend), marked(away, 1.0)

@@ -26,8 +26,8 @@ from .new_words import NewWords
 from .prompt import Span, parse_prompt, plain_prompt
 from .tokenizer import Piece, Tokenizer
 
-Emphasis = Literal["restore_mean", "from_empty", "none"]
-EMPHASES: tuple[Emphasis, ...] = ("restore_mean", "from_empty", "none")
+Emphasis = Literal["restore_mean", "from_empty", "no_norm", "ignore", "none"]
+EMPHASES: tuple[Emphasis, ...] = ("restore_mean", "from_empty", "no_norm", "ignore", "none")
 BACKTRACK = 20
 """A full window breaks after a comma that lies at most this many tokens back (A1111's setting and default)."""
 MAX_WEIGHT = 100.0
@@ -78,12 +78,16 @@ class TextEncoder:
     `vector` says that the pooled sentence is also added to the time embedding. `emphasis` says how weights act:
 
     restore_mean   tokens times their weight, then the window scaled back to its old mean (A1111; for CLIP)
-    from_empty     empty + weight (token - empty), with `empty` the empty prompt's token at the same place (for encoders
-                   whose outputs have mean zero, where there is no mean to restore)
+    from_empty     empty + weight (token - empty), with `empty` the empty prompt's token at the same place (ComfyUI; for
+                   encoders whose outputs have mean zero, where there is no mean to restore)
+    no_norm        tokens times their weight      ignore   the signs are read, and do nothing
     none           the weighting signs are plain text
 
-    `embeddings` are words beyond the vocabulary: name -> vectors [n,D] that stand where its tokens would.
+    `embeddings` are words beyond the vocabulary: name -> vectors [n,D] that stand where its tokens would. `others` are
+    encoders that read the same prompt (SDXL).
     """
+
+    others: tuple[TextEncoder, ...] = ()
 
     def __init__(
         self,
@@ -99,7 +103,8 @@ class TextEncoder:
         if emphasis not in EMPHASES:
             raise unknown_choice("emphasis", emphasis, EMPHASES)
         self.clip, self.tokenizer = clip, tokenizer
-        self.layer, self.vector, self.emphasis = layer, vector, emphasis
+        self.layer, self.vector = layer, vector
+        self.emphasis: Emphasis = emphasis
         self.final_norm, self.zero_empty = final_norm, zero_empty
         self._new = NewWords({}, clip.config.vocab_size)
 
@@ -126,6 +131,20 @@ class TextEncoder:
             yield
         finally:
             self._new = before
+
+    @contextmanager
+    def with_emphasis(self, emphasis: Emphasis | None) -> Iterator[None]:
+        """Weights act in this way for the time of a `with` block; None leaves the model's own."""
+        encoders = (self, *self.others)
+        before = [encoder.emphasis for encoder in encoders]
+        try:
+            if emphasis is not None:
+                for encoder in encoders:
+                    encoder.emphasis = emphasis
+            yield
+        finally:
+            for encoder, own in zip(encoders, before, strict=True):
+                encoder.emphasis = own
 
     def __call__(self, prompts: str | Sequence[str], *, clip_skip: int | None = None) -> Conditioning:
         """One row per prompt; tokens [B, n T, D]. Prompts of fewer windows are filled up with empty ones."""
@@ -240,13 +259,15 @@ class TextEncoder:
         table = self._new.table()
         extra = None if table is None else table.to(ids.device)
         features = self.clip(ids, layer=layer, final_norm=self.final_norm, extra=extra)
-        if all(weight == 1.0 for weight in window.weights):
+        if self.emphasis == "ignore" or all(weight == 1.0 for weight in window.weights):
             return features.tokens, features.pooled
         weights = [1.0, *window.weights]
         weights += [1.0] * (self.tokenizer.context_length - len(weights))
         factors = torch.tensor(weights, device=features.tokens.device)[None, :, None]  # [1, T, 1]
         if self.emphasis == "restore_mean":
             return restore_mean(features.tokens, factors), features.pooled
+        if self.emphasis == "no_norm":
+            return (features.tokens.float() * factors).to(features.tokens.dtype), features.pooled
         empty = self.clip(self._tensor(()), layer=layer, final_norm=self.final_norm).tokens
         return from_empty(features.tokens, empty, factors), features.pooled
 

@@ -2,12 +2,13 @@ r"""The prompt weighting syntax that users of Stable Diffusion tools type, read 
 
     (word)        attention times 1.1                 ((word))  times 1.21
     (word:1.3)    times 1.3, any number               [word]    divided by 1.1
-    \( \) \[ \]   the sign itself, without meaning    \\        one backslash
+    \( \) \[ \]   the sign itself, without meaning    \\        one backslash (and so for \: \| \{ \})
     BREAK         as a word of its own: the rest of the prompt starts a new context window
+    a AND b       as a word of its own: two prompts, whose guidance adds up; `a :0.5 AND b :1.5` weighs them
 
 An opening bracket that is never closed holds to the end of the prompt, and a closing one that was never opened is plain
 text, as is a number that is not one, so every string has a reading. Prompt editing (`[from:to:when]`) and alternation
-(`[a|b]`) are not part of it: their signs are read as the brackets above and plain text.
+(`[a|b]`) are read before (prompt_steps.py): what is left of their signs here are the brackets above and plain text.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from dataclasses import dataclass, replace
 
 STRONGER = 1.1
 _SIGNS = re.compile(
-    r"\\(?P<escaped>[()\[\]\\])"
+    r"\\(?P<escaped>[()\[\]\\:|{}])"
     r"|(?P<open>[(\[])"
     r"|:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)"
     r"|(?P<close>[)\]])"
     r"|(?P<text>[^\\()\[\]:]+|[\\:])"
 )
 _BREAK = re.compile(r"\s*\bBREAK\b\s*")
+_AND = re.compile(r"\bAND\b")
+_SHARE = re.compile(r"(.*?)\s*(?<!\\):\s*([-+]?(?:\d+\.?\d*|\.\d+))\s*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,20 @@ def parse_prompt(prompt: str) -> list[list[Span]]:
             if text:
                 sections[-1].append(replace(span, text=text))
     return [_joined(section) for section in sections]
+
+
+def split_and(prompt: str) -> list[tuple[str, float]]:
+    """(prompt, weight) of each part between `AND`s; one part of weight 1 where there is none.
+
+    x0 = uncond + guidance * sum of weight * (cond - uncond) over the parts (Liu et al. 2022, "Compositional visual
+    generation with composable diffusion models", equation 11). Only beside an `AND` is a number at the end a weight:
+    the 9 of "16:9" is text. (A1111 reads it as a weight there too.)
+    """
+    parts = _AND.split(prompt)
+    if len(parts) == 1:
+        return [(prompt, 1.0)]
+    found = [(part, _SHARE.fullmatch(part)) for part in parts]
+    return [(part.strip(), 1.0) if match is None else (match[1].strip(), float(match[2])) for part, match in found]
 
 
 def plain_prompt(prompt: str) -> list[list[Span]]:

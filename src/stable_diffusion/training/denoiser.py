@@ -263,7 +263,7 @@ def load_vae(run: str) -> tuple[VAE, LatentFormat]:
         raise InvalidRequest("vae_run is not set: give the folder of a VAE training run (--set vae_run=RUNS/vae)")
     if Path(run).is_file():
         parts = load_parts(run)
-        return parts.vae, parts.latents
+        return parts.full_vae, parts.latents
     weights, state = load_part(run, "vae")
     vae = VAE(build(VAEConfig, state["facts"]["vae"], "vae"))
     assign(vae, weights, f"the VAE of {run}")

@@ -6,6 +6,7 @@ folder `text_encoders/` with clip_l, clip_g and t5xxl as files, and T5's vocabul
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,14 +25,22 @@ NAMES: dict[str, tuple[str, ...]] = {
     SD3_T5: ("t5xxl", "t5xxl_fp16", "t5xxl_bf16", "t5xxl_fp8_e4m3fn"),
 }
 """Prefix in a whole file -> names of the file that holds this text encoder alone, the best first."""
+Folder = str | os.PathLike[str]
 
 
-def places(file: Path, folder: Path | None) -> Iterator[Path]:
-    """Where text encoders of a model file are looked for: `folder`, or beside the file and in `text_encoders/`."""
-    yield from (folder,) if folder is not None else (file.parent / FOLDER, file.parent)
+def holds_texts(folder: Path) -> bool:
+    """Whether a folder has text encoders as files of these names."""
+    return any((folder / f"{name}.safetensors").is_file() for names in NAMES.values() for name in names)
 
 
-def with_texts(tensors: TensorFile, folder: Path | None, *, t5: bool) -> tuple[TensorFile, tuple[str, ...]]:
+def places(file: Path, folder: Folder | None) -> Iterator[Path]:
+    """Where text encoders of a model file are looked for: `folder`, `text_encoders/` beside the file, and beside it."""
+    if folder is not None:
+        yield Path(folder)
+    yield from (file.parent / FOLDER, file.parent)
+
+
+def with_texts(tensors: TensorFile, folder: Folder | None, *, t5: bool) -> tuple[TensorFile, tuple[str, ...]]:
     """The file with the text encoders that it lacks under the names of a whole file, and which were read from where.
 
     `t5` False leaves out T5. What is found nowhere stays missing; recognition says what it needs.
@@ -59,7 +68,7 @@ def with_texts(tensors: TensorFile, folder: Path | None, *, t5: bool) -> tuple[T
     return TensorFile(tensors.path, infos, read, kind=tensors.kind), tuple(notes)
 
 
-def t5_tokenizer(file: Path, folder: Path | None) -> Path | None:
+def t5_tokenizer(file: Path, folder: Folder | None) -> Path | None:
     """The folder of T5's vocabulary beside a model file or its text encoders; None where there is none."""
     around = [*places(file, folder), *(place / TOKENIZER for place in places(file, folder))]
     found = (place for place in around if any((place / name).is_file() for name in TOKENIZER_FILES))

@@ -9,17 +9,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..diffusion.prediction import resolve_prediction
+from .canonical import canonical
 from .files import existing, read_tensors
 from .folder import INDEX
 from .folder_load import understand
 from .hashes import SHORT, legacy_hash, sha256
-from .load import parse_overrides, single_defaults
+from .load import parse_overrides, refuse_overrides, single_defaults
 from .native import PREFIXES, is_native, read_config, record
 from .packing import SCALE
 from .parts import Card, Defaults
 from .plausible import using_config
 from .recognise import EMA, UNET, Overrides, recognise
-from .tensors import TensorFile, without_prefix
+from .tensors import TensorFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +71,15 @@ def inspect(path: str | os.PathLike[str], *, hashes: bool = True, **overrides: A
     place = existing(path)
     if place.name == INDEX:
         place = place.parent
+    given = parse_overrides(overrides)
     if place.is_dir():
-        return _inspect_folder(place, parse_overrides(overrides))
+        refuse_overrides(given, "diffusers")
+        return _inspect_folder(place, given)
     tensors, metadata = read_tensors(place)
-    found = _inspect_native(tensors, metadata) if is_native(metadata) else _inspect_single(tensors, metadata, overrides)
+    refuse_overrides(given, "native" if is_native(metadata) else "ldm")
+    found = _inspect_native(tensors, metadata) if is_native(metadata) else _inspect_single(tensors, metadata, given)
+    if given.prediction is not None:
+        found["prediction"] = resolve_prediction(given.prediction)
     if hashes:
         full = sha256(place)
         found.update(sha256=full, short_hash=full[:SHORT], legacy_hash=legacy_hash(place))
@@ -80,9 +87,9 @@ def inspect(path: str | os.PathLike[str], *, hashes: bool = True, **overrides: A
     return Detection(path=place, container=tensors.kind, metadata=shown, **found)
 
 
-def _inspect_single(tensors: TensorFile, metadata: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    tensors = without_prefix(tensors, "state_dict.")
-    found = recognise(tensors, metadata, parse_overrides(overrides))
+def _inspect_single(tensors: TensorFile, metadata: Mapping[str, str], given: Overrides) -> dict[str, Any]:
+    tensors = canonical(tensors)
+    found = recognise(tensors, metadata, given)
     defaults, hurry = single_defaults(found.family, metadata, tensors.path)
     return {
         "layout": "ldm",
@@ -124,7 +131,7 @@ def _inspect_folder(folder: Path, given: Overrides) -> Detection:
         container=found.files[found.network].kind,
         family=found.family.name,
         label=found.family.label,
-        prediction=found.prediction,
+        prediction=found.prediction if given.prediction is None else resolve_prediction(given.prediction),
         dtype=main_dtype(found.files[found.network], ""),
         parameters={found.parts[part]: count_under(file, "") for part, file in found.files.items()},
         guesses=found.guesses,
@@ -149,9 +156,9 @@ def count_under(tensors: TensorFile, prefix: str) -> int:
 
 
 def main_dtype(tensors: TensorFile, prefix: str) -> str:
-    """The dtype that most weights under a prefix have, as torch names it."""
+    """How most weights under a prefix are stored: a dtype as torch names it, or a kind of quantisation."""
     counts: Counter[str] = Counter()
     for name in tensors:
         if name.startswith(prefix):
-            counts[str(tensors.info(name).dtype).removeprefix("torch.")] += tensors.info(name).count
+            counts[tensors.stored(name)] += tensors.info(name).count
     return counts.most_common(1)[0][0] if counts else "none"

@@ -10,15 +10,15 @@ import os
 from pathlib import Path
 
 from ..errors import BrokenModel, ModelFileError, UnknownModel
+from .gguf_reader import read_gguf
 from .pickle_reader import read_stream, read_zip
 from .safetensors_reader import read_safetensors
 from .tensors import TensorFile
 
-SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 """File name endings of models, for suggestions and listings only."""
 
 _FOREIGN: tuple[tuple[bytes, str], ...] = (
-    (b"GGUF", "a GGUF file, a format that this version does not read"),
     (b"version https://git-lfs", "a git-lfs pointer of a few lines, not the model itself; fetch the real file"),
     (b"<!doctype", "a web page, probably a login or error page saved under the model's name; download it again"),
     (b"<html", "a web page, probably a login or error page saved under the model's name; download it again"),
@@ -43,6 +43,8 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[TensorFile, dict[str, st
     # The first 8 bytes of safetensors are a length, which may look like anything; what follows opens a JSON object.
     if start[8:9] == b"{" or (len(start) < 9 and file.suffix == ".safetensors"):
         return read_safetensors(file)
+    if start[:4] == b"GGUF":
+        return read_gguf(file)
     if start[:1] == b"\x80":
         return read_stream(file)
     for magic, what in _FOREIGN:

@@ -167,15 +167,17 @@ def load_folder(
 
 def family_of_folder(activation: str, in_channels: int, prediction: str, texts: tuple[str, ...] = ()) -> str:
     """The family's name for a folder, whose configs say nearly all that matters."""
-    if "text_encoder_2" in texts:
-        if len(texts) == 1:
-            return "sdxl-refiner"
-        return "sdxl-inpaint" if in_channels == 9 else "sdxl"
-    if activation == "quick_gelu":
-        return "sd1-inpaint" if in_channels == 9 else "sd1"
-    if in_channels == 9:
-        return "sd2-inpaint"
-    return "sd2" if prediction == "v" else "sd2-base"
+    if texts == ("text_encoder_2",):
+        return "sdxl-refiner"
+    base = "sdxl" if "text_encoder_2" in texts else "sd1" if activation == "quick_gelu" else "sd2"
+    named = base + VARIANTS.get(in_channels, "")
+    if named in FAMILIES and named != "sd2":
+        return named
+    return base if base != "sd2" or prediction == "v" else "sd2-base"
+
+
+VARIANTS = {9: "-inpaint", 8: "-pix2pix", 5: "-depth"}
+"""Channels that a U-Net takes -> the end of the family's name."""
 
 
 def _family_of(network: UNetConfig | MMDiTConfig, activation: str, prediction: str, texts: tuple[str, ...]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ..models.t5 import T5Encoder
 from ..models.unet import UNet, UNetConfig
 from ..models.vae import VAE
 from .assemble import Under, build
+from .canonical import canonical
 from .diffusers import clip_transformers
 from .families import FAMILIES, SD3_T5, Family, TextPlace
 from .few_step import few_step_defaults
@@ -34,10 +35,16 @@ from .recognise import AUTOENCODER_LEFTOVERS, UNET, Overrides, Recognised, recog
 from .recognise import VAE as VAE_PREFIX
 from .recognise_sd3 import T5_LEFTOVERS
 from .sd3_keys import mmdit_ldm, t5_transformers
-from .tensors import without_prefix
+from .separate import AnyPath, as_paths, complete, load_vae, text_places, with_text, with_vae
 
 SHAPING = ("family", "heads", "head_dim", "clip_heads")
 """Settings that shape networks."""
+SAID: dict[str, tuple[tuple[str, ...], str]] = {
+    "diffusers": ((*SHAPING, "text_folder"), "a diffusers folder"),
+    "native": ((*SHAPING, "t5", "text_folder"), "a file in our own format"),
+    "ldm": ((), "a single file"),
+}
+"""Layout -> what its files say themselves, so that a caller cannot."""
 
 __all__ = ["Card", "Defaults", "Parts", "Source", "TokenizerSource", "load_parts"]
 
@@ -47,14 +54,20 @@ def load_parts(
     *,
     dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
+    vae: AnyPath | None = None,
+    text_encoders: AnyPath | Sequence[AnyPath] = (),
     **overrides: Any,
 ) -> Parts:
     """The model at `path`, which is a single file or a diffusers folder.
 
-    Files are .safetensors or torch checkpoints of Stable Diffusion 1, 2, XL or 3, or in our own format. Weights are
-    cast to `dtype` (None: each stays as it is stored) and moved to `device` once; gradients are off. `overrides` name
-    what detection would otherwise decide (fields of `Overrides`: family, prediction, heads, head_dim, clip_heads,
-    clip_layer, latent_scale, zero_terminal_snr, variant, shift, t5, text_encoders); None leaves it to detection.
+    `vae` and `text_encoders` are files or folders whose networks take the place of the model's own, or give it those
+    that it lacks (a file of a denoiser alone); `vae` may be a tiny one (TAESD), and a text encoder may be a folder of
+    those of Stable Diffusion 3 (clip_l, clip_g and t5xxl as files).
+
+    Files are .safetensors, .gguf or torch checkpoints of Stable Diffusion 1, 2, XL or 3, or in our own format. Weights
+    are cast to `dtype` (None: each stays as it is stored) and moved to `device` once; gradients are off. `overrides`
+    name what detection would otherwise decide (fields of `Overrides`: family, prediction, heads, head_dim, clip_heads,
+    clip_layer, latent_scale, zero_terminal_snr, variant, shift, t5, text_folder); None leaves it to detection.
     `guesses` says what neither the model nor the caller told.
 
     Raises ModelFileError (with UnknownModel, BrokenModel and UnsafeFile below it) for what is wrong with the model,
@@ -65,16 +78,36 @@ def load_parts(
     if place.name == INDEX:
         place = place.parent
     if place.is_dir():
-        _refuse(given, (*SHAPING, "text_encoders"), "a diffusers folder says it itself")
-        return _overridden(load_folder(place, given.variant, dtype, device, t5=given.t5 is not False), given)
+        refuse_overrides(given, "diffusers")
+        parts = load_folder(place, given.variant, dtype, device, t5=given.t5 is not False)
+        for text in as_paths(text_encoders):
+            parts = with_text(parts, text, dtype=dtype, device=device)
+    else:
+        parts = _load_file(place, given, vae, as_paths(text_encoders), dtype, device)
+    if vae is not None:
+        parts = with_vae(parts, load_vae(vae, dtype=dtype, device=device))
+    return _overridden(parts, given)
+
+
+def _load_file(
+    place: Path,
+    given: Overrides,
+    vae: AnyPath | None,
+    texts: Sequence[AnyPath],
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+) -> Parts:
     tensors, metadata = read_tensors(place)
-    _refuse(given, ("variant",), "only diffusers folders have variants")
+    refuse_overrides(given, "native" if is_native(metadata) else "ldm")
     if is_native(metadata):
-        _refuse(given, (*SHAPING, "t5", "text_encoders"), "a file in our own format says it itself")
-        return _overridden(load_native(place, tensors, metadata, dtype=dtype, device=device), given)
-    tensors = without_prefix(tensors, "state_dict.")
-    found = recognise(tensors, metadata, given)
-    return _overridden(_load_single(metadata, found, dtype, device), given)
+        if texts:
+            raise InvalidRequest("a text encoder was given, but a file in our own format has one that belongs to it")
+        return load_native(place, tensors, metadata, dtype=dtype, device=device)
+    files, folder = text_places(texts)
+    if folder is not None:
+        given = replace(given, text_folder=folder)
+    found = recognise(complete(canonical(tensors), vae, files), metadata, given)
+    return _load_single(metadata, found, dtype, device)
 
 
 def parse_overrides(overrides: Mapping[str, Any]) -> Overrides:
@@ -86,10 +119,14 @@ def parse_overrides(overrides: Mapping[str, Any]) -> Overrides:
     return Overrides(**overrides)
 
 
-def _refuse(given: Overrides, names: tuple[str, ...], why: str) -> None:
+def refuse_overrides(given: Overrides, layout: str) -> None:
+    """InvalidRequest where something was given that a model of this layout says itself, or does not have."""
+    if layout != "diffusers" and given.variant is not None:
+        raise InvalidRequest(f"variant={given.variant!r} was given, but only diffusers folders have variants")
+    names, what = SAID[layout]
     for name in names:
         if getattr(given, name) is not None:
-            raise InvalidRequest(f"{name}={getattr(given, name)!r} was given, but {why}")
+            raise InvalidRequest(f"{name}={getattr(given, name)!r} was given, but {what} says it itself")
 
 
 def _overridden(parts: Parts, given: Overrides) -> Parts:
@@ -199,6 +236,8 @@ def _probed(unet: UNet, found: Recognised) -> tuple[Prediction, tuple[str, ...]]
     if not guessed or "training steps" in guessed[0] or shape.channels[0] != 320 or shape.in_channels != 4:
         return found.prediction, found.guesses
     like = next(unet.parameters())
+    if any(parameter.dtype != like.dtype for parameter in unet.parameters()):
+        return found.prediction, found.guesses
     x = torch.full((1, 4, 8, 8), 0.5, dtype=like.dtype, device=like.device)
     tokens = torch.full((1, 2, shape.context_dim), 0.5, dtype=like.dtype, device=like.device)
     with torch.no_grad():

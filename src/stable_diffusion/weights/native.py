@@ -54,7 +54,7 @@ def save_native(
         raise InvalidRequest(f"dtype is given for {', '.join(packing)}; expected one for each of {', '.join(PREFIXES)}")
     tensors: dict[str, Tensor] = {}
     for part, prefix in PREFIXES.items():
-        state = getattr(parts, part).state_dict()
+        state = getattr(parts, "full_vae" if part == "vae" else part).state_dict()
         tensors.update({prefix + name: tensor for name, tensor in pack(state, packing[part]).items()})
     metadata = {"format": FORMAT, "config": json.dumps(config_of(parts), sort_keys=True)}
     metadata["packing"] = ", ".join(f"{part} {kind}" for part, kind in packing.items())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..models.clip import CLIPText
     from ..models.mmdit import MMDiT
     from ..models.t5 import T5Encoder
+    from ..models.tiny_vae import TinyVAE
     from ..models.unet import UNet
     from ..models.vae import VAE
 
@@ -105,7 +106,7 @@ class Parts:
     """
 
     unet: UNet | MMDiT
-    vae: VAE
+    vae: VAE | TinyVAE
     clip: CLIPText
     tokenizer: TokenizerSource
     latents: LatentFormat
@@ -124,3 +125,12 @@ class Parts:
     card: Card = field(default_factory=Card)
     source: Source | None = None
     guesses: tuple[str, ...] = ()
+
+    @property
+    def full_vae(self) -> VAE:
+        """The autoencoder, for what needs a whole one; InvalidRequest where it is a tiny one."""
+        from ..models.vae import VAE
+
+        if not isinstance(self.vae, VAE):
+            raise InvalidRequest("the model's autoencoder is a tiny one; leave it out, so that the model has its own")
+        return self.vae

@@ -48,7 +48,7 @@ def read_zip(path: Path) -> tuple[TensorFile, dict[str, str]]:
     except ModelFileError:
         raise
     except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, OSError, ValueError) as error:
-        raise BrokenModel(f"{path} is a damaged or cut-short checkpoint archive ({error})") from error
+        raise BrokenModel(f"{path} is a damaged or cut-short checkpoint archive ({str(error)[:200]})") from error
     root = torch_machine(str(path)).load(io.BytesIO(pickled))
     mapped = MappedBytes(path)
 

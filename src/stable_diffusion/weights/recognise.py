@@ -44,7 +44,7 @@ class Overrides:
     heads and head_dim: attention heads of the U-Net, or their width; clip_heads: those of the text encoder; clip_layer:
     -1 the last hidden layer, -2 the one before; latent_scale: the factor from VAE latents to unit scale; variant: which
     weights of a diffusers folder ("fp16"). Of Stable Diffusion 3, shift: of its noise levels; t5: False leaves its
-    largest text encoder out; text_encoders: the folder of text encoders that the file does not hold.
+    largest text encoder out; text_folder: where text encoders that the file does not hold are looked for.
     """
 
     family: str | None = None
@@ -58,11 +58,7 @@ class Overrides:
     variant: str | None = None
     shift: float | None = None
     t5: bool | None = None
-    text_encoders: str | os.PathLike[str] | None = None
-
-    @property
-    def text_folder(self) -> Path | None:
-        return None if self.text_encoders is None else Path(self.text_encoders)
+    text_folder: str | os.PathLike[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +203,7 @@ def _mismatch(family: Family, shapes: Shapes) -> str | None:
         return missing
     context = next((shape for name, shape in shapes.items() if name.endswith("attn2.to_k.weight")), None)
     widths = [_token_width(shapes, text.prefix) for text in family.texts]
-    if context is None or 0 in widths:
+    if context is None or len(context) != 2 or 0 in widths:
         return "it has no cross-attention, or no token embedding"
     if context[-1] != sum(widths):
         makes = "its text encoder makes" if len(widths) == 1 else "its text encoders together make"

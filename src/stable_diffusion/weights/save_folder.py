@@ -30,6 +30,7 @@ from .save_configs import VERSION, clip_words, scheduler_words, unet_words, vae_
 PIPELINES = {
     "sd1": "StableDiffusionPipeline",
     "sd1-inpaint": "StableDiffusionInpaintPipeline",
+    "sd1-pix2pix": "StableDiffusionInstructPix2PixPipeline",
     "sd2": "StableDiffusionPipeline",
     "sd2-base": "StableDiffusionPipeline",
     "sd2-inpaint": "StableDiffusionInpaintPipeline",
@@ -91,7 +92,7 @@ def components(parts: Parts) -> dict[str, Component]:
             f"a model of family {parts.family!r} cannot be written as a diffusers folder; "
             f"only {', '.join(PIPELINES)} can"
         )
-    unet, vae, latent_side = parts.unet, parts.vae, parts.defaults.width // parts.latents.downscale
+    unet, vae, latent_side = parts.unet, parts.full_vae, parts.defaults.width // parts.latents.downscale
     last = parts.clip if parts.clip2 is None else parts.clip2
     made = {
         "unet": Component(

@@ -28,6 +28,9 @@ ARCHITECTURES = {
     "sd1": "stable-diffusion-v1",
     "sd2": "stable-diffusion-v2-768-v",
     "sd2-base": "stable-diffusion-v2-512",
+    "sd1-inpaint": "stable-diffusion-v1-inpainting",
+    "sd2-inpaint": "stable-diffusion-v2-inpainting",
+    "sd2-depth": "stable-diffusion-v2-depth",
     "sdxl": "stable-diffusion-xl-v1-base",
     "sdxl-refiner": "stable-diffusion-xl-v1-refiner",
 }
@@ -42,7 +45,8 @@ def ldm_state(parts: Parts) -> dict[str, Tensor]:
         raise InvalidRequest(f"a model of family {parts.family!r} cannot be written as a single file yet")
     _check_schedule(parts, family)
     state = _prefixed(UNET, unet_ldm(parts.unet.config).invert(parts.unet.state_dict()))
-    state |= _prefixed(VAE, vae_ldm(parts.vae.config).invert(parts.vae.state_dict()))
+    vae = parts.full_vae
+    state |= _prefixed(VAE, vae_ldm(vae.config).invert(vae.state_dict()))
     clips = [clip for clip in (parts.clip, parts.clip2) if clip is not None]
     for place, clip in zip(family.texts, clips, strict=True):
         config, weights = _with_all_layers(clip.config, clip.state_dict(), parts.clip_layer - family.clip_layer)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import BrokenModel
 from ..models.config import per_stage
+from .plausible import COUNT_LIMIT
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -40,7 +41,7 @@ def encoder_fields(shapes: Shapes) -> dict[str, Any]:
             fresh = True
         elif f"{block}.0.out_layers.3.weight" in shapes:
             if fresh:
-                channels.append(shapes[f"{block}.0.out_layers.3.weight"][0])
+                channels.append(_need(shapes, f"{block}.0.out_layers.3.weight")[0])
                 depths.append([])
                 fresh = False
             depths[-1].append(length(shapes, f"{block}.1.transformer_blocks"))
@@ -96,8 +97,8 @@ def _width_fields(shapes: Shapes, vector: tuple[int, ...] | None) -> dict[str, A
     keys = [name for name in shapes if name.endswith("attn2.to_k.weight")]
     projections = [shapes[name] for name in shapes if name.endswith(".proj_in.weight")]
     return {
-        "context_dim": shapes[keys[0]][1] if keys else 0,
-        "vector_dim": None if vector is None else vector[1],
+        "context_dim": _need(shapes, keys[0])[1] if keys else 0,
+        "vector_dim": None if vector is None else _need(shapes, "label_emb.0.0.weight")[1],
         "linear_projection": bool(projections) and len(projections[0]) == 2,
     }
 
@@ -136,6 +137,27 @@ def vae_fields(shapes: Shapes) -> dict[str, Any]:
         "blocks_per_stage": length(shapes, "encoder.down.0.block"),
         "decoder_blocks": length(shapes, "decoder.up.0.block"),
         "mid_attention": "encoder.mid.attn_1.q.weight" in shapes,
+        "quant_conv": "quant_conv.weight" in shapes,
+    }
+
+
+def vae_fields_diffusers(shapes: Shapes) -> dict[str, Any]:
+    """Fields of `VAEConfig` from the layout of diffusers, whose decoder is numbered from the coarsest stage."""
+    sides = {}
+    for side, stages in (("encoder", "down_blocks"), ("decoder", "up_blocks")):
+        count = length(shapes, f"{side}.{stages}")
+        names = [f"{side}.{stages}.{stage}.resnets.0.conv1.weight" for stage in range(count)]
+        sides[side] = tuple(_need(shapes, name)[0] for name in names)
+    channels = sides["encoder"]
+    attention = ("to_q.weight", "query.weight")
+    return {
+        "image_channels": _need(shapes, "encoder.conv_in.weight")[1],
+        "latent_channels": _need(shapes, "decoder.conv_in.weight")[1],
+        "channels": channels,
+        "decoder_channels": None if sides["decoder"][::-1] == channels else sides["decoder"][::-1],
+        "blocks_per_stage": length(shapes, "encoder.down_blocks.0.resnets"),
+        "decoder_blocks": length(shapes, "decoder.up_blocks.0.resnets"),
+        "mid_attention": any(f"encoder.mid_block.attentions.0.{name}" in shapes for name in attention),
         "quant_conv": "quant_conv.weight" in shapes,
     }
 
@@ -243,9 +265,13 @@ def _need(shapes: Shapes, name: str) -> tuple[int, ...]:
 
 
 def length(shapes: Shapes, prefix: str) -> int:
-    """Length of a numbered list of modules: one more than the highest number, so that a gap shows as missing."""
+    """Length of a numbered list of modules: one more than the highest number, so that a gap shows as missing.
+
+    BrokenModel where it is longer than any model's: a hostile file may number a layer 10^9.
+    """
     start = len(prefix) + 1
     numbers = {name[start:].split(".", 1)[0] for name in shapes if name.startswith(prefix + ".")}
-    # A hostile file may number a layer 10^9; no network has a thousand layers in one list.
-    counted = [int(number) for number in numbers if number.isascii() and number.isdigit() and len(number) < 4]
+    counted = [int(number) for number in numbers if number.isascii() and number.isdigit() and len(number) < 10]
+    if max(counted, default=0) >= COUNT_LIMIT:
+        raise BrokenModel(f"there is a layer {prefix}.{max(counted)}; at most {COUNT_LIMIT} in a row are plausible")
     return max(counted, default=-1) + 1

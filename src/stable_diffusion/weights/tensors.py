@@ -35,10 +35,19 @@ class TensorInfo:
 class TensorFile(Mapping[str, Tensor]):
     """Read-only mapping from tensor name to tensor; `info` tells dtype and shape without reading any bytes."""
 
-    def __init__(self, path: Path, infos: dict[str, TensorInfo], read: Callable[[str], Tensor], kind: str) -> None:
-        """`read` makes the named tensor; `kind` names the container ("safetensors", "torch zip", "torch legacy")."""
+    def __init__(
+        self,
+        path: Path,
+        infos: dict[str, TensorInfo],
+        read: Callable[[str], Tensor],
+        kind: str,
+        stored: Mapping[str, str] | None = None,
+    ) -> None:
+        """`read` makes the named tensor; `kind` names the container ("safetensors", "torch zip", "torch stream",
+        "gguf"); `stored` is how tensors are stored, where that is not their dtype ("Q8_0")."""
         self.path = path
         self.kind = kind
+        self._stored = {} if stored is None else stored
         self._infos = infos
         self._read = read
 
@@ -49,6 +58,16 @@ class TensorFile(Mapping[str, Tensor]):
         """Shape of a tensor, or None where the file has no such name."""
         found = self._infos.get(name)
         return None if found is None else found.shape
+
+    def stored(self, name: str) -> str:
+        """How a tensor is stored: its dtype as torch names it, or a kind of quantisation."""
+        return self._stored.get(name, str(self._infos[name].dtype).removeprefix("torch."))
+
+    def renamed(self, names: Mapping[str, str]) -> TensorFile:
+        """The tensors under other names, {new name: name here}; those not mentioned are left out."""
+        infos = {new: self._infos[name] for new, name in names.items()}
+        stored = {new: self._stored[name] for new, name in names.items() if name in self._stored}
+        return TensorFile(self.path, infos, lambda new: self[names[new]], self.kind, stored)
 
     def __getitem__(self, name: str) -> Tensor:
         info = self._infos[name]
@@ -94,5 +113,4 @@ def without_prefix(tensors: TensorFile, prefix: str) -> TensorFile:
         while short.startswith(prefix):
             short = short[len(prefix) :]
         renamed.setdefault(short, name)
-    infos = {short: tensors.info(name) for short, name in renamed.items()}
-    return TensorFile(tensors.path, infos, lambda short: tensors[renamed[short]], kind=tensors.kind)
+    return tensors.renamed(renamed)

@@ -1,0 +1,190 @@
+"""The groups of a request in a picture's text: A1111's keys where it has them, keys of our own for the rest.
+
+What other programs do not know they skip; what is off is not written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import InvalidRequest
+from .hires import UPSCALERS, upscaler_name
+from .request import Request
+from .settings import EMPHASES
+
+SOURCES = {"cpu": "CPU", "device": "GPU", "nv": "NV"}
+"""A request's noise sources, and A1111's names of them."""
+ETA_DDIM = ("ddim", "ddim_cfg_pp", "plms", "uni_pc")
+"""Samplers whose eta has a key of its own."""
+SIGMA_KEYS = {"s_churn": "Sigma churn", "s_tmin": "Sigma tmin", "s_tmax": "Sigma tmax", "s_noise": "Sigma noise"}
+_SIDES = ("left", "top", "right", "bottom")
+_OUTPAINT = re.compile(r"left (\d+) top (\d+) right (\d+) bottom (\d+)")
+_SIZE = re.compile(r"(\d+)x(\d+)")
+NOT_TAKEN = ("Hires resize", "Hires sampler", "Hires schedule type", "Hires checkpoint", "Hires prompt")
+"""Of a second pass: what is read and not taken over."""
+
+
+def parsed(key: str, text: str, kind: type[int] | type[float]) -> float:
+    """A number of the text; InvalidRequest where it is none."""
+    try:
+        return kind(text)
+    except ValueError:
+        expected = "a whole number" if kind is int else "a number"
+        raise InvalidRequest(f"{key!r} of the picture's parameters is {text!r}; expected {expected}") from None
+
+
+def seed_values(request: Request) -> dict[str, object]:
+    """What follows the model in the text: variation seeds."""
+    varied = request.variation
+    values: dict[str, object] = {}
+    if varied.strength > 0:
+        values |= {"Variation seed": varied.seed, "Variation seed strength": varied.strength}
+    if varied.resize_from is not None:
+        values["Seed resize from"] = "x".join(map(str, varied.resize_from))
+    return values
+
+
+def group_values(request: Request) -> dict[str, object]:
+    """What follows clip skip in the text; values that are None are left out there."""
+    noise, canvas, inpaint, hires = request.noise, request.canvas, request.inpaint, request.hires
+    eta = "Eta DDIM" if request.sampler in ETA_DDIM else "Eta"
+    tiling: dict[str | None, object] = {None: None, "both": True, "x": "x", "y": "y"}
+    values: dict[str, object] = {
+        eta: noise.eta,
+        "ENSD": noise.seed_delta or None,
+        "RNG": SOURCES[noise.source],
+        "Tiling": tiling[canvas.tiling],
+        "Panorama": canvas.panorama or None,
+        **{key: getattr(noise, name) for name, key in SIGMA_KEYS.items()},
+    }
+    if hires is not None:
+        values |= {"Hires upscale": hires.scale, "Hires steps": hires.steps, "Hires upscaler": hires.upscaler}
+    values |= {
+        "Mask blur": inpaint.blur or None,
+        "Mask mode": "Inpaint not masked" if inpaint.invert else None,
+        "Masked content": inpaint.fill,
+        "Inpaint area": "Only masked" if inpaint.only_masked else None,
+        "Masked area padding": inpaint.padding,
+        "Soft mask": inpaint.soft or None,
+        "Emphasis": request.prompting.emphasis,
+        "Outpaint": None if canvas.outpaint is None else " ".join(
+            f"{side} {pixels}" for side, pixels in zip(_SIDES, canvas.outpaint, strict=True)
+        ),
+        "Window": canvas.window,
+        "Window overlap": canvas.window_overlap,
+    }  # fmt: skip
+    return values
+
+
+def strength_of(request: Request) -> float | None:
+    """ "Denoising strength": of the picture, or of the second pass."""
+    return request.strength if request.hires is None else request.hires.strength
+
+
+def read_groups(values: Mapping[str, str], *, ours: bool) -> tuple[dict[str, Any], list[str]]:
+    """(groups as mappings of their fields, notes) of a text's values; `ours` says that this program wrote them."""
+    notes: list[str] = []
+    groups: dict[str, dict[str, Any]] = {
+        "noise": _noise(values, ours, notes),
+        "variation": _variation(values),
+        "inpaint": _inpaint(values),
+        "canvas": _canvas(values, notes),
+        "prompting": {},
+    }
+    if "Emphasis" in values:
+        known = next((name for name in EMPHASES if name.casefold() == values["Emphasis"].casefold()), None)
+        groups["prompting"] = {} if known is None else {"emphasis": known}
+        if known is None:
+            notes.append(f"the emphasis {values['Emphasis']!r} is not known here; the model's own is used instead")
+    found: dict[str, Any] = {name: group for name, group in groups.items() if group}
+    if "Hires upscale" in values:
+        found["hires"] = _hires(values, notes)
+    notes += [f"{key!r} ({values[key]}) is not taken over" for key in NOT_TAKEN if key in values]
+    return found, notes
+
+
+def _noise(values: Mapping[str, str], ours: bool, notes: list[str]) -> dict[str, Any]:
+    group: dict[str, Any] = {}
+    rng = values.get("RNG", "CPU" if ours else "GPU").upper()
+    if rng == "NV":
+        group["source"] = "nv"
+    elif rng == "GPU" and ours:
+        group["source"] = "device"
+    elif rng != "CPU":
+        group["source"] = "nv"
+        notes.append("the noise was drawn on a GPU; it is taken to be an NVIDIA card, whose numbers are made here too")
+    for key in ("Eta", "Eta DDIM"):
+        if key in values:
+            group["eta"] = parsed(key, values[key], float)
+    for name, key in SIGMA_KEYS.items():
+        if key in values:
+            group[name] = parsed(key, values[key], float)
+    if "ENSD" in values:
+        group["seed_delta"] = parsed("ENSD", values["ENSD"], int)
+    return group
+
+
+def _variation(values: Mapping[str, str]) -> dict[str, Any]:
+    group: dict[str, Any] = {}
+    if "Variation seed strength" in values:
+        group["strength"] = parsed("Variation seed strength", values["Variation seed strength"], float)
+        if "Variation seed" in values:
+            group["seed"] = parsed("Variation seed", values["Variation seed"], int)
+    size = _SIZE.fullmatch(values.get("Seed resize from", ""))
+    if size is not None and "0" not in size.groups():
+        group["resize_from"] = (int(size[1]), int(size[2]))
+    return group
+
+
+def _inpaint(values: Mapping[str, str]) -> dict[str, Any]:
+    group: dict[str, Any] = {}
+    if "Mask blur" in values:
+        group["blur"] = parsed("Mask blur", values["Mask blur"], float)
+    if values.get("Mask mode") == "Inpaint not masked":
+        group["invert"] = True
+    if "Masked content" in values:
+        group["fill"] = values["Masked content"]
+    if values.get("Inpaint area") == "Only masked":
+        group["only_masked"] = True
+    if "Masked area padding" in values:
+        group["padding"] = parsed("Masked area padding", values["Masked area padding"], int)
+    if values.get("Soft mask") == "True":
+        group["soft"] = True
+    return group
+
+
+def _canvas(values: Mapping[str, str], notes: list[str]) -> dict[str, Any]:
+    group: dict[str, Any] = {}
+    tiling = values.get("Tiling", "False")
+    if tiling in ("True", "x", "y", "both"):
+        group["tiling"] = "both" if tiling == "True" else tiling
+    elif tiling != "False":
+        notes.append(f"'Tiling' ({tiling}) is not taken over")
+    if values.get("Panorama") == "True":
+        group["panorama"] = True
+    margins = _OUTPAINT.fullmatch(values.get("Outpaint", ""))
+    if margins is not None:
+        group["outpaint"] = tuple(map(int, margins.groups()))
+    for key, name in (("Window", "window"), ("Window overlap", "window_overlap")):
+        if key in values:
+            group[name] = parsed(key, values[key], int)
+    return group
+
+
+def _hires(values: Mapping[str, str], notes: list[str]) -> dict[str, Any]:
+    group: dict[str, Any] = {"scale": parsed("Hires upscale", values["Hires upscale"], float)}
+    if "Hires steps" in values:
+        steps = parsed("Hires steps", values["Hires steps"], int)
+        group |= {"steps": steps} if steps else {}  # 0 is A1111's "as many as the first"
+    if "Denoising strength" in values:
+        group["strength"] = parsed("Denoising strength", values["Denoising strength"], float)
+    name = values.get("Hires upscaler")
+    if name is not None:
+        try:
+            group["upscaler"] = upscaler_name(name)
+        except InvalidRequest:
+            group["upscaler"] = UPSCALERS[0] if name.casefold().startswith("latent") else "Lanczos"
+            notes.append(f"the upscaler {name!r} is not known here; {group['upscaler']!r} is used instead")
+    return group

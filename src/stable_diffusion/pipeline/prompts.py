@@ -1,0 +1,98 @@
+"""The prompts of a request: styles joined, choices made by each picture's seed, and then encoded for each pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..errors import InvalidRequest
+from ..text import encode
+from ..text.prompt_styles import apply_styles
+from ..text.prompt_variants import has_variants, resolve_variants, wildcard_names
+from ..text.timeline import Timeline, encode_timeline
+from .adapters import RequestAdapters, request_adapters
+from .request import Request, checked_text
+from .settings import Emphasis
+from .wildcards import WildcardFolder, load_styles
+
+if TYPE_CHECKING:
+    from .model import StableDiffusion
+
+EMPHASIS: dict[Emphasis, encode.Emphasis] = {
+    "Original": "restore_mean",
+    "ComfyUI": "from_empty",
+    "No norm": "no_norm",
+    "Ignore": "ignore",
+    "None": "none",
+}
+"""A request's names -> those of the text encoder."""
+
+
+def styled(request: Request) -> Request:
+    """The request with its styles joined to its prompts, and none named any more."""
+    if not request.prompting.styles:
+        return request
+    styles = load_styles(request.prompting.styles_file)
+    prompt, negative = apply_styles(request.prompt, request.negative_prompt, request.prompting.styles, styles)
+    return replace(request, prompt=prompt, negative_prompt=negative, prompting=replace(request.prompting, styles=()))
+
+
+def varies(request: Request) -> bool:
+    """Whether pictures of other seeds get other prompts."""
+    if not request.prompting.variants:
+        return False
+    texts = (request.prompt, request.negative_prompt)
+    if request.prompting.wildcards_dir is not None and any(map(wildcard_names, texts)):
+        return True
+    return any(has_variants(resolved) for resolved in texts)
+
+
+def chosen(request: Request, folder: WildcardFolder | None) -> Request:
+    """The request of one picture with every choice of its prompts made by its seed."""
+    if not request.prompting.variants or request.seed is None:
+        return request
+    texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+    made = {name: resolve_variants(text, request.seed, folder, role=name) for name, text in texts.items()}
+    if made == texts:
+        return request
+    if not checked_text("prompt", made["prompt"]):
+        raise InvalidRequest(f"the choices of seed {request.seed} leave the prompt empty; expected a few words")
+    return replace(request, **made)  # type: ignore[arg-type]  # mypy takes the values for any field's
+
+
+@dataclass(frozen=True)
+class Words:
+    """The prompts of one picture, ready: (prompt, negative prompt) for each pass, and the adapters that they name."""
+
+    passes: tuple[tuple[Timeline, Timeline], ...]
+    adapters: RequestAdapters
+    notes: tuple[str, ...]
+
+
+def words(model: StableDiffusion, request: Request) -> Words:
+    """Encode the prompts of a resolved request of one picture."""
+    assert request.steps is not None
+    adapters, encoder = request_adapters(model, request), model.text_encoder
+    runs = [(request.steps, 0)]
+    if request.hires is not None and request.hires.steps is not None:
+        runs.append((request.hires.steps, request.steps))
+    emphasis = None if request.prompting.emphasis is None else EMPHASIS[request.prompting.emphasis]
+    passes, notes = [], list[str]()
+    with adapters.encoding(), encoder.with_emphasis(emphasis):
+        for steps, before in runs:
+            pair = [
+                encode_timeline(encoder, text, steps, before=before, clip_skip=request.clip_skip, negative=negative)
+                for text, negative in ((adapters.prompt, False), (adapters.negative_prompt, True))
+            ]
+            passes.append((pair[0].timeline, pair[1].timeline))
+            notes += [note for each in pair for note in each.notes()]
+    notes += [*_unread(request), *adapters.notes]
+    return Words(tuple(passes), adapters, tuple(dict.fromkeys(notes)))
+
+
+def _unread(request: Request) -> list[str]:
+    """Wildcards that stayed in the text."""
+    if request.prompting.wildcards_dir is not None or not request.prompting.variants:
+        return []
+    names = wildcard_names(f"{request.prompt}\n{request.negative_prompt}")
+    return [f"'__{name}__' is read as text: no folder of wildcards is given" for name in dict.fromkeys(names)]

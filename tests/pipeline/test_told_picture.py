@@ -1,0 +1,177 @@
+"""Models that edit a picture, or follow a depth map, against diffusers' pipelines: from folder and single file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from diffusers import EulerDiscreteScheduler
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import tiny_checkpoints as tiny
+from stable_diffusion.diffusion.image_guidance import image_guided
+from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.pipeline.generate import generate
+from stable_diffusion.pipeline.metadata import read_metadata
+from stable_diffusion.pipeline.model import StableDiffusion, load
+from stable_diffusion.pipeline.request import Images, Request
+from stable_diffusion.pipeline.told_picture import scaled_depth
+from stable_diffusion.types import Conditioning
+
+PROMPT, NEGATIVE, SEED, STEPS = "make it a beautiful sunset", "blurry", 1234, 5
+KINDS = {"sd1-pix2pix": (tiny.SD1, 8), "sd2-depth": (tiny.SD2, 5)}
+NOISE = {name: value for name, value in tiny.NOISE.items() if name != "clip_sample"}
+
+
+def write(family: str, place: Path) -> tuple[Path, Path]:
+    """(folder, single file) of a tiny model whose first convolution takes more channels."""
+    kind, channels = KINDS[family]
+    folder = tiny.write_folder(kind, place)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(weights)
+    more = torch.randn(32 if kind is tiny.SD1 else 64, channels - 4, 3, 3, generator=torch.Generator().manual_seed(3))
+    state["conv_in.weight"] = torch.cat([state["conv_in.weight"], more * 0.1], dim=1)
+    save_file(state, weights, metadata={"format": "pt"})
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    (folder / "unet" / "config.json").write_text(json.dumps({**config, "in_channels": channels}))
+    scheduler = EulerDiscreteScheduler(timestep_spacing="leading", steps_offset=1, **NOISE)
+    scheduler.save_pretrained(folder / "scheduler")
+    single = tiny.ldm_state(replace(kind, ours=replace(kind.ours, in_channels=channels)), folder)
+    save_file(single, place / "single.safetensors")
+    return folder, place / "single.safetensors"
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any, list]:
+    folder, single = write(request.param, tmp_path_factory.mktemp(request.param))
+    base = diffusers.StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
+    base.scheduler = EulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler")
+    parts = {name: getattr(base, name) for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")}
+    if request.param == "sd2-depth":
+        theirs: Any = diffusers.StableDiffusionDepth2ImgPipeline(**parts, depth_estimator=None, feature_extractor=None)
+    else:
+        theirs = diffusers.StableDiffusionInstructPix2PixPipeline(
+            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        )
+    theirs.set_progress_bar_config(disable=True)
+    return request.param, theirs, [load(folder, device="cpu"), load(single, device="cpu")]
+
+
+def picture() -> Image.Image:
+    pixels = torch.rand(8, 6, 3, generator=torch.Generator().manual_seed(5)) * 255
+    return Image.fromarray(pixels.byte().numpy()).resize((48, 64), Image.Resampling.BICUBIC)
+
+
+def depth_picture() -> Image.Image:
+    return picture().convert("L")
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(-10 * (a - b).square().mean().clamp(min=1e-20).log10())
+
+
+def ours(model: StableDiffusion, **settings: Any) -> torch.Tensor:
+    request = Request(
+        PROMPT, negative_prompt=NEGATIVE, seed=SEED, steps=STEPS, guidance=5.0, sampler="euler",
+        schedule="ddim_uniform", image=picture(), width=48, height=64, **settings,
+    )  # fmt: skip
+    made = [event for event in generate(model, request, output="straight") if isinstance(event, Images)]
+    assert made[0].tensor is not None
+    return made[0].tensor
+
+
+def test_a_run_agrees_with_diffusers(models: tuple[str, Any, list], monkeypatch: pytest.MonkeyPatch) -> None:
+    # diffusers starts from a sample of the encoder's distribution, drawn before the noise; we start from its mean
+    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
+    family, theirs, both = models
+    shared = {
+        "prompt": PROMPT, "negative_prompt": NEGATIVE, "num_inference_steps": STEPS, "guidance_scale": 5.0,
+        "image": picture(), "generator": torch.Generator("cpu").manual_seed(SEED), "output_type": "pt",
+    }  # fmt: skip
+    if family == "sd2-depth":
+        pixels = torch.frombuffer(bytearray(depth_picture().tobytes()), dtype=torch.uint8).reshape(1, 64, 48) / 255
+        run, told = {"depth_map": pixels, "strength": 1.0}, {"depth": depth_picture(), "strength": 1.0}
+    else:
+        run, told = {"image_guidance_scale": 1.7}, {"image_guidance": 1.7}
+    expected = theirs(**shared, **run).images
+    for model in both:
+        assert model.parts.family == family
+        value = psnr(ours(model, **told), expected)
+        print(f"{family}: {value:.1f} dB")
+        assert float(expected.std()) > 0.02 and value > 55
+
+
+def test_settings_that_are_filled_in_make_the_same_picture(models: tuple[str, Any, list]) -> None:
+    family, _, (model, _) = models
+    depth = {} if family == "sd1-pix2pix" else {"depth": depth_picture()}
+    event = next(event for event in generate(model, Request(PROMPT, image=picture(), seed=3, steps=2, **depth))
+                 if isinstance(event, Images))  # fmt: skip
+    found = read_metadata(event.images[0]).request
+    assert (found.image_guidance, found.strength) == ((1.5, 1.0) if family == "sd1-pix2pix" else (None, 0.75))
+    (again,) = (each for each in generate(model, found.changed(image=picture(), **depth)) if isinstance(each, Images))
+    assert again.images[0].tobytes() == event.images[0].tobytes()
+
+
+def test_masks_and_composed_prompts_go_together_with_it(models: tuple[str, Any, list]) -> None:
+    family, _, (model, _) = models
+    mask = Image.new("L", (48, 64))
+    mask.paste(255, (16, 24, 40, 48))
+    told: dict[str, Any] = {"depth": depth_picture()} if family == "sd2-depth" else {}
+    request = Request(
+        "a [cat:dog:0.5] AND a hat :0.7", image=picture(), mask=mask, seed=3, steps=2, inpaint={"only_masked": True},
+        width=48, height=64, **told,
+    )  # fmt: skip
+    made = next(event for event in generate(model, request) if isinstance(event, Images)).images[0]
+    kept = Image.composite(made, picture(), mask)  # what was not masked is the picture's
+    assert kept.tobytes() == made.tobytes() != picture().tobytes()
+
+
+def test_what_has_no_effect_is_noted(models: tuple[str, Any, list]) -> None:
+    family, _, (model, _) = models
+    given: dict[str, Any] = {"depth": depth_picture(), "image_guidance": 2.0, "guidance_rescale": 0.5}
+    event = next(event for event in generate(model, Request(PROMPT, image=picture(), steps=1, **given))
+                 if isinstance(event, Images))  # fmt: skip
+    names = {note.split(" ")[0] for note in event.notes}
+    assert names == ({"depth", "guidance_rescale"} if family == "sd1-pix2pix" else {"image_guidance"})
+
+
+def test_what_the_network_needs_is_asked_for(models: tuple[str, Any, list]) -> None:
+    family, _, (model, _) = models
+    request = Request(PROMPT, image=picture() if family == "sd2-depth" else None)
+    with pytest.raises(InvalidRequest, match="depth map" if family == "sd2-depth" else "give the picture"):
+        generate(model, request)
+
+
+def test_equation_three_with_known_answers() -> None:
+    """A denoiser that answers 1 for a picture and 10 for text: no picture 0, picture 1, both 11."""
+
+    def denoiser(x: torch.Tensor, sigma: torch.Tensor, told: Conditioning) -> torch.Tensor:
+        assert told.image is not None
+        return told.image.mean() + 10 * told.tokens.mean() + 0 * x
+
+    image = torch.ones(1, 4, 2, 2)
+    cond, away = (Conditioning(tokens=torch.full((1, 3, 2), value), image=image) for value in (1.0, 0.0))
+    x, sigma = torch.zeros(2, 4, 2, 2), torch.ones(2)
+    guided, pictured = image_guided(denoiser, cond, away, 7.0, 1.5).pair(x, sigma)
+    assert torch.allclose(guided, torch.full_like(x, 1.5 * 1 + 7 * 10)) and torch.allclose(pictured, torch.ones_like(x))
+    blend = ((cond, 0.5), (away, 3.0), (cond, -0.25))
+    composed, _ = image_guided(denoiser, blend, away, 7.0, 1.5).pair(x, sigma)
+    assert torch.allclose(composed, torch.full_like(x, 1.5 * 1 + 7 * 0.25 * 10))
+    with pytest.raises(InvalidRequest, match="finite"):
+        image_guided(denoiser, cond, away, 7.0, float("nan"))
+    with pytest.raises(InvalidRequest, match="in both"):
+        image_guided(denoiser, cond, replace(away, image=None), 7.0, 1.5)
+
+
+def test_depth_is_stretched_to_its_range() -> None:
+    depth = torch.linspace(0.2, 0.5, 16 * 24).reshape(1, 1, 16, 24)
+    made = scaled_depth(depth, 8)
+    assert made.shape == (1, 1, 2, 3) and float(made.min()) == -1 and float(made.max()) == 1
+    assert not scaled_depth(torch.ones(1, 1, 16, 16), 8).any()
