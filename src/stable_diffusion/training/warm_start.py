@@ -19,9 +19,9 @@ from stable_diffusion.training.tower_file import read_tower_file
 def warm_start(modules: Mapping[str, nn.Module], source: str | Path, parts: Sequence[str] = ()) -> tuple[str, ...]:
     """Load the weights of `parts` (empty: all that `source` has) from `source` into `modules`; returns their names.
 
-    source: a run folder (its averaged weights), a model file with "unet", "vae" and "text", or a tower file with "text"
-    (its own or the embedded model's) and "tower". Errors: InvalidRequest for a part that is not there and where nothing fits, BrokenModel for weights of
-    another shape.
+    source: a run folder (its averaged weights), a model file with "unet", "vae" and "text", or a tower file with
+    "tower" and "text" (its own, or the embedded model's). Errors: InvalidRequest for a part that is not there and where
+    nothing fits, BrokenModel for weights of another shape.
     """
     for part in parts:
         if part not in modules:
