@@ -30,7 +30,8 @@ def write_pieces(content: bytes, folder: str | Path, name: str, *, size: int) ->
     folder = Path(folder)
     for old in (*folder.glob(f"{name}.piece[0-9]*"), folder / f"{name}{LIST}"):
         old.unlink(missing_ok=True)
-    pieces, paths = [], []
+    pieces: list[dict[str, object]] = []
+    paths: list[Path] = []
     for start in range(0, len(content), size):
         piece, path = content[start : start + size], folder / f"{name}.piece{len(paths) + 1:02}"
         _write(path, piece)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from stable_diffusion.embedded import model_path
 from stable_diffusion.errors import InvalidRequest, unknown_choice
 from stable_diffusion.training.checkpoint import assign, find_checkpoint, load_part, read_state
 from stable_diffusion.training.tower_file import read_tower_file
@@ -18,9 +19,9 @@ from stable_diffusion.training.tower_file import read_tower_file
 def warm_start(modules: Mapping[str, nn.Module], source: str | Path, parts: Sequence[str] = ()) -> tuple[str, ...]:
     """Load the weights of `parts` (empty: all that `source` has) from `source` into `modules`; returns their names.
 
-    source: a run folder (its averaged weights), a model file with "unet", "vae" and "text", or a tower file with "text"
-    and "tower". Errors: InvalidRequest for a part that is not there and where nothing fits, BrokenModel for weights of
-    another shape.
+    source: a run folder (its averaged weights), a model file with "unet", "vae" and "text", or a tower file with
+    "tower" and "text" (its own, or the embedded model's). Errors: InvalidRequest for a part that is not there and where
+    nothing fits, BrokenModel for weights of another shape.
     """
     for part in parts:
         if part not in modules:
@@ -50,6 +51,9 @@ def _of_file(path: Path) -> dict[str, dict[str, Tensor]]:
 
     towers = read_tower_file(path) if path.is_file() else None
     if towers is not None:
+        built_in = model_path()
+        if "text" not in towers[1] and built_in is not None:  # a tower for the embedded model's text encoder
+            towers[1]["text"] = dict(load_parts(built_in).clip.state_dict())
         return towers[1]
     loaded = load_parts(path)
     networks: dict[str, nn.Module] = {"unet": loaded.unet, "vae": loaded.vae, "text": loaded.clip}
