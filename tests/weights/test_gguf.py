@@ -197,6 +197,12 @@ HOSTILE: dict[str, tuple[bytes, type[Exception], str]] = {
 }  # fmt: skip
 
 
+def test_a_quantised_tensor_without_elements_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(header(tensor("a", (32, 0), 2, 0)) + bytes(64))
+    tensors, _ = read_tensors(tmp_path / "a.gguf")
+    assert tensors["a"].shape == tensors.info("a").shape == (0, 32) and tensors["a"].dtype == torch.float32
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_headers_are_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
     data, kind, message = HOSTILE[name]

@@ -229,6 +229,8 @@ def _tensor_file(path: Path, entries: dict[str, Entry], metadata: dict[str, str]
         entry = entries[name]
         if entry.kind in PLAIN:
             flat = mapped.tensor(entry.start, entry.dtype, prod(entry.shape))
+        elif entry.nbytes == 0:
+            flat = torch.empty(0)  # the library cannot read no blocks
         else:
             flat = torch.from_numpy(_dequantised(path, mapped, entry))
         return flat.reshape(shapes[name])
