@@ -14,13 +14,14 @@ from evaluation_fakes import picture_of, record, write_pack
 
 from stable_diffusion.data.bundle import Bundle
 from stable_diffusion.errors import BrokenModel, InvalidRequest, ModelFileError
-from stable_diffusion.evaluation import tower
 from stable_diffusion.evaluation.pack import PicturePack
 from stable_diffusion.evaluation.tower import Eye, load_eye, save_eye, text_hash
 from stable_diffusion.models.clip import CLIPText
 from stable_diffusion.models.image_tower import ImageTower, ImageTowerConfig
+from stable_diffusion.pipeline import tower_file
 from stable_diffusion.pipeline.model import StableDiffusion
 from stable_diffusion.text.tokenizer import Tokenizer
+from stable_diffusion.training.warm_start import warm_start
 from stable_diffusion.weights.safetensors_writer import write_safetensors
 
 WORDS = ["a red cat", "猫", "two dogs"]
@@ -44,7 +45,7 @@ def eye(tiny_native_parts: Any, tiny_native_tokenizer: Tokenizer) -> Eye:
 @pytest.fixture
 def embedded(tiny_native_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> StableDiffusion:
     """The tiny model as the embedded one."""
-    monkeypatch.setattr(tower, "load", lambda name, device, dtype: tiny_native_model)
+    monkeypatch.setattr(tower_file, "load", lambda name, device, dtype: tiny_native_model)
     return tiny_native_model
 
 
@@ -120,9 +121,11 @@ def test_a_tower_of_an_earlier_embedded_model_is_refused(
 ) -> None:
     path = save_eye(tmp_path / "a.safetensors", eye, text="embedded")
     parts = dataclasses.replace(embedded.parts, clip=changed(eye, 1e-4))
-    monkeypatch.setattr(tower, "load", lambda name, device, dtype: StableDiffusion.from_parts(parts))
+    monkeypatch.setattr(tower_file, "load", lambda name, device, dtype: StableDiffusion.from_parts(parts))
     with pytest.raises(BrokenModel, match="another embedded model"):
         load_eye(path)
+    with pytest.raises(BrokenModel, match="another embedded model"):
+        warm_start({"tower": eye.tower, "text": eye.text}, path)
 
 
 def test_the_hash_is_of_numbers_and_tokenizer(eye: Eye) -> None:

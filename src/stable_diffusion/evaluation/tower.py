@@ -1,18 +1,13 @@
 """The eye that judges: an image tower and the text encoder that it was trained with, and their tokenizer.
 
 Two sources: the folder of a text-stage training run (its checkpoint holds both networks; the tokenizer comes from the
-data pack), and one file that `save_eye` writes from it: safetensors with metadata `format` = `FORMAT`, `config` (JSON:
-tower, text, size) and `tokenizer` (the text of a tokenizer.json); tensors under `tower.` and `text.`. Where the tower
-was trained with the text encoder of the embedded model, the file may leave that and the tokenizer out: metadata `text`
-is then "embedded" and `text_hash` says which text encoder that was.
+data pack), and one file that `save_eye` writes from it, in the format of `pipeline.tower_file`.
 
 Legend: B pictures or sentences, P embedding width, D channels of the feature map.
 """
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,18 +21,16 @@ from torch.nn import functional as F
 from ..errors import BrokenModel, InvalidRequest, ModelFileError, unknown_choice
 from ..models.clip import CLIPText, CLIPTextConfig
 from ..models.image_tower import ImageTower, ImageTowerConfig
-from ..pipeline.model import EMBEDDED, load
+from ..pipeline.model import EMBEDDED
+from ..pipeline.tower_file import FORMAT, embedded_text, network, read_tower_file, text_hash, under
 from ..text.tokenizer import Tokenizer
-from ..weights.assemble import build
 from ..weights.hashes import sha256
-from ..weights.keys import KeyTable, Rule
-from ..weights.packing import pack, unpack
+from ..weights.packing import pack
 from ..weights.safetensors_reader import read_safetensors
 from ..weights.safetensors_writer import write_safetensors
 from .pack import resized
 from .words import table
 
-FORMAT = "stable_diffusion.tower.v1"
 RUN_FORMAT = "stable_diffusion.training.v1"
 CHUNK = 64
 ALIKE = 0.98
@@ -97,24 +90,14 @@ def load_eye(path: str | Path, *, tokenizer: str | None = None) -> Eye:
         raise InvalidRequest(
             f"there is no image tower {str(path)!r}: expected a tower file, or the folder of a text-stage training run"
         )
-    tensors, metadata = read_safetensors(file)
-    kind = metadata.get("format")
-    if kind not in (FORMAT, RUN_FORMAT):
-        raise ModelFileError(f"{file} has the format {kind!r}; expected a tower file or the checkpoint of a text stage")
-    config = _config(file, metadata) if kind == FORMAT else _run_config(file, metadata)
-    prefixes = ("",) if kind == FORMAT else ("ema.", "model.")
-    own = _under(file, tensors, [f"{prefix}tower." for prefix in prefixes])
-    tower = _network(ImageTower, ImageTowerConfig.from_dict(config["tower"]), own, f"the tower of {file}")
-    if kind == FORMAT and metadata.get("text") == EMBEDDED:
-        clip, text = embedded_text()
-        if metadata.get("text_hash") != text_hash(clip, text):
-            raise BrokenModel(f"{file} was made for the text encoder of another embedded model than this one")
+    stored = read_tower_file(file)
+    if stored is None:
+        config, own, clip, text = _of_run(file, tokenizer)
     else:
-        text = metadata.get("tokenizer", "") if kind == FORMAT else tokenizer or ""
-        if not text:
-            raise InvalidRequest(f"{file} holds no tokenizer: give the data pack that it was trained on as well")
-        own = _under(file, tensors, [f"{prefix}text." for prefix in prefixes])
-        clip = _network(CLIPText, CLIPTextConfig.from_dict(config["text"]), own, f"the text encoder of {file}")
+        config, own, (clip, text) = stored.config, stored.tower, stored.text()
+    if not text:
+        raise InvalidRequest(f"{file} holds no tokenizer: give the data pack that it was trained on as well")
+    tower = network(ImageTower, ImageTowerConfig.from_dict(config["tower"]), own, f"the tower of {file}")
     return Eye(
         tower=tower,
         text=clip,
@@ -147,23 +130,6 @@ def save_eye(path: str | Path, eye: Eye, *, dtype: str = "float16", text: str = 
     return Path(path)
 
 
-def embedded_text() -> tuple[CLIPText, str]:
-    """A copy of the embedded model's text encoder in float32, and the text of its tokenizer.json."""
-    parts = load(EMBEDDED, device="cpu", dtype="float32").parts
-    if parts.tokenizer.json is None:
-        raise ModelFileError("the embedded model has no tokenizer of its own, so no tower can share its text encoder")
-    return copy.deepcopy(parts.clip), parts.tokenizer.json
-
-
-def text_hash(clip: CLIPText, tokenizer: str) -> str:
-    """sha256 of a text encoder's numbers in float32 and of its tokenizer."""
-    digest = hashlib.sha256(tokenizer.encode())
-    for name, tensor in sorted(clip.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _check_alike(eye: Eye) -> str:
     """The hash of the embedded text encoder, if it reads English and Chinese words as this eye's own does."""
     clip, text = embedded_text()
@@ -189,13 +155,16 @@ def _tokenizer(text: str, clip: CLIPText, file: Path) -> Tokenizer:
     return reader
 
 
-def _config(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    try:
-        config = json.loads(metadata["config"])
-        text = {} if metadata.get("text") == EMBEDDED else dict(config["text"])
-        return {"tower": dict(config["tower"]), "text": text, "size": int(config["size"])}
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise BrokenModel(f"{file} is a tower file, but its config is missing or damaged ({error!r})") from None
+def _of_run(file: Path, tokenizer: str | None) -> tuple[Mapping[str, Any], dict[str, Tensor], CLIPText, str]:
+    """(config, the tower's tensors, text encoder, tokenizer) of a text stage's checkpoint, its averaged weights."""
+    tensors, metadata = read_safetensors(file)
+    kind = metadata.get("format")
+    if kind != RUN_FORMAT:
+        raise ModelFileError(f"{file} has the format {kind!r}; expected a tower file or the checkpoint of a text stage")
+    config = _run_config(file, metadata)
+    tower, text = (under(file, tensors, [f"ema.{part}.", f"model.{part}."]) for part in ("tower", "text"))
+    clip = network(CLIPText, CLIPTextConfig.from_dict(config["text"]), text, f"the text encoder of {file}")
+    return config, tower, clip, tokenizer or ""
 
 
 def _run_config(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -207,19 +176,3 @@ def _run_config(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise BrokenModel(f"{file} is a training checkpoint, but its state is damaged ({error!r})") from None
     raise InvalidRequest(f"{file} is the checkpoint of the stage {stage!r}; expected one of the stage 'text'")
-
-
-def _under(file: Path, tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
-    """The tensors under the first prefix that has any, without it."""
-    for prefix in prefixes:
-        found = {name[len(prefix) :]: tensors[name] for name in tensors if name.startswith(prefix)}
-        if found:
-            return unpack(found)
-    raise BrokenModel(f"{file} holds no tensors under {' or '.join(prefixes)}")
-
-
-def _network(make: Any, config: Any, tensors: Mapping[str, Tensor], what: str) -> Any:
-    with torch.device("meta"):
-        names = list(make(config).state_dict())
-    table = KeyTable(tuple(Rule((name,), (name,)) for name in names))
-    return build(lambda: make(config), tensors, table, what=what)

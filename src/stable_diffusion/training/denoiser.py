@@ -43,8 +43,8 @@ from stable_diffusion.training.stage import (
     shared_noise,
 )
 from stable_diffusion.training.text import held_out
-from stable_diffusion.training.tower_file import read_tower_file
 from stable_diffusion.training.vae import latent_format_from
+from stable_diffusion.training.warm_start import towers_of
 from stable_diffusion.types import Conditioning
 from stable_diffusion.weights.load import load_parts
 
@@ -274,16 +274,12 @@ def load_text(run: str) -> tuple[CLIPText, CLIPTextConfig]:
     """The text encoder of a text (or denoiser) run, of a model file or of a tower file."""
     if not run:
         raise InvalidRequest("text_run is not set: give the folder of a text training run (--set text_run=RUNS/text)")
-    towers = read_tower_file(Path(run)) if Path(run).is_file() else None
-    if towers is not None and "text" in towers[1]:
-        weights, table = towers[1]["text"], towers[0]["text"]
-    elif Path(run).is_file():
-        clip = load_parts(run).clip
+    if Path(run).is_file():
+        towers = towers_of(Path(run))
+        clip = load_parts(run).clip if towers is None else towers.text()[0]
         return clip, clip.config
-    else:
-        weights, state = load_part(run, "text")
-        table = state["facts"]["text"]
-    config = build(CLIPTextConfig, table, "text")
+    weights, state = load_part(run, "text")
+    config = build(CLIPTextConfig, state["facts"]["text"], "text")
     text = CLIPText(config)
     assign(text, weights, f"the text encoder of {run}")
     return text, config

@@ -6,14 +6,17 @@ Every rank computes its share of one global batch, so W processes take the same 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from stable_diffusion.errors import InvalidRequest
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,15 @@ class World:
         tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
         dist.broadcast(tensor, 0)
         return float(tensor)
+
+    def main_first(self, make: Callable[[], T]) -> T:
+        """`make()`, on rank 0 before the others, so that they find the files that it left."""
+        if self.main:
+            made = make()
+            self.barrier()
+            return made
+        self.barrier()
+        return make()
 
     def barrier(self) -> None:
         if self.size > 1:

@@ -106,10 +106,8 @@ class TextTraining:
         texts, spans = self.captions.texts, self.captions.spans
         english = sorted({text for a, b, _, _ in spans for text in texts[a:b]})
         place = {text: row for row, text in enumerate(english)}
-        if self.context.world.main:
-            sentence_vectors(english, self.context.out / "teacher", self.context.device)
-        self.context.world.barrier()
-        vectors = sentence_vectors(english, self.context.out / "teacher", self.context.device)
+        cache, device = self.context.out / "teacher", self.context.device
+        vectors = self.context.world.main_first(lambda: sentence_vectors(english, cache, device))
         targets = np.zeros((len(texts), WIDTH), dtype=np.float16)
         for first, middle, chinese, last in spans:
             own = vectors[[place[text] for text in texts[first:middle]]]
@@ -120,10 +118,8 @@ class TextTraining:
 
     def _lexicon(self) -> Lexicon:
         cache = self.context.out / "teacher" if self.config.teacher == "minilm" else None
-        if self.context.world.main:
-            build_lexicon(self.context.pack.folder, cache, self.context.device)
-        self.context.world.barrier()
-        return build_lexicon(self.context.pack.folder, cache, self.context.device)
+        folder, device = self.context.pack.folder, self.context.device
+        return self.context.world.main_first(lambda: build_lexicon(folder, cache, device))
 
     def pictures(self, pack_rows: NDArray[np.int64]) -> Tensor:
         raw = torch.from_numpy(self.context.pack.pictures(pack_rows)).to(self.context.device)

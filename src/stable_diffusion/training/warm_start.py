@@ -10,10 +10,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from stable_diffusion.embedded import model_path
 from stable_diffusion.errors import InvalidRequest, unknown_choice
+from stable_diffusion.pipeline.tower_file import TowerFile, read_tower_file
 from stable_diffusion.training.checkpoint import assign, find_checkpoint, load_part, read_state
-from stable_diffusion.training.tower_file import read_tower_file
 
 
 def warm_start(modules: Mapping[str, nn.Module], source: str | Path, parts: Sequence[str] = ()) -> tuple[str, ...]:
@@ -49,12 +48,14 @@ def _of_run(folder: Path, modules: Mapping[str, nn.Module]) -> dict[str, dict[st
 def _of_file(path: Path) -> dict[str, dict[str, Tensor]]:
     from stable_diffusion.weights.load import load_parts
 
-    towers = read_tower_file(path) if path.is_file() else None
+    towers = towers_of(path)
     if towers is not None:
-        built_in = model_path()
-        if "text" not in towers[1] and built_in is not None:  # a tower for the embedded model's text encoder
-            towers[1]["text"] = dict(load_parts(built_in).clip.state_dict())
-        return towers[1]
+        return {"text": dict(towers.text()[0].state_dict()), "tower": towers.tower}
     loaded = load_parts(path)
     networks: dict[str, nn.Module] = {"unet": loaded.unet, "vae": loaded.vae, "text": loaded.clip}
     return {name: dict(network.state_dict()) for name, network in networks.items()}
+
+
+def towers_of(path: Path) -> TowerFile | None:
+    """The tower file at `path`; None where there is none, or a file of another kind."""
+    return read_tower_file(path) if path.is_file() and path.suffix == ".safetensors" else None
