@@ -121,21 +121,23 @@ def _evenly(depths: list[int]) -> int | tuple[int, ...]:
     return depths[0] if len(set(depths)) == 1 else tuple(depths)
 
 
+def _stage_channels(shapes: Shapes, stages: str, block: str) -> tuple[int, ...]:
+    """The channels of each stage under `stages`, told by the first convolution of its first residual block."""
+    names = [f"{stages}.{stage}.{block}.conv1.weight" for stage in range(length(shapes, stages))]
+    return tuple(_need(shapes, name)[0] for name in names)
+
+
 def vae_fields(shapes: Shapes) -> dict[str, Any]:
     """Fields of `VAEConfig` from `encoder` and `decoder` in the LDM layout."""
-    sides = {}
-    for side, stages in (("encoder", "down"), ("decoder", "up")):
-        count = length(shapes, f"{side}.{stages}")
-        names = [f"{side}.{stages}.{stage}.block.0.conv1.weight" for stage in range(count)]
-        sides[side] = tuple(_need(shapes, name)[0] for name in names)
-    channels = sides["encoder"]
+    channels = _stage_channels(shapes, "encoder.down", "block.0")
+    decoder = _stage_channels(shapes, "decoder.up", "block.0")
     if not channels:
         raise BrokenModel("the autoencoder has no encoder.down.0, so its shape cannot be told")
     return {
         "image_channels": _need(shapes, "encoder.conv_in.weight")[1],
         "latent_channels": _need(shapes, "decoder.conv_in.weight")[1],
         "channels": channels,
-        "decoder_channels": None if sides["decoder"] == channels else sides["decoder"],
+        "decoder_channels": None if decoder == channels else decoder,
         "blocks_per_stage": length(shapes, "encoder.down.0.block"),
         "decoder_blocks": length(shapes, "decoder.up.0.block"),
         "mid_attention": "encoder.mid.attn_1.q.weight" in shapes,
@@ -145,18 +147,14 @@ def vae_fields(shapes: Shapes) -> dict[str, Any]:
 
 def vae_fields_diffusers(shapes: Shapes) -> dict[str, Any]:
     """Fields of `VAEConfig` from the layout of diffusers, whose decoder is numbered from the coarsest stage."""
-    sides = {}
-    for side, stages in (("encoder", "down_blocks"), ("decoder", "up_blocks")):
-        count = length(shapes, f"{side}.{stages}")
-        names = [f"{side}.{stages}.{stage}.resnets.0.conv1.weight" for stage in range(count)]
-        sides[side] = tuple(_need(shapes, name)[0] for name in names)
-    channels = sides["encoder"]
+    channels = _stage_channels(shapes, "encoder.down_blocks", "resnets.0")
+    decoder = _stage_channels(shapes, "decoder.up_blocks", "resnets.0")[::-1]
     attention = ("to_q.weight", "query.weight")
     return {
         "image_channels": _need(shapes, "encoder.conv_in.weight")[1],
         "latent_channels": _need(shapes, "decoder.conv_in.weight")[1],
         "channels": channels,
-        "decoder_channels": None if sides["decoder"][::-1] == channels else sides["decoder"][::-1],
+        "decoder_channels": None if decoder == channels else decoder,
         "blocks_per_stage": length(shapes, "encoder.down_blocks.0.resnets"),
         "decoder_blocks": length(shapes, "decoder.up_blocks.0.resnets"),
         "mid_attention": any(f"encoder.mid_block.attentions.0.{name}" in shapes for name in attention),
