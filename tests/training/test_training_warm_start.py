@@ -107,7 +107,7 @@ def test_a_unet_with_patches_starts_from_one_without(pack_folder: Path, runs: di
         runs,
         start_from=str(runs["denoiser"]),
         start_parts=["unet"],
-        **{"unet": {**UNET, "patch_size": 2}},
+        unet={**UNET, "patch_size": 2},
     )
     ours, theirs = unet(out), unet(runs["denoiser"])
     assert same({name: ours[name] for name in theirs if not name.startswith("conv_")}, theirs)
