@@ -219,11 +219,34 @@ class JointStage(DenoiserStage):
             _choice("part", part, ("text", "denoiser", "decoder"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class StudentStage(StageConfig):
+    """A few-step student of a model file, `teacher`, as low-rank changes of its U-Net.
+
+    jumps: steps that the student takes. between: steps of the teacher to each of them, with `guidance`. ways: pictures
+    that the teacher paints first, of captions that [data] chooses. rank: of the changes.
+    """
+
+    teacher: str = ""
+    jumps: int = 4
+    between: int = 5
+    guidance: float = 3.0
+    ways: int = 1536
+    rank: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("jumps", "between", "rank"):
+            if getattr(self, name) < 1:
+                raise InvalidRequest(f"{name} = {getattr(self, name)} must be at least 1")
+
+
 STAGES: dict[str, type[StageConfig]] = {
     "vae": VAEStage,
     "text": TextStage,
     "denoiser": DenoiserStage,
     "joint": JointStage,
+    "student": StudentStage,
 }
 
 

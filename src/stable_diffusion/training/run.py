@@ -80,6 +80,10 @@ def build_stage(name: str, config: StageConfig, context: Context) -> Stage:
         from stable_diffusion.training.joint import JointTraining
 
         return JointTraining(config, context)  # type: ignore[arg-type]
+    if name == "student":
+        from stable_diffusion.training.student import StudentTraining
+
+        return StudentTraining(config, context)  # type: ignore[arg-type]
     raise unknown_choice("training stage", name, STAGES)
 
 
@@ -96,7 +100,7 @@ def train(
     on_progress: Callable[[Progress], None] | None = None,
     clock: Clock = time.monotonic,
 ) -> dict[str, Any]:
-    """Train one stage ("vae", "text", "denoiser" or "joint") on the pack `data`, into the run folder `out`.
+    """Train one stage ("vae", "text", "denoiser", "joint" or "student") on the pack `data`, into the run folder `out`.
 
     minutes: wall-clock budget of this call, loading and the last samples included; the learning-rate plan ends with it
     unless the config gives `steps` or `total_minutes`. resume: "auto" goes on where `out` has a checkpoint, "must"
