@@ -17,13 +17,14 @@ from torch import Tensor
 
 from stable_diffusion.errors import InvalidRequest, TrainingDiverged, unknown_choice
 from stable_diffusion.training import checkpoint as ckpt
-from stable_diffusion.training.config import STAGES, StageConfig, load_config, to_table
+from stable_diffusion.training.config import STAGES, StageConfig, load_config
 from stable_diffusion.training.data import TrainingPack
 from stable_diffusion.training.distributed import World, join_world
 from stable_diffusion.training.ema import EMA, named_tensors
 from stable_diffusion.training.optim import Optimiser, learning_rate_factor
 from stable_diffusion.training.report import Log, Progress, loss_curve, save_png
 from stable_diffusion.training.stage import Context, Stage
+from stable_diffusion.training.tables import to_table
 from stable_diffusion.training.warm_start import warm_start
 
 Clock = Callable[[], float]
