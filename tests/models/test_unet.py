@@ -7,6 +7,7 @@ import torch
 
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.models.unet import UNet, UNetConfig
+from stable_diffusion.nn.patches import detail_velocity
 from stable_diffusion.types import Residuals
 from stable_diffusion.weights.diffusers import unet_diffusers
 
@@ -271,6 +272,19 @@ def test_patches_are_folded_into_channels(randomise):
         repeated = torch.cat([repeated[..., :7], repeated[..., 6:7]], dim=3)
         assert torch.equal(odd, folded(repeated, t, tokens)[..., :11, :7])
     assert config.downscale == 8
+
+
+def test_the_guess_of_detail_is_added(randomise):
+    config = dataclasses.replace(TINY, in_channels=6, out_channels=5, patch_size=2)
+    plain = randomise(UNet(config))
+    guessing = UNet(dataclasses.replace(config, patch_detail=0.3))
+    guessing.load_state_dict(plain.state_dict())
+    x, t, tokens = torch.randn(2, 6, 8, 8), torch.tensor([100.0, 900.0]), torch.randn(2, 4, 20)
+    with torch.no_grad():
+        added = guessing(x, t, tokens) - plain(x, t, tokens)
+    torch.testing.assert_close(added, detail_velocity(x[:, :5], t / 1000, 2, 0.3), rtol=1e-4, atol=1e-4)
+    with pytest.raises(InvalidRequest, match="patch_detail -1"):
+        dataclasses.replace(config, patch_detail=-1)
 
 
 def test_vector_is_needed_or_refused():

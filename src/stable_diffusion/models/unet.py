@@ -22,6 +22,7 @@ from ..errors import InvalidRequest
 from ..nn.attention import SpatialTransformer
 from ..nn.blocks import Downsample, ResBlock, Upsample, zero_conv
 from ..nn.embeddings import EmbeddingMLP, timestep_embedding
+from ..nn.patches import detail_velocity, fold, unfold
 from ..types import Residuals
 from .config import ModelConfig, check_divisible, per_stage
 
@@ -43,7 +44,9 @@ class UNetConfig(ModelConfig):
     width of the vector that is added to the time embedding. `linear_projection` says how checkpoints in foreign layouts
     store the projections of the spatial transformers: as matrices (Stable Diffusion 2) or as 1x1 convolutions; the
     model is the same. `patch_size` p folds p x p latents into channels before the first convolution and unfolds them
-    after the last, which costs p * p times less; no foreign layout has it.
+    after the last, which costs p * p times less. `patch_detail`, for the velocity of rectified flows only, is the
+    variance in latents of what differs inside a patch, with which the velocity of that part is guessed before the
+    network adds its own (0: no guess). No foreign layout has these.
     """
 
     in_channels: int = 4
@@ -62,10 +65,12 @@ class UNetConfig(ModelConfig):
     upcast_attention: bool = False
     groups: int = 32
     patch_size: int = 1
+    patch_detail: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.patch_size < 1:
-            raise InvalidRequest(f"patch_size is {self.patch_size}; expected at least 1")
+        if self.patch_size < 1 or self.patch_detail < 0:
+            given = f"patch_size is {self.patch_size} and patch_detail {self.patch_detail}"
+            raise InvalidRequest(f"{given}; expected at least 1 and at least 0")
         if not self.channels:
             raise InvalidRequest("channels is empty; a U-Net needs at least one stage")
         if self.heads is not None and self.head_dim is not None:
@@ -298,12 +303,8 @@ class UNetEncoder(nn.Module):
         return embedding
 
     def enter(self, x: Tensor) -> Tensor:
-        """x [B,C_in,H,W] -> features [B,C,H/p,W/p], p the patch size; a rest of less than a patch repeats the edge."""
-        patch = self.config.patch_size
-        if patch > 1:
-            height, width = x.shape[-2:]
-            x = F.pad(x, (0, -width % patch, 0, -height % patch), mode="replicate")
-            x = F.pixel_unshuffle(x, patch)
+        """x [B,C_in,H,W] -> features [B,C,H/p,W/p], p the patch size."""
+        x = fold(x, self.config.patch_size) if self.config.patch_size > 1 else x
         features: Tensor = self.conv_in(x)
         return features
 
@@ -347,7 +348,7 @@ class UNet(UNetEncoder):
         InvalidRequest where `vector` is missing or not wanted, or the number of residuals is wrong.
         """
         time = F.silu(self.embed_time(x, timestep, vector))  # [B, E]
-        height, width = x.shape[-2:]
+        latent = x
         x = self.enter(x)  # [B, C, H / p, W / p]
         x, skips = self.encode(x, time, tokens, () if residuals is None else residuals.stages)
         if residuals is not None:
@@ -355,8 +356,15 @@ class UNet(UNetEncoder):
         for stage in self.up:
             x = stage(x, skips, time, tokens)
         out: Tensor = self.conv_out(F.silu(self.norm_out(x)))  # [B, C_out p p, H / p, W / p]
-        if self.config.patch_size > 1:
-            out = F.pixel_shuffle(out, self.config.patch_size)[..., :height, :width]
+        return out if self.config.patch_size == 1 else self._unfolded(out, latent, timestep)
+
+    def _unfolded(self, out: Tensor, latent: Tensor, timestep: Tensor) -> Tensor:
+        """The latents of the patches in `out`, and what a straight line knows of their detail."""
+        config = self.config
+        out = unfold(out, config.patch_size, *latent.shape[-2:])
+        if config.patch_detail > 0:
+            given = latent[:, : config.out_channels]  # the rest of an inpainting model's input is no noisy latent
+            out = out + detail_velocity(given, timestep / 1000, config.patch_size, config.patch_detail)
         return out
 
     @staticmethod
