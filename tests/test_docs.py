@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import sys
@@ -131,3 +132,11 @@ def test_example_scripts_draw_their_figure(
     figure = module.draw(tiny_native_model)
     assert figure.width > 32 and figure.height > 16
     assert len(figure.getcolors(10**6) or []) > 20, "the figure is nearly empty"
+
+
+def test_transcripts_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `info` says of a file of every kind; scripts/checkpoint_page.py writes it anew."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    checkpoint_page = importlib.import_module("checkpoint_page")
+    text = checkpoint_page.PAGE.read_text(encoding="utf-8")
+    assert checkpoint_page.page(text, checkpoint_page.transcripts()) == text
