@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +23,8 @@ from stable_diffusion.cli.main import cli
 
 PAGE = Path(__file__).parent.parent / "docs" / "checkpoints.md"
 START, END = "<!-- made by scripts/checkpoint_page.py -->\n", "<!-- end -->\n"
-LONGEST = 110
-"""Letters of a line; longer ones are cut, since some list every metadata entry."""
+WIDTH = 118
+"""Letters of a line; longer ones go on in the next, as on a terminal."""
 
 
 def transcripts() -> str:
@@ -35,7 +36,8 @@ def transcripts() -> str:
 def section(kind: Kind) -> str:
     kind.make()
     shown = "\n".join(f"$ {command}\n{answer(command)}" for command in kind.commands)
-    return f"### {kind.title}\n\n{kind.says}\n\n```console\n{shown.rstrip()}\n```\n"
+    says = f"{kind.says}\n\n" if kind.says else ""
+    return f"### {kind.title}\n\n{says}```console\n{shown.rstrip()}\n```\n"
 
 
 def answer(command: str) -> str:
@@ -45,7 +47,7 @@ def answer(command: str) -> str:
     lines = result.output.splitlines()
     if pattern:
         lines = [line for line in lines if re.search(shlex.split(pattern)[0], line)]
-    return "".join(f"{line if len(line) <= LONGEST else line[:LONGEST].rstrip() + ' ...'}\n" for line in lines)
+    return "".join(f"{line}\n" for long in lines for line in textwrap.wrap(long, WIDTH))
 
 
 def page(text: str, made: str) -> str:

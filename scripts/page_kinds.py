@@ -21,7 +21,7 @@ from stable_diffusion.models.vae import VAE, VAEConfig
 from stable_diffusion.weights.diffusers import clip_transformers
 from stable_diffusion.weights.ldm import vae_ldm
 from stable_diffusion.weights.native import save_native
-from stable_diffusion.weights.parts import Card, Defaults, Parts, TokenizerSource
+from stable_diffusion.weights.parts import Card, Defaults, Parts
 from stable_diffusion.weights.save_ldm import ldm_state
 from stable_diffusion.weights.sd3_keys import t5_transformers
 
@@ -113,11 +113,23 @@ def folders() -> None:
 
 
 def checkpoint() -> None:
-    sample.write_checkpoint(Path("v1-5-emaonly.ckpt"), model("sd1", sample.SD1), global_step=840_000)
+    """A small one with all its numbers."""
+    sample.write_checkpoint(Path("dreamy.ckpt"), small("sd1"), global_step=840_000)
 
 
 def gguf() -> None:
-    sample.write_gguf(Path("v1-5-Q8_0.gguf"), ldm_state(model("sd1", sample.SD1)), "sd1")
+    sample.write_gguf(Path("sd3-medium-Q8_0.gguf"), ldm_state(model("sd3", sample.SD3)), "sd3")
+
+
+def small(family: str, **changes: object) -> Parts:
+    """A model that is small enough to be written with all its numbers."""
+    denoiser = UNetConfig(channels=(32, 64), transformer_depth=(1, 1), mid_depth=1, heads=8, context_dim=64)
+    nets = {
+        "unet": UNet(denoiser),
+        "vae": VAE(VAEConfig(channels=(32, 32, 64, 64), blocks_per_stage=1)),
+        "clip": CLIPText(CLIPTextConfig(width=64, layers=2, heads=1, mlp_width=128)),
+    }
+    return model(family, denoiser, **nets, **changes)
 
 
 def autoencoder() -> None:
@@ -134,21 +146,15 @@ def text_encoders() -> None:
 
 
 def native() -> None:
-    """A small one with all its numbers."""
-    torch.manual_seed(0)
-    parts = Parts(
-        unet=UNet(UNetConfig(channels=(32, 64), transformer_depth=(1, 1), mid_depth=1, heads=4, context_dim=64)),
-        vae=VAE(VAEConfig(channels=(32, 32, 64, 64), blocks_per_stage=1)),
-        clip=CLIPText(CLIPTextConfig(width=64, layers=2, heads=1, mlp_width=128)),
-        tokenizer=TokenizerSource(),
+    parts = small(
+        "sd1",
         latents=LatentFormat(channels=4, downscale=8),
         schedule=FlowSchedule(),
         prediction="flow",
-        family="embedded",
         defaults=Defaults(width=256, height=256, steps=24, guidance=3.0, sampler="euler", schedule="normal"),
         card=Card(name="harbour", version="0.1", licence="CC0-1.0"),
     )
-    save_native(Path("harbour.safetensors"), parts, dtype="int8")
+    save_native(Path("harbour.safetensors"), replace(parts, family="embedded"), dtype="int8")
 
 
 def useless() -> None:
@@ -202,7 +208,7 @@ KINDS: tuple[Kind, ...] = (
         "XL of v-prediction and zero terminal SNR",
         "Said by two tensors without elements, `v_pred` and `ztsnr`.",
         zero_snr,
-        (info("noobai-xl-vpred", only="^(family|prediction|guesses)"),),
+        (info("noobai-xl-vpred", only="^(family|prediction|zero|guesses)"),),
     ),
     Kind(
         "Pruned U-Nets",
@@ -233,8 +239,8 @@ KINDS: tuple[Kind, ...] = (
             info("stable-diffusion-3.5-large/", only="^(layout|container|family|parameters)"),
         ),
     ),
-    Kind("Pickles", "A .ckpt, .pt or .bin is read without running it.", checkpoint, (info("v1-5-emaonly.ckpt"),)),
-    Kind("GGUF", "As stable-diffusion.cpp names tensors.", gguf, (info("v1-5-Q8_0.gguf", only=GGUF),)),
+    Kind("Pickles", "A .ckpt, .pt or .bin is read without running it.", checkpoint, (info("dreamy.ckpt"),)),
+    Kind("GGUF", "As stable-diffusion.cpp names tensors.", gguf, (info("sd3-medium-Q8_0.gguf", only=GGUF),)),
     Kind(
         "This package's own format",
         "One file with configs, tokenizer and card. The built-in model is one: `stable-diffusion info` alone shows it.",

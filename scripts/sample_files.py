@@ -126,23 +126,20 @@ def averaged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write_checkpoint(path: Path, parts: Parts, **extra: Any) -> None:
-    """A .ckpt of the released layout: a pickle in which the tensors are below `state_dict`, here all of one number."""
-    one = torch.zeros(1, dtype=torch.float16)
-    state = {name: one.expand(tensor.shape) for name, tensor in ldm_state(parts).items()}
-    torch.save({"state_dict": state, **extra}, path)
+    """A .ckpt of the released layout: a pickle in which the tensors are below `state_dict`, with all their numbers."""
+    torch.save({"state_dict": {name: tensor.half() for name, tensor in ldm_state(parts).items()}, **extra}, path)
 
 
 def write_gguf(path: Path, state: Mapping[str, Tensor], architecture: str) -> None:
-    """A GGUF file whose matrices are Q8_0 (34 bytes for 32 numbers) and whose other tensors are float32."""
+    """A GGUF file whose matrices are Q8_0 (34 bytes for 32 numbers), its convolutions float16, the rest float32."""
     import gguf
     import numpy as np
 
     kinds, end = gguf.GGMLQuantizationType, 0
     writer = gguf.GGUFWriter(path, architecture)
     for name, tensor in state.items():
-        packed = tensor.ndim >= 2 and tensor.shape[-1] % 32 == 0
-        size = tensor.numel() // 32 * 34 if packed else tensor.numel() * 4
-        kind = kinds.Q8_0 if packed else kinds.F32
+        kind = kinds.F32 if tensor.ndim < 2 else kinds.F16 if tensor.shape[-1] % 32 else kinds.Q8_0
+        size = {kinds.F32: tensor.numel() * 4, kinds.F16: tensor.numel() * 2}.get(kind, tensor.numel() // 32 * 34)
         writer.add_tensor_info(name, list(tensor.shape), np.dtype(np.float32), size, kind)
         end += size + -size % writer.data_alignment
     writer.write_header_to_file()

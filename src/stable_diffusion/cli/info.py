@@ -101,11 +101,12 @@ def picture_facts(path: Path) -> dict[str, Any]:
 def _shown(name: str, value: Any) -> str:
     """A fact for people; empty where there is nothing to say."""
     if name == "parameters" and isinstance(value, dict):
-        total = sum(value.values())
-        return (
-            ", ".join(f"{part} {count / 1e6:.1f} M" for part, count in value.items())
-            + f", together {total / 1e6:.1f} M"
-        )
+        counts = [f"{part} {count / 1e6:.1f} M" for part, count in value.items()]
+        return ", ".join([*counts, f"together {sum(value.values()) / 1e6:.1f} M"] if len(counts) > 1 else counts)
+    if name == "averaged" and value:
+        return f"{value / 1e6:.1f} M, a second copy that is not used"
+    if value is True:
+        return "yes"
     if isinstance(value, dict):
         return "; ".join(f"{key}: {item}" for key, item in value.items())
     if isinstance(value, (list, tuple)):

@@ -28,6 +28,8 @@ from .tensors import TensorFile
 class Detection:
     """What a model is, and what it is run with by default (width, height, steps, guidance, sampler).
 
+    `zero_terminal_snr` says that its noise schedule ends with noise alone.
+
     `layout` is "ldm", "diffusers" or "native"; `container` how the file holds its tensors.
 
     `parameters` counts weights by part, `averaged` those of a second, averaged copy (EMA) that is not used. `dtype` is
@@ -48,6 +50,7 @@ class Detection:
     sampler: str
     dtype: str
     parameters: dict[str, int]
+    zero_terminal_snr: bool = False
     averaged: int = 0
     name: str = ""
     licence: str = ""
@@ -80,6 +83,8 @@ def inspect(path: str | os.PathLike[str], *, hashes: bool = True, **overrides: A
     found = _inspect_native(tensors, metadata) if is_native(metadata) else _inspect_single(tensors, metadata, given)
     if given.prediction is not None:
         found["prediction"] = resolve_prediction(given.prediction)
+    if given.zero_terminal_snr is not None:
+        found["zero_terminal_snr"] = given.zero_terminal_snr
     if hashes:
         full = sha256(place)
         found.update(sha256=full, short_hash=full[:SHORT], legacy_hash=legacy_hash(place))
@@ -99,6 +104,7 @@ def _inspect_single(tensors: TensorFile, metadata: Mapping[str, str], given: Ove
         **_run(defaults),
         "dtype": main_dtype(tensors, UNET),
         "parameters": {part: count_under(found.tensors, prefix) for part, prefix in found.parts.items()},
+        "zero_terminal_snr": found.zero_terminal_snr,
         "averaged": count_under(tensors, EMA),
         "name": metadata.get("modelspec.title", ""),
         "licence": metadata.get("modelspec.license", ""),
@@ -125,6 +131,7 @@ def _inspect_native(tensors: TensorFile, metadata: Mapping[str, str]) -> dict[st
 
 def _inspect_folder(folder: Path, given: Overrides) -> Detection:
     found = understand(folder, given.variant, t5=given.t5 is not False)
+    zero_snr = bool(found.schedule.to_config().get("zero_terminal_snr"))
     return Detection(
         path=folder,
         layout="diffusers",
@@ -134,6 +141,7 @@ def _inspect_folder(folder: Path, given: Overrides) -> Detection:
         prediction=found.prediction if given.prediction is None else resolve_prediction(given.prediction),
         dtype=main_dtype(found.files[found.network], ""),
         parameters={found.parts[part]: count_under(file, "") for part, file in found.files.items()},
+        zero_terminal_snr=zero_snr if given.zero_terminal_snr is None else given.zero_terminal_snr,
         guesses=found.guesses,
         **_run(found.defaults),
     )
