@@ -29,13 +29,14 @@ WIDTH = 118
 
 def transcripts() -> str:
     """All kinds, each with its heading, a sentence, and what was typed and answered."""
-    with tempfile.TemporaryDirectory() as place, inside(Path(place)):
-        return "\n".join(section(kind) for kind in KINDS)
+    return "\n".join(map(section, KINDS))
 
 
 def section(kind: Kind) -> str:
-    kind.make()
-    shown = "\n".join(f"$ {command}\n{answer(command)}" for command in kind.commands)
+    """One kind, whose files lie in a folder of their own: some look for others beside them."""
+    with tempfile.TemporaryDirectory() as place, inside(Path(place)):
+        kind.make()
+        shown = "\n".join(f"$ {command}\n{answer(command)}" for command in kind.commands)
     says = f"{kind.says}\n\n" if kind.says else ""
     return f"### {kind.title}\n\n{says}```console\n{shown.rstrip()}\n```\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -161,8 +162,10 @@ def useless() -> None:
     names = {"img_in.weight": (3072, 64), "double_blocks.0.img_attn.qkv.weight": (9216, 3072)}
     write_header(Path("flux1-dev.safetensors"), sample.of_shapes(names))
     state = ldm_state(model("sd1", sample.SD1))
-    broken = {name: tensor for name, tensor in state.items() if ".output_blocks.11." not in name}
-    write_header(Path("half-a-download.safetensors"), broken)
+    bare = {name: tensor for name, tensor in state.items() if not name.startswith("first_stage_model.")}
+    write_header(Path("without-a-vae.safetensors"), bare)
+    write_header(Path("half-a-download.safetensors"), state)
+    os.truncate("half-a-download.safetensors", 2**30)
     Path("free-money.ckpt").write_bytes(pickle.dumps({"state_dict": Trap()}, protocol=2))
 
 
@@ -294,9 +297,9 @@ KINDS: tuple[Kind, ...] = (
     Kind("IP-Adapter and its image tower", "", leading, (info("ip-adapter_sd15"), info("image_encoder"))),
     Kind(
         "Files that cannot be used",
-        "One of another family, with the reason for each of ours; one that is recognised and broken; one that asks to "
-        "run code.",
+        "One of another family, with the reason for each of ours; one that is recognised and broken; one that ends too "
+        "early; one that asks to run code.",
         useless,
-        (info("flux1-dev"), info("half-a-download"), info("free-money.ckpt")),
+        (info("flux1-dev"), info("without-a-vae"), info("half-a-download"), info("free-money.ckpt")),
     ),
 )

@@ -17,6 +17,7 @@ from stable_diffusion.models.tiny_vae import TinyVAE, TinyVAEConfig
 from stable_diffusion.models.unet import UNetConfig
 from stable_diffusion.weights.clip_vision import clip_vision_transformers
 from stable_diffusion.weights.controlnet import controlnet_diffusers, controlnet_ldm
+from stable_diffusion.weights.safetensors_writer import write_safetensors
 from stable_diffusion.weights.t2i_adapter import t2i_adapter_table
 from stable_diffusion.weights.tiny_vae import tiny_layout, tiny_table
 
@@ -55,7 +56,7 @@ def write_lora(path: Path) -> None:
     for part, shape in (("lora_up.weight", (768, 8)), ("lora_down.weight", (8, 768))):
         state[f"lora_te_text_model_encoder_layers_0_self_attn_q_proj.{part}"] = torch.zeros(shape)
     metadata = {"ss_base_model_version": "sd_v1", "ss_output_name": "ink", "ss_network_dim": "8"}
-    save_file(state, path, metadata=metadata)
+    write_safetensors(path, state, metadata)
 
 
 def write_lycoris(place: Path) -> None:

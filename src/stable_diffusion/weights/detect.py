@@ -21,6 +21,7 @@ from .packing import SCALE
 from .parts import Card, Defaults
 from .plausible import using_config
 from .recognise import EMA, UNET, Overrides, recognise
+from .sd3_keys import SECOND_EMBEDDING
 from .tensors import TensorFile
 
 
@@ -153,10 +154,13 @@ def _run(defaults: Defaults) -> dict[str, Any]:
 
 
 def count_under(tensors: TensorFile, prefix: str) -> int:
-    """Weights under a prefix: floating or packed tensors, without the scales of packed ones and position numbers."""
+    """Weights under a prefix: floating or packed tensors, without position numbers, the scales of packed ones, and
+    the second name of T5's embedding."""
     total = 0
     for name in tensors:
         if not name.startswith(prefix) or name.endswith("position_ids"):
+            continue
+        if name.endswith(SECOND_EMBEDDING) and name.removesuffix(SECOND_EMBEDDING) + "shared.weight" in tensors:
             continue
         if not (name.endswith(SCALE) and name.removesuffix(SCALE) in tensors):
             total += tensors.info(name).count
