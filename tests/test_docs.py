@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import sys
@@ -94,7 +95,7 @@ def test_commands_in_the_documentation_are_understood() -> None:
     for page in PAGES:
         for block in blocks(page, "console"):
             for line in re.findall(r"^\$ (.*)$", block.replace("\\\n", " "), re.MULTILINE):
-                for words in (shlex.split(part) for part in line.split("&&")):
+                for words in (shlex.split(part.split(" | grep ")[0]) for part in line.split("&&")):
                     if words[0] == "torchrun":
                         words = words[words.index("-m") + 1 :]
                         words[0] = "stable-diffusion"
@@ -131,3 +132,11 @@ def test_example_scripts_draw_their_figure(
     figure = module.draw(tiny_native_model)
     assert figure.width > 32 and figure.height > 16
     assert len(figure.getcolors(10**6) or []) > 20, "the figure is nearly empty"
+
+
+def test_transcripts_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `info` says of a file of every kind; scripts/checkpoint_page.py writes it anew."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    checkpoint_page = importlib.import_module("checkpoint_page")
+    text = checkpoint_page.PAGE.read_text(encoding="utf-8")
+    assert checkpoint_page.page(text, checkpoint_page.transcripts()) == text

@@ -26,9 +26,11 @@ from stable_diffusion.weights.diffusers import clip_transformers, vae_diffusers
 from stable_diffusion.weights.ldm import vae_ldm
 from stable_diffusion.weights.sd3_keys import mmdit_diffusers, mmdit_ldm
 
-LAYERS, WIDTH, POOLED, CONTEXT, VOCABULARY = 3, 64, 48, 160, 256
+LAYERS, POOLED, CONTEXT, VOCABULARY = 3, 48, 224, 256
+WIDTH, WIDTH_G = 64, 128
+"""Of CLIP's two encoders; diffusers tells them apart by it in single files."""
 CLIP_L = CLIPTextConfig(width=WIDTH, layers=LAYERS, heads=1, mlp_width=96, projection_dim=WIDTH)
-CLIP_G = CLIPTextConfig(width=WIDTH, layers=LAYERS, heads=1, mlp_width=96, activation="gelu", projection_dim=POOLED)
+CLIP_G = CLIPTextConfig(width=WIDTH_G, layers=LAYERS, heads=2, mlp_width=96, activation="gelu", projection_dim=POOLED)
 VAE = VAEConfig(channels=(32, 32, 32, 64), blocks_per_stage=1, latent_channels=16, quant_conv=False)
 SHARED = "text_encoders.t5xxl.transformer.shared.weight"
 
@@ -71,7 +73,8 @@ def write_t5_tokenizer(folder: Path) -> T5Tokenizer:
 def clip_model(config: CLIPTextConfig) -> CLIPTextModelWithProjection:
     return CLIPTextModelWithProjection(
         TransformersConfig(
-            hidden_size=config.width, num_hidden_layers=config.layers, num_attention_heads=1, intermediate_size=96,
+            hidden_size=config.width, num_hidden_layers=config.layers, num_attention_heads=config.heads,
+            intermediate_size=96,
             hidden_act=config.activation, vocab_size=49408, projection_dim=config.projection_dim, eos_token_id=49407,
             bos_token_id=49406, pad_token_id=1,
         )

@@ -125,6 +125,20 @@ def test_info_says_why_no_family_matches(run: Run, here: Path) -> None:
     assert "note: not sd1:" in result.stderr
 
 
+def test_info_of_an_autoencoder_alone(run: Run, here: Path) -> None:
+    from safetensors.torch import save_file
+
+    from stable_diffusion.models.vae import VAE, VAEConfig
+    from stable_diffusion.weights.ldm import vae_ldm
+
+    config = VAEConfig(channels=(32, 32), blocks_per_stage=1)
+    state = vae_ldm(config).invert(VAE(config).state_dict())
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, here / "vae.safetensors")
+    result = run("info", "vae.safetensors")
+    assert result.exit_code == 0 and "autoencoder" in result.stdout and "--vae" in result.stdout
+    assert json.loads(run("info", "vae.safetensors", "--json").stdout)["kind"] == "autoencoder"
+
+
 def test_list_names_every_sampler_and_schedule(run: Run) -> None:
     from stable_diffusion.diffusion.samplers import SAMPLERS
     from stable_diffusion.diffusion.sigmas import SCHEDULES

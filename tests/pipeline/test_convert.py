@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import tiny_checkpoints as tiny
+import tiny_sd3 as sd3
 import tiny_xl as xl
 from stable_diffusion.errors import InvalidRequest, ModelFileError
 from stable_diffusion.pipeline.convert import convert
@@ -32,11 +34,23 @@ class Case:
     single: Path
     pipeline: Any
 
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What diffusers wants to be told besides the path."""
+        if "Diffusion3" in self.pipeline.__name__:
+            absent = [part for part in ("text_encoder_3", "tokenizer_3") if not (self.folder / part).is_dir()]
+            return dict.fromkeys(absent)
+        return {"add_watermarker": False} if "XL" in self.pipeline.__name__ else {"safety_checker": None}
+
 
 def make_case(kind: Any, place: Path) -> Case:
     if isinstance(kind, xl.Kind):
         folder = xl.write_folder(kind, place)
         return Case(kind.name, folder, xl.write_single(kind, folder, place / "single.safetensors"), kind.pipeline)
+    if isinstance(kind, sd3.Kind):
+        folder = sd3.write_folder(kind, place)
+        single = sd3.write_single(kind, folder, place / "single" / "single.safetensors")
+        return Case(kind.name, folder, single, diffusers.StableDiffusion3Pipeline)
     folder = tiny.write_folder(kind, place)
     metadata = {"modelspec.prediction_type": "v"} if kind.name == "sd2" else {}
     single = tiny.write_single(kind, folder, place / "single.safetensors", metadata)
@@ -45,7 +59,7 @@ def make_case(kind: Any, place: Path) -> Case:
 
 @pytest.fixture(
     scope="module",
-    params=[tiny.SD1, tiny.SD2, xl.BASE, xl.PRUNED, xl.INPAINT, xl.REFINER],
+    params=[tiny.SD1, tiny.SD2, xl.BASE, xl.PRUNED, xl.INPAINT, xl.REFINER, *sd3.KINDS],
     ids=lambda kind: kind.name,
 )
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
@@ -74,8 +88,7 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def from_pretrained(case: Case, folder: Path, **settings: Any) -> Any:
-    extra = {"add_watermarker": False} if "XL" in case.pipeline.__name__ else {"safety_checker": None}
-    return case.pipeline.from_pretrained(folder, local_files_only=True, **extra, **settings)
+    return case.pipeline.from_pretrained(folder, local_files_only=True, **case.extra, **settings)
 
 
 UNREAD = ("position_ids", "logit_scale", "alphas_cumprod")
@@ -87,34 +100,80 @@ def of_networks(path: Path) -> dict[str, torch.Tensor]:
     return {name: t for name, t in state.items() if not name.startswith("model_ema.") and not name.endswith(UNREAD)}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_one_file_to_a_folder_and_back_keeps_every_bit(case: Case, dtype: torch.dtype, tmp_path: Path) -> None:
-    state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in load_file(case.single).items()}
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+
+
+def cast(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def single_in(case: Case, dtype: torch.dtype, place: Path) -> Path:
+    """The single file of a case in another dtype, with what lies beside it."""
     with safe_open(case.single, "pt") as file:
-        save_file(state, tmp_path / "a.safetensors", metadata=file.metadata())
-    convert(tmp_path / "a.safetensors", tmp_path / "folder")
-    convert(tmp_path / "folder", tmp_path / "b.safetensors")
-    before, after = of_networks(tmp_path / "a.safetensors"), load_file(tmp_path / "b.safetensors")
+        save_file(cast(load_file(case.single), dtype), place / "a.safetensors", metadata=file.metadata())
+    if (case.single.parent / "tokenizer_3").is_dir():
+        shutil.copytree(case.single.parent / "tokenizer_3", place / "tokenizer_3")
+    return place / "a.safetensors"
+
+
+def assert_same_networks(case: Case, before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> None:
+    """Equal bits of all that is read."""
     # Stable Diffusion 2: a folder ends with the layer that is read; what comes after it is filled by the last again
-    unused = [name for name in before if case.name == "sd2" and ("resblocks.2." in name or "text_projection" in name)]
-    assert set(before) - set(unused) <= set(after) and set(after) <= set(before)
-    for name in set(before) - set(unused):
-        assert after[name].dtype == dtype and torch.equal(before[name], after[name]), name
+    unused = {name for name in before if case.name == "sd2" and ("resblocks.2." in name or "text_projection" in name)}
+    assert set(before) - unused <= set(after) and set(after) <= set(before)
+    for name in set(before) - unused:
+        assert after[name].dtype == before[name].dtype and torch.equal(before[name], after[name]), name
 
 
-def test_a_folder_to_one_file_and_back_keeps_every_bit(case: Case, tmp_path: Path) -> None:
+def of_folder(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Folder of a network -> its tensors, in one file or in shards."""
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for file in sorted(folder.glob("*/*.safetensors")):
+        found.setdefault(file.parent.name, {}).update(load_file(file))
+    return found
+
+
+@DTYPES
+def test_there_and_back_keeps_every_bit(case: Case, dtype: torch.dtype, tmp_path: Path) -> None:
+    """File, folder, file, folder: both files are equal and both folders are."""
+    single = single_in(case, dtype, tmp_path)
+    convert(single, tmp_path / "folder")
+    convert(tmp_path / "folder", tmp_path / "b.safetensors")
+    convert(tmp_path / "b.safetensors", tmp_path / "again")
+    assert_same_networks(case, of_networks(single), load_file(tmp_path / "b.safetensors"))
+    before, after = of_folder(tmp_path / "folder"), of_folder(tmp_path / "again")
+    assert set(before) == set(after)
+    for part, old in before.items():
+        assert set(old) == set(after[part])
+        assert all(tensor.dtype == dtype and torch.equal(after[part][name], tensor) for name, tensor in old.items())
+
+
+def test_a_folder_of_diffusers_to_one_file_and_back_keeps_every_bit(case: Case, tmp_path: Path) -> None:
     convert(case.folder, tmp_path / "a.safetensors")
     convert(tmp_path / "a.safetensors", tmp_path / "folder")
-    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
-        if not (case.folder / part).is_dir():
-            assert not (tmp_path / "folder" / part).exists()
-            continue
-        (before,), (after,) = ((place / part).glob("*.safetensors") for place in (case.folder, tmp_path / "folder"))
-        old, new = load_file(before), load_file(after)
+    before, after = of_folder(case.folder), of_folder(tmp_path / "folder")
+    assert set(before) == set(after)
+    for part, old in before.items():
+        new = after[part]
         # current transformers leaves `text_model.` out, older ones and every released folder have it
         old = {name if name in new else f"text_model.{name}": tensor for name, tensor in old.items()}
-        assert set(old) - set(new) <= {"text_projection.weight"}
+        assert set(old) - set(new) <= {"text_projection.weight"} and set(new) <= set(old)
         assert all(torch.equal(old[name], tensor) for name, tensor in new.items())
+
+
+@DTYPES
+def test_another_dtype_is_the_cast_of_every_weight(case: Case, dtype: torch.dtype, tmp_path: Path) -> None:
+    name = str(dtype).removeprefix("torch.")
+    source = single_in(case, torch.bfloat16 if dtype == torch.float32 else torch.float32, tmp_path)
+    convert(source, tmp_path / "folder", dtype=name)
+    convert(tmp_path / "folder", tmp_path / "b.safetensors")
+    convert(source, tmp_path / "c.safetensors", dtype=name)
+    expected = cast(of_networks(source), dtype)
+    for written in ("b", "c"):
+        assert_same_networks(case, expected, load_file(tmp_path / f"{written}.safetensors"))
+
+
+SCHEDULE = ("beta_start", "beta_end", "beta_schedule", "prediction_type", "timestep_spacing", "steps_offset")
 
 
 def test_diffusers_paints_the_same_from_both_forms(case: Case, tmp_path: Path) -> None:
@@ -125,14 +184,13 @@ def test_diffusers_paints_the_same_from_both_forms(case: Case, tmp_path: Path) -
     theirs = from_pretrained(case, case.folder)
     ours = from_pretrained(case, tmp_path / "folder")
     assert type(ours.scheduler) is type(theirs.scheduler)
-    for name in ("beta_start", "beta_end", "beta_schedule", "prediction_type", "timestep_spacing", "steps_offset"):
-        assert ours.scheduler.config[name] == theirs.scheduler.config[name], name
+    for name in (*SCHEDULE, "shift", "num_train_timesteps", "use_dynamic_shifting"):
+        assert ours.scheduler.config.get(name) == theirs.scheduler.config.get(name), name
     value = psnr(paint(ours), reference)
     print(f"{case.name}: from the folder {value:.1f} dB")
     assert value > FLOOR
-    extra = {"add_watermarker": False} if "XL" in case.pipeline.__name__ else {"safety_checker": None}
     single = case.pipeline.from_single_file(
-        tmp_path / "single.safetensors", config=str(tmp_path / "folder"), local_files_only=True, **extra
+        tmp_path / "single.safetensors", config=str(tmp_path / "folder"), local_files_only=True, **case.extra
     )
     value = psnr(paint(single), reference)
     print(f"{case.name}: from one file {value:.1f} dB")
@@ -144,7 +202,8 @@ def test_what_is_written_is_recognised_without_guesses(case: Case, tmp_path: Pat
     found, source = inspect(tmp_path / "single.safetensors", hashes=False), inspect(case.folder, hashes=False)
     assert (found.family, found.prediction, found.guesses) == (source.family, source.prediction, ())
     assert found.metadata["modelspec.sai_model_spec"] == "1.0.1"
-    assert found.metadata["modelspec.prediction_type"] == {"eps": "epsilon", "v": "v"}[found.prediction]
+    told = {"eps": "epsilon", "v": "v", "flow": None}[found.prediction]
+    assert found.metadata.get("modelspec.prediction_type") == told
     assert found.metadata["modelspec.architecture"].startswith("stable-diffusion-")
 
 

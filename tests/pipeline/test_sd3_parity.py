@@ -82,7 +82,7 @@ def test_text_and_network_agree(models: Models) -> None:
         assert made.vector is not None and against.vector is not None
         assert relative(made.tokens, tokens) < 1e-5 and relative(made.vector, pooled) < 1e-5
         assert relative(against.tokens, away) < 1e-5 and relative(against.vector, pooled_away) < 1e-5
-        assert bool(made.tokens[:, 77:].any()) == kind.t5 and not made.tokens[:, :77, 2 * sd3.WIDTH :].any()
+        assert bool(made.tokens[:, 77:].any()) == kind.t5 and not made.tokens[:, :77, sd3.WIDTH + sd3.WIDTH_G :].any()
         with torch.no_grad():
             assert relative(model.parts.unet(x, timestep, made.tokens, vector=made.vector), answer) < 1e-5
 

@@ -187,7 +187,9 @@ def test_otherwise_it_is_a_guess_that_the_caller_can_overrule(sd2_without_hints:
 
 def test_marker_tensors_of_newer_files(single: Path, tmp_path: Path) -> None:
     path = rewritten(single, tmp_path / "a.safetensors", v_pred=torch.ones(0), ztsnr=torch.ones(0))
-    assert inspect(path).prediction == "v"
+    assert inspect(path).prediction == "v" and inspect(path).zero_terminal_snr
+    assert not inspect(single, hashes=False).zero_terminal_snr
+    assert inspect(single, hashes=False, zero_terminal_snr=True).zero_terminal_snr
     assert load_parts(path).schedule.sigma_max > 1000
 
 

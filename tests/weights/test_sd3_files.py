@@ -133,10 +133,13 @@ def test_names_and_overrides(single: Path, tmp_path: Path) -> None:
         load_parts(single, zero_terminal_snr=True)
     with pytest.raises(InvalidRequest, match="family 'sd3' cannot be written in our own format yet"):
         save_native(tmp_path / "a.safetensors", load_parts(single))
-    with pytest.raises(InvalidRequest, match="family 'sd3' cannot be written as a single file yet"):
-        ldm_state(load_parts(single))
-    with pytest.raises(InvalidRequest, match="family 'sd3' cannot be written as a diffusers folder"):
-        components(load_parts(single))
+    for layer in (-1, -3):
+        with pytest.raises(InvalidRequest, match="not read at -2"):
+            ldm_state(load_parts(single, clip_layer=layer))
+        with pytest.raises(InvalidRequest, match="always read at -2"):
+            components(load_parts(single, clip_layer=layer))
+    with pytest.raises(InvalidRequest, match=r"cannot say that the noise schedule is .*2\.0"):
+        ldm_state(load_parts(single, shift=2.0))
 
 
 @pytest.mark.parametrize(

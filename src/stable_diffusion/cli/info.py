@@ -27,7 +27,8 @@ stable-diffusion info outputs/7-a-red-apple.png
 @override_option
 def command(path: Path | None, as_json: bool, hashes: bool, overrides: dict[str, Any]) -> None:
     """Say what a file is: a model, an adapter (LoRA and relatives, textual inversion, ControlNet, T2I-Adapter,
-    IP-Adapter), a picture with its settings, or a latent. Without PATH: the built-in model.
+    IP-Adapter), an autoencoder or text encoder alone, a picture with its settings, or a latent. Without PATH: the
+    built-in model.
 
     A model is recognised by the names and shapes of its tensors; no code in a file is ever run.
     """
@@ -43,14 +44,16 @@ def command(path: Path | None, as_json: bool, hashes: bool, overrides: dict[str,
 
 
 def _adapter_facts(path: Path | None, hashes: bool) -> dict[str, Any] | None:
-    """What a LoRA, one of its relatives, an embedding or a side network is; None for other files."""
+    """What a LoRA, one of its relatives, an embedding, a side network or a part of a model is; None for other files."""
     if path is None:
         return None
     from stable_diffusion.weights.adapter_facts import adapter_facts
+    from stable_diffusion.weights.part_facts import part_facts
     from stable_diffusion.weights.side_networks import side_facts
 
     path = path.expanduser()
-    return adapter_facts(path, hashes=hashes) or side_facts(path, hashes=hashes)
+    looks = (adapter_facts, side_facts, part_facts)
+    return next((facts for look in looks if (facts := look(path, hashes=hashes)) is not None), None)
 
 
 def _show(facts: dict[str, Any], as_json: bool) -> None:
@@ -98,11 +101,12 @@ def picture_facts(path: Path) -> dict[str, Any]:
 def _shown(name: str, value: Any) -> str:
     """A fact for people; empty where there is nothing to say."""
     if name == "parameters" and isinstance(value, dict):
-        total = sum(value.values())
-        return (
-            ", ".join(f"{part} {count / 1e6:.1f} M" for part, count in value.items())
-            + f", together {total / 1e6:.1f} M"
-        )
+        counts = [f"{part} {count / 1e6:.1f} M" for part, count in value.items()]
+        return ", ".join([*counts, f"together {sum(value.values()) / 1e6:.1f} M"] if len(counts) > 1 else counts)
+    if name == "averaged" and value:
+        return f"{value / 1e6:.1f} M, a second copy that is not used"
+    if value is True:
+        return "yes"
     if isinstance(value, dict):
         return "; ".join(f"{key}: {item}" for key, item in value.items())
     if isinstance(value, (list, tuple)):

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidRequest, unknown_choice
-from ..text.tokenizer_files import copy_tokenizer, write_clip_tokenizer
+from ..text.tokenizer_files import FILES, copy_tokenizer, write_clip_tokenizer
+from ..weights.beside import TOKENIZER, t5_tokenizer
 from ..weights.files import SUFFIXES
 from ..weights.folder import is_folder_model, read_config
 from ..weights.load import load_parts
 from ..weights.parts import Parts, TokenizerSource
+from ..weights.recognise import T5_LEFT_OUT
 from ..weights.safetensors_writer import write_safetensors
-from ..weights.save_folder import write_folder
+from ..weights.save_folder import atomic_folder, write_folder
 from ..weights.save_ldm import ldm_metadata, ldm_state
 from .adapters import checked_loras
 from .model import DTYPES, StableDiffusion
@@ -54,8 +56,9 @@ def convert(
     overrides  what detection would decide otherwise, as for `load_parts`; `variant` of a folder that is read is
                `source_variant`
 
-    Nothing that exists is overwritten, and what is written appears when it is complete. Raises InvalidRequest where the
-    place is taken or the layout has no such model, ModelFileError where `source` is no model or the disk refuses.
+    Nothing that exists is overwritten, and what is written appears when it is complete. T5's vocabulary, which no
+    single file holds, is written beside it as `tokenizer_3`. Raises InvalidRequest where the place is taken, the layout
+    has no such model or T5 lacks its vocabulary, ModelFileError where `source` is no model or the disk refuses.
     """
     place = _free_place(destination)
     single = place.suffix.lower() == SINGLE
@@ -68,10 +71,17 @@ def convert(
         raise InvalidRequest(f"variant {variant!r} was given for {str(place)!r}; {expected}")
     overrides["variant"] = overrides.pop("source_variant", None)
     parts = load_parts(source, dtype=None, **overrides)
+    if any(guess.startswith(T5_LEFT_OUT) for guess in parts.guesses):
+        raise InvalidRequest(
+            f"{str(source)!r} holds T5 without its vocabulary; put the folder {TOKENIZER} of the model's repository "
+            "beside it, or say t5=False to write the model without T5"
+        )
     notes = [*parts.guesses, *_fuse(parts, loras)]
     cast = None if dtype is None else DTYPES[dtype]
     if single:
-        write_safetensors(place, ldm_state(parts), ldm_metadata(parts, place.stem), dtype=cast)
+        state = ldm_state(parts)
+        notes += _vocabulary_beside(place, parts)
+        write_safetensors(place, state, ldm_metadata(parts, place.stem), dtype=cast)
     else:
         scheduler = _scheduler_of(Path(source))
         write_folder(place, parts, _write_tokenizer, dtype=cast, variant=variant, scheduler=scheduler)
@@ -86,6 +96,22 @@ def _free_place(destination: str | os.PathLike[str]) -> Path:
     if os.path.lexists(place):
         raise InvalidRequest(f"{str(place)!r} exists and is not overwritten; give a name that is free")
     return place
+
+
+def _vocabulary_beside(place: Path, parts: Parts) -> list[str]:
+    """Put T5's vocabulary where readers of the file `place` look for it; a sentence says where that is."""
+    source = parts.tokenizer3.folder if parts.tokenizer3 is not None else None
+    if parts.t5 is None or source is None:
+        return []
+    there = t5_tokenizer(place, None)
+    if there is None:
+        with atomic_folder(place.parent / TOKENIZER) as folder:
+            copy_tokenizer(source, folder)
+        return [f"T5's vocabulary is {place.parent / TOKENIZER}; the file needs it beside it"]
+    both = [name for name in FILES if (there / name).is_file() and (source / name).is_file()]
+    if any((there / name).read_bytes() != (source / name).read_bytes() for name in both):
+        raise InvalidRequest(f"{str(there)!r} is the vocabulary of another T5; give a file in a folder without it")
+    return []
 
 
 def _fuse(parts: Parts, loras: Sequence[Any]) -> list[str]:

@@ -20,8 +20,8 @@ FILES = (
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
-    """The tokenizer files of `source` into the new folder `folder`."""
-    folder.mkdir(parents=True)
+    """The tokenizer files of `source` into the folder `folder`, which is new or empty."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)

@@ -80,7 +80,13 @@ def load_clip_vision(
     place = existing(path)
     tensors = component(place) if place.is_dir() else read_tensors(place)[0]
     told = (place if place.is_dir() else place.parent) / CONFIG
-    prefix, drop = _layout(tensors)
+    layout = clip_vision_layout(tensors)
+    if layout is None:
+        raise UnknownModel(
+            f"{tensors.path} is not a CLIP image tower; expected {TRANSFORMERS_MARK} (transformers) or "
+            f"{OPENCLIP}conv1.weight (OpenCLIP) in it"
+        )
+    prefix, drop = layout
     theirs = Under(tensors, prefix, drop)
     shapes = {name: theirs.shape(name) for name in theirs}
     with using_config(place):
@@ -90,16 +96,11 @@ def load_clip_vision(
     return build(lambda: CLIPVision(config), theirs, table, what=f"{place}", dtype=dtype, device=device)
 
 
-def _layout(tensors: TensorFile) -> tuple[str, tuple[str, ...]]:
-    """(prefix of the tower's tensors, prefixes of the rest of a whole CLIP); UnknownModel where there is no tower."""
+def clip_vision_layout(tensors: TensorFile) -> tuple[str, tuple[str, ...]] | None:
+    """(prefix of the tower's tensors, prefixes of the rest of a whole CLIP); None where there is no tower."""
     if TRANSFORMERS_MARK in tensors:
         return "", ("text_model.", "text_projection.")
-    if f"{OPENCLIP}conv1.weight" in tensors and f"{OPENCLIP}class_embedding" in tensors:
-        return OPENCLIP, ()
-    raise UnknownModel(
-        f"{tensors.path} is not a CLIP image tower; expected {TRANSFORMERS_MARK} (transformers) or "
-        f"{OPENCLIP}conv1.weight (OpenCLIP) in it"
-    )
+    return (OPENCLIP, ()) if f"{OPENCLIP}conv1.weight" in tensors and f"{OPENCLIP}class_embedding" in tensors else None
 
 
 def _told(path: Path, width: int) -> dict[str, Any]:

@@ -21,12 +21,15 @@ from .packing import SCALE
 from .parts import Card, Defaults
 from .plausible import using_config
 from .recognise import EMA, UNET, Overrides, recognise
+from .sd3_keys import SECOND_EMBEDDING
 from .tensors import TensorFile
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
     """What a model is, and what it is run with by default (width, height, steps, guidance, sampler).
+
+    `zero_terminal_snr` says that its noise schedule ends with noise alone.
 
     `layout` is "ldm", "diffusers" or "native"; `container` how the file holds its tensors.
 
@@ -48,6 +51,7 @@ class Detection:
     sampler: str
     dtype: str
     parameters: dict[str, int]
+    zero_terminal_snr: bool = False
     averaged: int = 0
     name: str = ""
     licence: str = ""
@@ -80,6 +84,8 @@ def inspect(path: str | os.PathLike[str], *, hashes: bool = True, **overrides: A
     found = _inspect_native(tensors, metadata) if is_native(metadata) else _inspect_single(tensors, metadata, given)
     if given.prediction is not None:
         found["prediction"] = resolve_prediction(given.prediction)
+    if given.zero_terminal_snr is not None:
+        found["zero_terminal_snr"] = given.zero_terminal_snr
     if hashes:
         full = sha256(place)
         found.update(sha256=full, short_hash=full[:SHORT], legacy_hash=legacy_hash(place))
@@ -99,6 +105,7 @@ def _inspect_single(tensors: TensorFile, metadata: Mapping[str, str], given: Ove
         **_run(defaults),
         "dtype": main_dtype(tensors, UNET),
         "parameters": {part: count_under(found.tensors, prefix) for part, prefix in found.parts.items()},
+        "zero_terminal_snr": found.zero_terminal_snr,
         "averaged": count_under(tensors, EMA),
         "name": metadata.get("modelspec.title", ""),
         "licence": metadata.get("modelspec.license", ""),
@@ -125,6 +132,7 @@ def _inspect_native(tensors: TensorFile, metadata: Mapping[str, str]) -> dict[st
 
 def _inspect_folder(folder: Path, given: Overrides) -> Detection:
     found = understand(folder, given.variant, t5=given.t5 is not False)
+    zero_snr = bool(found.schedule.to_config().get("zero_terminal_snr"))
     return Detection(
         path=folder,
         layout="diffusers",
@@ -134,6 +142,7 @@ def _inspect_folder(folder: Path, given: Overrides) -> Detection:
         prediction=found.prediction if given.prediction is None else resolve_prediction(given.prediction),
         dtype=main_dtype(found.files[found.network], ""),
         parameters={found.parts[part]: count_under(file, "") for part, file in found.files.items()},
+        zero_terminal_snr=zero_snr if given.zero_terminal_snr is None else given.zero_terminal_snr,
         guesses=found.guesses,
         **_run(found.defaults),
     )
@@ -145,10 +154,13 @@ def _run(defaults: Defaults) -> dict[str, Any]:
 
 
 def count_under(tensors: TensorFile, prefix: str) -> int:
-    """Weights under a prefix: floating or packed tensors, without the scales of packed ones and position numbers."""
+    """Weights under a prefix: floating or packed tensors, without position numbers, the scales of packed ones, and
+    the second name of T5's embedding."""
     total = 0
     for name in tensors:
         if not name.startswith(prefix) or name.endswith("position_ids"):
+            continue
+        if name.endswith(SECOND_EMBEDDING) and name.removesuffix(SECOND_EMBEDDING) + "shared.weight" in tensors:
             continue
         if not (name.endswith(SCALE) and name.removesuffix(SCALE) in tensors):
             total += tensors.info(name).count

@@ -33,6 +33,8 @@ SIZE_WIDTH = 256
 """Fourier features of each number on size (Podell et al. 2023, section 2.2)."""
 OTHER_NOISE = {"edm_mean": "a Playground 2.5 model", "edm_vpred.sigma_max": "a Stable Diffusion XL model of EDM kind"}
 """Tensors that mark models with continuous noise levels of their own (Karras et al. 2022)."""
+T5_LEFT_OUT = "T5 is left out"
+"""How a guess begins that says so."""
 STEP_OF_SD2_BASE = 875_000
 """Training steps of the released Stable Diffusion 2 base checkpoint; the others were trained for v-prediction."""
 
@@ -297,7 +299,7 @@ def _t5(tensors: TensorFile, given: Overrides) -> tuple[T5Config | None, Path | 
     folder = t5_tokenizer(tensors.path, given.text_folder)
     if config is None or folder is not None:
         return config, folder, []
-    return None, None, [f"T5 is left out: no folder {TOKENIZER} with its tokenizer.json or spiece.model is beside it"]
+    return None, None, [f"{T5_LEFT_OUT}: no folder {TOKENIZER} with its tokenizer.json or spiece.model is beside it"]
 
 
 def _check_vector(family: Family, unet: UNetConfig, clip: CLIPTextConfig) -> None:

@@ -16,6 +16,7 @@ from ..models.unet import UNetConfig
 from ..models.vae import VAEConfig
 from .folder_configs import VECTOR, noise_schedule, unet_config, vae_config
 from .parts import Defaults, Parts
+from .save_configs_sd3 import flow_words
 
 Config = dict[str, Any]
 
@@ -153,6 +154,8 @@ def clip_words(config: CLIPTextConfig, *, projected: bool, pad_token_id: int | N
 def scheduler_words(parts: Parts) -> Config:
     """`scheduler/scheduler_config.json`: the noise schedule and prediction, and how the model likes to be sampled."""
     told = parts.schedule.to_config()  # type: ignore[attr-defined]  # of our own schedules
+    if told.get("kind") == "flow" and parts.prediction == "flow":
+        return flow_words(told, version=VERSION)
     if told.get("kind") not in BETAS or parts.prediction not in PREDICTIONS:
         raise InvalidRequest(
             f"a noise schedule of kind {told.get('kind')!r} cannot be written as a diffusers scheduler"

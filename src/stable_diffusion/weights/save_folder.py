@@ -20,12 +20,17 @@ from torch import Tensor
 
 from ..errors import InvalidRequest, ModelFileError
 from ..models.clip import CLIPText, CLIPTextConfig
-from ..models.unet import UNet
+from ..models.mmdit import MMDiT
+from .beside import TOKENIZER
 from .diffusers import clip_transformers, unet_diffusers, vae_diffusers
-from .folder import INDEX
+from .families import family_named
+from .folder import INDEX, TRANSFORMER
+from .folder_load import T5
 from .parts import Parts, TokenizerSource
 from .safetensors_writer import write_safetensors
 from .save_configs import VERSION, clip_words, scheduler_words, unet_words, vae_words
+from .save_configs_sd3 import mmdit_words, t5_words
+from .sd3_keys import mmdit_diffusers, t5_transformers
 
 PIPELINES = {
     "sd1": "StableDiffusionPipeline",
@@ -37,8 +42,15 @@ PIPELINES = {
     "sdxl": "StableDiffusionXLPipeline",
     "sdxl-inpaint": "StableDiffusionXLInpaintPipeline",
     "sdxl-refiner": "StableDiffusionXLImg2ImgPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+    "sd3.5-medium": "StableDiffusion3Pipeline",
+    "sd3.5-large": "StableDiffusion3Pipeline",
 }
 """Family -> class of the pipeline in `model_index.json`."""
+
+TOKENIZERS = {TOKENIZER: "T5TokenizerFast"}
+"""Folder -> class of its tokenizer; all others are CLIP's."""
+PROJECTION = "projection.weight"
 
 WriteTokenizer = Callable[[Path, TokenizerSource], None]
 """(folder to write, where the tokenizer comes from)."""
@@ -73,6 +85,8 @@ def write_folder(
     networks = components(parts)
     scheduler = scheduler_words(parts) if scheduler is None else scheduler
     tokenizers = {part.replace("text_encoder", "tokenizer"): source for part, _, source in _texts(parts)}
+    if parts.t5 is not None and parts.tokenizer3 is not None:
+        tokenizers[TOKENIZER] = parts.tokenizer3
     dotted = "" if variant is None else f".{variant}"
     with atomic_folder(place) as folder:
         for part, network in networks.items():
@@ -87,22 +101,14 @@ def write_folder(
 
 def components(parts: Parts) -> dict[str, Component]:
     """Folder name -> network."""
-    if parts.family not in PIPELINES or not isinstance(parts.unet, UNet):
+    if parts.family not in PIPELINES:
         raise InvalidRequest(
             f"a model of family {parts.family!r} cannot be written as a diffusers folder; "
             f"only {', '.join(PIPELINES)} can"
         )
-    unet, vae, latent_side = parts.unet, parts.full_vae, parts.defaults.width // parts.latents.downscale
-    last = parts.clip if parts.clip2 is None else parts.clip2
+    vae = parts.full_vae
     made = {
-        "unet": Component(
-            library="diffusers",
-            kind="UNet2DConditionModel",
-            config=unet_words(
-                unet.config, pooled=last.config.projection_dim, size_numbers=parts.size_numbers, size=latent_side
-            ),
-            state=unet_diffusers(unet.config).invert(unet.state_dict()),
-        ),
+        **_denoiser(parts),
         "vae": Component(
             library="diffusers",
             kind="AutoencoderKL",
@@ -111,31 +117,68 @@ def components(parts: Parts) -> dict[str, Component]:
         ),
     }
     for part, clip, source in _texts(parts):
-        config = _folder_clip(clip, parts, pooled=clip is last and bool(parts.size_numbers))
+        config = _folder_clip(clip, parts)
         words = clip_words(config, projected=config.projection_dim is not None, pad_token_id=source.pad_token_id)
-        kept = {name for rule in clip_transformers(config).rules for name in rule.ours}
-        weights = {name: tensor for name, tensor in clip.state_dict().items() if name in kept}
-        kind = str(words["architectures"][0])
-        state = clip_transformers(config).invert(weights)
+        table, kind = clip_transformers(config), str(words["architectures"][0])
+        state = table.invert(_folder_weights(clip, config, set(table.our_names())))
         made[part] = Component(library="transformers", kind=kind, config=words, state=state, stem="model")
+    if parts.t5 is not None:
+        t5 = parts.t5
+        state = t5_transformers(t5.config).invert(t5.state_dict())
+        made[T5] = Component(
+            library="transformers", kind="T5EncoderModel", config=t5_words(t5.config), state=state, stem="model"
+        )
     return made
 
 
+def _denoiser(parts: Parts) -> dict[str, Component]:
+    """The U-Net or transformer, by the name of its folder."""
+    network, side = parts.unet, parts.defaults.width // parts.latents.downscale
+    if isinstance(network, MMDiT):
+        words = mmdit_words(network.config, version=VERSION, size=side)
+        state = mmdit_diffusers(network.config).invert(network.state_dict())
+        return {"transformer": Component(library="diffusers", kind=TRANSFORMER, config=words, state=state)}
+    last = parts.clip if parts.clip2 is None else parts.clip2
+    words = unet_words(network.config, pooled=last.config.projection_dim, size_numbers=parts.size_numbers, size=side)
+    state = unet_diffusers(network.config).invert(network.state_dict())
+    return {"unet": Component(library="diffusers", kind="UNet2DConditionModel", config=words, state=state)}
+
+
 def _texts(parts: Parts) -> Iterator[tuple[str, CLIPText, TokenizerSource]]:
-    """(folder, encoder, tokenizer); the refiner's one encoder is the second of the base model."""
+    """(folder, CLIP encoder, tokenizer); the refiner's one encoder is the second of the base model."""
     alone = parts.clip2 is None and parts.size_numbers > 0
     yield "text_encoder_2" if alone else "text_encoder", parts.clip, parts.tokenizer
     if parts.clip2 is not None:
         yield "text_encoder_2", parts.clip2, parts.tokenizer2 or parts.tokenizer
 
 
-def _folder_clip(clip: CLIPText, parts: Parts, *, pooled: bool) -> CLIPTextConfig:
-    """The config of a text encoder in a folder, which ends with the layer that is used unless the model has sizes."""
-    config = clip.config if pooled else replace(clip.config, projection_dim=None)
-    if parts.size_numbers:
-        return config
-    layer = parts.clip_layer
-    return replace(config, layers=config.layers + 1 + layer if layer < 0 else layer)
+def _folder_clip(clip: CLIPText, parts: Parts) -> CLIPTextConfig:
+    """The config of a text encoder in a folder.
+
+    Those of Stable Diffusion 1 and 2 end with the layer that is used and have no projection; those of XL are whole, the
+    last with its projection; those of 3 both have one.
+    """
+    config = clip.config
+    if parts.text_norm:
+        layer = parts.clip_layer
+        return replace(config, projection_dim=None, layers=config.layers + 1 + layer if layer < 0 else layer)
+    if parts.clip_layer != family_named(parts.family).clip_layer:
+        raise InvalidRequest(
+            f"clip_layer is {parts.clip_layer}; a diffusers folder of this family is always read at "
+            f"{family_named(parts.family).clip_layer}"
+        )
+    if isinstance(parts.unet, MMDiT):
+        return replace(config, projection_dim=config.projection_dim or config.width)
+    last = parts.clip if parts.clip2 is None else parts.clip2
+    return config if clip is last else replace(config, projection_dim=None)
+
+
+def _folder_weights(clip: CLIPText, config: CLIPTextConfig, names: set[str]) -> dict[str, Tensor]:
+    """The tensors of `names`; a projection that a text encoder lacks is one that changes nothing."""
+    weights = {name: tensor for name, tensor in clip.state_dict().items() if name in names}
+    if PROJECTION in names and PROJECTION not in weights:
+        weights[PROJECTION] = torch.eye(config.width).to(weights["token_embedding.weight"].dtype)
+    return weights
 
 
 def index_words(
@@ -144,7 +187,9 @@ def index_words(
     """`model_index.json`; components that the pipeline can do without are written as [null, null]."""
     index: dict[str, Any] = {"_class_name": PIPELINES[parts.family], "_diffusers_version": VERSION}
     absent: tuple[str, ...]
-    if parts.size_numbers:
+    if isinstance(parts.unet, MMDiT):
+        absent = (T5, TOKENIZER, "image_encoder", "feature_extractor")
+    elif parts.size_numbers:
         index["force_zeros_for_empty_prompt"] = parts.zero_empty
         absent = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "image_encoder", "feature_extractor")
     else:
@@ -154,7 +199,7 @@ def index_words(
         index["requires_aesthetics_score"] = True
     index |= {part: [None, None] for part in absent}
     index |= {part: [network.library, network.kind] for part, network in networks.items()}
-    index |= {part: ["transformers", "CLIPTokenizer"] for part in tokenizers}
+    index |= {part: ["transformers", TOKENIZERS.get(part, "CLIPTokenizer")] for part in tokenizers}
     index["scheduler"] = ["diffusers", scheduler]
     return dict(sorted(index.items()))
 

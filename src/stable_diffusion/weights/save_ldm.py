@@ -13,16 +13,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..diffusion.schedule import ddpm_schedule
+from ..diffusion.schedule import FlowSchedule, ddpm_schedule
 from ..errors import InvalidRequest
-from ..models.clip import CLIPTextConfig
-from ..models.unet import UNet
+from ..models.clip import CLIPText, CLIPTextConfig
+from ..models.mmdit import MMDiT
 from .diffusers import clip_transformers
-from .families import Family, TextPlace, family_named
+from .families import SD3_T5, Family, TextPlace, family_named
 from .ldm import unet_ldm, vae_ldm
 from .openclip import clip_openclip
 from .parts import Parts
 from .recognise import UNET, VAE
+from .sd3_keys import SECOND_EMBEDDING, mmdit_ldm, t5_transformers
 
 ARCHITECTURES = {
     "sd1": "stable-diffusion-v1",
@@ -33,6 +34,9 @@ ARCHITECTURES = {
     "sd2-depth": "stable-diffusion-v2-depth",
     "sdxl": "stable-diffusion-xl-v1-base",
     "sdxl-refiner": "stable-diffusion-xl-v1-refiner",
+    "sd3": "stable-diffusion-v3-medium",
+    "sd3.5-medium": "stable-diffusion-v3.5-medium",
+    "sd3.5-large": "stable-diffusion-v3.5-large",
 }
 """The names of the specification; a variant of a family gets its name after a hyphen."""
 PREDICTIONS = {"eps": "epsilon", "v": "v"}
@@ -41,16 +45,18 @@ PREDICTIONS = {"eps": "epsilon", "v": "v"}
 def ldm_state(parts: Parts) -> dict[str, Tensor]:
     """Every tensor of a model under its name in a single file; InvalidRequest where the layout has no such model."""
     family = family_named(parts.family)
-    if not isinstance(parts.unet, UNet):
-        raise InvalidRequest(f"a model of family {parts.family!r} cannot be written as a single file yet")
     _check_schedule(parts, family)
-    state = _prefixed(UNET, unet_ldm(parts.unet.config).invert(parts.unet.state_dict()))
-    vae = parts.full_vae
+    network, vae = parts.unet, parts.full_vae
+    table = mmdit_ldm(network.config) if isinstance(network, MMDiT) else unet_ldm(network.config)
+    state = _prefixed(UNET, table.invert(network.state_dict()))
     state |= _prefixed(VAE, vae_ldm(vae.config).invert(vae.state_dict()))
     clips = [clip for clip in (parts.clip, parts.clip2) if clip is not None]
     for place, clip in zip(family.texts, clips, strict=True):
-        config, weights = _with_all_layers(clip.config, clip.state_dict(), parts.clip_layer - family.clip_layer)
-        state |= _prefixed(place.prefix, _text(place, config, weights))
+        state |= _prefixed(place.prefix, _text(place, clip, parts.clip_layer - family.clip_layer, family))
+    if parts.t5 is not None:
+        t5 = t5_transformers(parts.t5.config).invert(parts.t5.state_dict())
+        # Readers that do not tie the two names expect both, as the released files have them.
+        state |= _prefixed(SD3_T5, {**t5, SECOND_EMBEDDING: t5["shared.weight"]})
     if parts.prediction == "v" and family.prediction != "v":
         state["v_pred"] = torch.zeros(0)  # how checkpoints of XL say so to other programs
     if _zero_snr(parts):
@@ -62,15 +68,17 @@ def ldm_metadata(parts: Parts, title: str) -> dict[str, str]:
     """`modelspec.*`: what a reader cannot see from the tensors."""
     base = next((name for name in (parts.family, parts.family.partition("-")[0]) if name in ARCHITECTURES), "")
     variant = parts.family.removeprefix(base)
+    code = "sd3-ref" if isinstance(parts.unet, MMDiT) else "generative-models"
     about = {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": ARCHITECTURES.get(base, base) + variant,
-        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.implementation": f"https://github.com/Stability-AI/{code}",
         "modelspec.title": parts.card.name or title,
         "modelspec.resolution": f"{parts.defaults.width}x{parts.defaults.height}",
-        "modelspec.prediction_type": PREDICTIONS.get(parts.prediction, parts.prediction),
     }
+    if parts.prediction in PREDICTIONS:  # the specification has no word for flow
+        about["modelspec.prediction_type"] = PREDICTIONS[parts.prediction]
     if parts.card.licence:
         about["modelspec.license"] = parts.card.licence
     return about
@@ -80,9 +88,29 @@ def _prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
-def _text(place: TextPlace, config: CLIPTextConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _text(place: TextPlace, clip: CLIPText, lacking: int, family: Family) -> dict[str, Tensor]:
+    """A text encoder under the names of its place; `lacking` layers are filled up."""
+    if lacking and not family.text_norm:
+        raise InvalidRequest(f"a single file has no place for a text encoder that is not read at {family.clip_layer}")
+    config, weights = _with_all_layers(clip.config, clip.state_dict(), lacking)
+    if family.network == "mmdit" and config.projection_dim is not None and not place.projected:
+        config, weights = _without_projection(config, weights)
     table = clip_transformers(config) if place.layout == "transformers" else clip_openclip(config)
     return table.invert(weights)
+
+
+def _without_projection(
+    config: CLIPTextConfig, weights: Mapping[str, Tensor]
+) -> tuple[CLIPTextConfig, dict[str, Tensor]]:
+    """Readers take the pooled vector of CLIP-L as it is, so that only a projection that changes nothing may be left."""
+    projection = weights["projection.weight"].float()
+    if projection.shape[0] != projection.shape[1] or not torch.equal(projection, torch.eye(len(projection))):
+        raise InvalidRequest(
+            "a single file has no place for the projection of the first text encoder, which is no identity; "
+            "write a diffusers folder instead"
+        )
+    kept = {name: tensor for name, tensor in weights.items() if name != "projection.weight"}
+    return replace(config, projection_dim=None), kept
 
 
 def _with_all_layers(
@@ -107,8 +135,10 @@ def _with_all_layers(
 
 def _check_schedule(parts: Parts, family: Family) -> None:
     """A single file says no more of noise and latents than its family does."""
-    expected = ddpm_schedule(zero_terminal_snr=_zero_snr(parts)).to_config()
-    if parts.prediction not in PREDICTIONS or parts.schedule.to_config() != expected:  # type: ignore[attr-defined]
+    flow = family.prediction == "flow"
+    expected = FlowSchedule(family.shift) if flow else ddpm_schedule(zero_terminal_snr=_zero_snr(parts))
+    told = parts.schedule.to_config()  # type: ignore[attr-defined]
+    if parts.prediction not in (("flow",) if flow else PREDICTIONS) or told != expected.to_config():
         raise InvalidRequest(
             f"a single file cannot say that the noise schedule is {_short(parts.schedule)} and the prediction "
             f"{parts.prediction!r}; write a diffusers folder instead"

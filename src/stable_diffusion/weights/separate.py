@@ -75,14 +75,14 @@ def load_vae(
     prefix = next((prefix for prefix in VAE_PREFIXES if any(name.startswith(prefix) for name in tensors)), "")
     shapes = _shapes(tensors, prefix, DROPPED)
     with using_config(tensors.path):
-        kind, config, table = _vae_kind(tensors.path, shapes)
+        kind, config, table = vae_kind(tensors.path, shapes)
     theirs = _Chosen(tensors, {short: prefix + short for short in shapes})
     what = f"{tensors.path} looks like an autoencoder, but it"
     made: VAE | TinyVAE = build(lambda: kind(config), theirs, table, what=what, dtype=dtype, device=device)
     return made
 
 
-def _vae_kind(path: Path, shapes: Shapes) -> tuple[Any, Any, KeyTable]:
+def vae_kind(path: Path, shapes: Shapes) -> tuple[Any, Any, KeyTable]:
     """(class, config, key table) of an autoencoder of these shapes."""
     layout = tiny_layout(shapes)
     if layout is not None:
