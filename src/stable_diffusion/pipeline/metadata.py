@@ -70,6 +70,7 @@ def parameters_text(
         **seed_values(request),
         "Denoising strength": strength_of(request),
         "Clip skip": request.clip_skip,
+        "Background": request.background,
         **group_values(request),
         "Guidance rescale": request.guidance_rescale if request.guidance_rescale else None,
         "Guidance interval": _interval_text(request.guidance_interval),
@@ -161,6 +162,8 @@ def parse_parameters(text: str) -> PictureInfo:
     if "Guidance interval" in values:
         parts = values["Guidance interval"].split(" to ")
         settings["guidance_interval"] = tuple(parsed("Guidance interval", part, float) for part in parts)
+    if "Background" in values:
+        settings["background"] = values["Background"]
     if "Model" in values:
         settings["model"] = values["Model"]
     groups, more = read_groups(values, ours=values.get("Version", "").startswith(VERSION))
