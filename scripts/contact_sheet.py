@@ -15,14 +15,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 import stable_diffusion
 from stable_diffusion.training.report import label_font
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = (255, 255, 255, 255)
-GAP, LINE, LINES = 6, 13, 2
+GAP, LINE, LINES, SIZE = 6, 13, 2, 11
 QUALITIES = (92, 85, 75)
 SHRINK, SMALLEST = 0.85, 48
 
@@ -50,13 +50,28 @@ def draw(prompts: Sequence[str], model: stable_diffusion.StableDiffusion, seed: 
     return pictures
 
 
-def sheet(pictures: Sequence[Image.Image], prompts: Sequence[str], columns: int, side: int) -> Image.Image:
+def font_of(path: Path | None) -> ImageFont.FreeTypeFont:
+    """Small type: the font that is named, or the system's."""
+    found = label_font() if path is None else ImageFont.truetype(path, SIZE)
+    assert isinstance(found, ImageFont.FreeTypeFont)
+    return found
+
+
+def unknown(font: ImageFont.FreeTypeFont, text: str) -> set[str]:
+    """The letters of a text that the font draws as it draws what it does not have."""
+    nothing = bytes(font.getmask("\U0010fffd"))
+    return {letter for letter in text if not letter.isspace() and bytes(font.getmask(letter)) == nothing}
+
+
+def sheet(
+    pictures: Sequence[Image.Image], prompts: Sequence[str], columns: int, side: int, font: ImageFont.FreeTypeFont
+) -> Image.Image:
     """Pictures in rows, at most `side` pixels high and wide, each with its prompt in small type under it."""
     small = [shrunk(picture, side) for picture in pictures]
     width, height = small[0].size
     cell, row = width + 2 * GAP, height + GAP + LINES * LINE
     canvas = Image.new("RGB", (columns * cell, -(-len(small) // columns) * row), "white")
-    pen, font = ImageDraw.Draw(canvas), label_font()
+    pen = ImageDraw.Draw(canvas)
     for number, (picture, prompt) in enumerate(zip(small, prompts, strict=True)):
         left, top = number % columns * cell + GAP, number // columns * row + GAP // 2
         canvas.paste(picture, (left, top))
@@ -74,11 +89,11 @@ def shrunk(picture: Image.Image, side: int) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def wrapped(text: str, width: int, font: object) -> list[str]:
+def wrapped(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
     """The text in at most `LINES` lines of so many pixels, parted at spaces where there are any; the rest is cut."""
     lines, rest = [], text
     while rest and len(lines) < LINES:
-        fits = next((n for n in range(len(rest), 1, -1) if font.getlength(rest[:n]) <= width), 1)  # type: ignore[attr-defined]  # Pillow's two kinds of font
+        fits = next((n for n in range(len(rest), 1, -1) if font.getlength(rest[:n]) <= width), 1)
         space = rest.rfind(" ", 0, fits + 1)
         end = fits if fits == len(rest) or space <= 0 else space
         lines.append(rest[:end])
@@ -87,11 +102,17 @@ def wrapped(text: str, width: int, font: object) -> list[str]:
 
 
 def encoded(
-    pictures: Sequence[Image.Image], prompts: Sequence[str], columns: int, side: int, kind: str, limit: int
+    pictures: Sequence[Image.Image],
+    prompts: Sequence[str],
+    columns: int,
+    side: int,
+    font: ImageFont.FreeTypeFont,
+    kind: str,
+    limit: int,
 ) -> bytes:
     """The sheet's file of at most `limit` bytes: at lower quality, then smaller, if need be."""
     while True:
-        drawn = sheet(pictures, prompts, columns, side)
+        drawn = sheet(pictures, prompts, columns, side, font)
         for quality in QUALITIES if kind == "webp" else (None,):
             out = io.BytesIO()
             drawn.save(out, kind, **({"optimize": True} if quality is None else {"quality": quality, "method": 6}))
@@ -109,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--columns", type=int, default=8)
     parser.add_argument("--side", type=int, default=144, help="pixels that a picture is shrunk to, if it is larger")
     parser.add_argument("--kilobytes", type=int, default=400, help="of a sheet, at most")
+    parser.add_argument("--font", type=Path, help="font file with the letters of all prompts; without it the system's")
     parser.add_argument("--format", choices=["webp", "png"], default="webp")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/images", help="folder; contact_GROUP is written there")
     given = parser.parse_args(arguments)
@@ -116,13 +138,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     missing = [name for name in given.group or [] if name not in groups]
     if missing:
         parser.error(f"there is no group {missing[0]!r} in {given.prompts}: choose from {', '.join(groups)}")
-    model = stable_diffusion.load(given.model)
+    model, font = stable_diffusion.load(given.model), font_of(given.font)
+    strange = unknown(font, "".join(prompt for name in given.group or groups for prompt in groups[name]))
+    if strange:
+        sys.stderr.write(f"note: the font has no {''.join(sorted(strange)[:8])} ...; name one that has with --font\n")
     given.out.mkdir(parents=True, exist_ok=True)
     for name in given.group or groups:
         pictures = draw(groups[name], model, given.seed, name)
         path = given.out / f"contact_{name.lower().replace(' ', '_') or 'sheet'}.{given.format}"
         path.write_bytes(
-            encoded(pictures, groups[name], given.columns, given.side, given.format, given.kilobytes * 1000)
+            encoded(pictures, groups[name], given.columns, given.side, font, given.format, given.kilobytes * 1000)
         )
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 

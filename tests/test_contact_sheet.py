@@ -47,7 +47,9 @@ def test_pictures_shrink_and_never_grow(script: ModuleType) -> None:
 
 def test_prompts_stand_under_their_pictures(script: ModuleType) -> None:
     colours = ["red", "lime", "blue"]
-    made = script.sheet([Image.new("RGB", (40, 40), colour) for colour in colours], ["a", "b", ""], 2, 40)
+    made = script.sheet(
+        [Image.new("RGB", (40, 40), colour) for colour in colours], ["a", "b", ""], 2, 40, script.font_of(None)
+    )
     gap, row = script.GAP, 40 + script.GAP + script.LINES * script.LINE
     assert made.size == (2 * (40 + 2 * gap), 2 * row)
     assert made.getpixel((gap + 20, 20)) == (255, 0, 0) and made.getpixel((gap + 20, row + 20)) == (0, 0, 255)
@@ -57,7 +59,7 @@ def test_prompts_stand_under_their_pictures(script: ModuleType) -> None:
 
 
 def test_long_prompts_take_two_lines(script: ModuleType) -> None:
-    font = script.label_font()
+    font = script.font_of(None)
     lines = script.wrapped("a teal cat icon on a yellow background of some length", 110, font)
     assert len(lines) == 2 and all(font.getlength(line) <= 110 for line in lines)
     assert not lines[0].endswith(" ") and lines[0].startswith("a teal cat")
@@ -65,14 +67,20 @@ def test_long_prompts_take_two_lines(script: ModuleType) -> None:
     assert script.wrapped("", 70, font) == []
 
 
+def test_letters_that_the_font_lacks(script: ModuleType) -> None:
+    font = script.font_of(None)
+    assert script.unknown(font, "a red apple") == set()
+    assert script.unknown(font, "a \U000f1234") == {"\U000f1234"}  # of private use: in no font of a system
+
+
 @pytest.mark.parametrize("kind", ["webp", "png"])
 def test_files_are_kept_small(kind: str, script: ModuleType) -> None:
     """Noise is what compresses worst; a limit that cannot be held ends at the smallest pictures."""
-    pictures, prompts = noise(4, 128), ["a"] * 4
-    free = script.encoded(pictures, prompts, 2, 144, kind, 10**9)
+    pictures, prompts, font = noise(4, 128), ["a"] * 4, script.font_of(None)
+    free = script.encoded(pictures, prompts, 2, 144, font, kind, 10**9)
     assert Image.open(io.BytesIO(free)).width == 2 * (128 + 2 * script.GAP)
-    assert len(script.encoded(pictures, prompts, 2, 144, kind, len(free) // 2)) <= len(free) // 2
-    least = Image.open(io.BytesIO(script.encoded(pictures, prompts, 2, 144, kind, 100)))
+    assert len(script.encoded(pictures, prompts, 2, 144, font, kind, len(free) // 2)) <= len(free) // 2
+    least = Image.open(io.BytesIO(script.encoded(pictures, prompts, 2, 144, font, kind, 100)))
     assert least.width == 2 * (script.SMALLEST + 2 * script.GAP)
 
 
