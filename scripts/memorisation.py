@@ -116,7 +116,7 @@ def pairs(closest: Sequence[tuple[Path, Closest]], pack: PicturePack, side: int 
             for picture in (painted, real):
                 rows.append(np.asarray(picture.convert("RGBA").resize((side, side), Image.Resampling.LANCZOS)))
         mark = "copy" if found.copied else "near"
-        labels += [f"{found.seed} {found.prompt}", f"{mark} {found.distance:.4f} {found.training}"]
+        labels += [f"{found.seed} {found.prompt}", f"{mark} {found.distance:.3f} {found.training.rpartition('/')[2]}"]
     return sheet(np.stack(rows), columns=8, labels=labels)
 
 
