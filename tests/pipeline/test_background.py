@@ -109,6 +109,7 @@ def test_words_of_the_captions() -> None:
     assert again("a cat", background="scene") == "a cat in a meadow under a blue sky"
     assert again("a cat") is again("a cat AND a dog", background="scene") is None
     assert again("a cat", background="scene", image=speckled((8, 8))) is None
+    assert again("a" * 9_990, background="scene") is None, "there is no room for words"
 
 
 def test_what_was_missed_is_said() -> None:
@@ -223,3 +224,8 @@ def test_the_text_in_a_picture(tiny_native_model: StableDiffusion) -> None:
     (again,) = pictures(tiny_native_model, parse_parameters(image.info["parameters"]).request.changed(model=None))
     assert again.tobytes() == image.tobytes()
     assert "Background" not in pictures(tiny_native_model, PLAIN)[0].info["parameters"]
+
+
+def test_a_background_of_another_program_is_noted() -> None:
+    info = parse_parameters("a cat\nSteps: 2, Sampler: Euler, Seed: 1, Background: blurred")
+    assert info.request.background is None and any("'blurred' is not known" in note for note in info.notes)

@@ -84,7 +84,10 @@ def asked_again(request: Request) -> Request | None:
         return None
     english, chinese = WORDS[request.background == SCENE]
     words = chinese if _CHINESE.search(request.prompt) else english
-    return request.changed(prompt=words.format(request.prompt))
+    try:
+        return request.changed(prompt=words.format(request.prompt))
+    except InvalidRequest:  # the prompt is as long as a prompt may be
+        return None
 
 
 def suits(straight: Tensor, background: str | None) -> Tensor:
@@ -117,6 +120,8 @@ def on_background(straight: Tensor, background: str | None, *, painted: bool = T
         return straight
     if background is None or background == TRANSPARENT:
         full = is_full(straight)[:, None, None, None] & painted
+        if not bool(full.any()):
+            return straight
         return torch.where(full, torch.cat([filled(straight), torch.ones_like(straight[:, 3:])], dim=1), straight)
     if background == SCENE:
         return filled(straight)

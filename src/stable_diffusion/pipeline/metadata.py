@@ -20,6 +20,7 @@ from ..diffusion.samplers import SAMPLERS
 from ..diffusion.sigmas import AUTOMATIC, SCHEDULES
 from ..errors import InvalidRequest
 from .adapters import Used
+from .background import checked_background
 from .image import open_picture
 from .metadata_groups import group_values, parsed, read_groups, seed_values, strength_of
 from .request import Request, canonical_sampler
@@ -163,7 +164,10 @@ def parse_parameters(text: str) -> PictureInfo:
         parts = values["Guidance interval"].split(" to ")
         settings["guidance_interval"] = tuple(parsed("Guidance interval", part, float) for part in parts)
     if "Background" in values:
-        settings["background"] = values["Background"]
+        try:
+            settings["background"] = checked_background(values["Background"])
+        except InvalidRequest:
+            notes.append(f"the background {values['Background']!r} is not known here; none is asked for")
     if "Model" in values:
         settings["model"] = values["Model"]
     groups, more = read_groups(values, ours=values.get("Version", "").startswith(VERSION))
