@@ -1,62 +1,155 @@
-"""Draw the prompts of a text file, one per line, on one labelled sheet: `python scripts/contact_sheet.py --help`."""
+"""Draw the prompts of a text file on labelled sheets, one for each group: `python scripts/contact_sheet.py --help`.
+
+    python scripts/contact_sheet.py       six sheets of 100 prompts: docs/images/contact_GROUP.webp
+    python scripts/contact_sheet.py --prompts recipes/embedded/prompts.txt --format png     one: contact_sheet.png
+
+A prompt a line; "## name" begins a group. Pictures are painted at the model's own size and shrunk to --side; a sheet
+that is still larger than --kilobytes loses quality first (WebP) and then size.
+"""
 
 from __future__ import annotations
 
 import argparse
+import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 import stable_diffusion
 from stable_diffusion.training.report import label_font
 
 ROOT = Path(__file__).resolve().parents[1]
-COLUMNS = 8
 PAPER = (255, 255, 255, 255)
+GAP, LINE, LINES, SIZE = 6, 13, 2, 11
+QUALITIES = (92, 85, 75)
+SHRINK, SMALLEST = 0.85, 48
 
 
-def read_prompts(path: Path) -> list[str]:
-    """The lines of a file that are neither empty nor comments."""
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
+def read_groups(path: Path) -> dict[str, list[str]]:
+    """Group name -> prompts, in the file's order; prompts before any heading belong to the group "" """
+    groups: dict[str, list[str]] = {}
+    name = ""
+    for line in (line.strip() for line in path.read_text(encoding="utf-8").splitlines()):
+        if line.startswith("##"):
+            name = line.lstrip("#").strip()
+        elif line and not line.startswith("#"):
+            groups.setdefault(name, []).append(line)
+    return groups
 
 
-def draw(prompts: list[str], model: stable_diffusion.StableDiffusion, seed: int) -> list[Image.Image]:
+def draw(prompts: Sequence[str], model: stable_diffusion.StableDiffusion, seed: int, name: str) -> list[Image.Image]:
     """One picture per prompt, all from the same seed, over white."""
     pictures = []
     for number, prompt in enumerate(prompts):
         picture = stable_diffusion.generate_image(prompt, model=model, seed=seed).convert("RGBA")
         pictures.append(Image.alpha_composite(Image.new("RGBA", picture.size, PAPER), picture).convert("RGB"))
-        sys.stderr.write(f"\r{number + 1}/{len(prompts)}")
+        sys.stderr.write(f"\r{name or 'prompts'} {number + 1}/{len(prompts)} ")
+    sys.stderr.write("\n")
     return pictures
 
 
-def sheet(pictures: list[Image.Image], prompts: list[str], columns: int) -> Image.Image:
-    """Pictures in rows, each with its prompt under it."""
-    width, height = pictures[0].size
-    cell, row = width + 12, height + 22
-    canvas = Image.new("RGB", (columns * cell, -(-len(pictures) // columns) * row), "white")
-    pen, font = ImageDraw.Draw(canvas), label_font()
-    for number, (picture, prompt) in enumerate(zip(pictures, prompts, strict=True)):
-        left, top = number % columns * cell + 6, number // columns * row + 4
+def font_of(path: Path | None) -> ImageFont.FreeTypeFont:
+    """Small type: the font that is named, or the system's."""
+    found = label_font() if path is None else ImageFont.truetype(path, SIZE)
+    assert isinstance(found, ImageFont.FreeTypeFont)
+    return found
+
+
+def unknown(font: ImageFont.FreeTypeFont, text: str) -> set[str]:
+    """The letters of a text that the font draws as it draws what it does not have."""
+    nothing = bytes(font.getmask("\U0010fffd"))
+    return {letter for letter in text if not letter.isspace() and bytes(font.getmask(letter)) == nothing}
+
+
+def sheet(
+    pictures: Sequence[Image.Image], prompts: Sequence[str], columns: int, side: int, font: ImageFont.FreeTypeFont
+) -> Image.Image:
+    """Pictures in rows, at most `side` pixels high and wide, each with its prompt in small type under it."""
+    small = [shrunk(picture, side) for picture in pictures]
+    width, height = small[0].size
+    cell, row = width + 2 * GAP, height + GAP + LINES * LINE
+    canvas = Image.new("RGB", (columns * cell, -(-len(small) // columns) * row), "white")
+    pen = ImageDraw.Draw(canvas)
+    for number, (picture, prompt) in enumerate(zip(small, prompts, strict=True)):
+        left, top = number % columns * cell + GAP, number // columns * row + GAP // 2
         canvas.paste(picture, (left, top))
-        pen.text((left, top + height + 1), prompt[: cell // 5], fill="black", font=font)
+        for line, text in enumerate(wrapped(prompt, cell - 4, font)):
+            pen.text((left, top + height + 1 + line * LINE), text, fill="black", font=font)
     return canvas
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prompts", type=Path, default=ROOT / "recipes/embedded/prompts.txt")
+def shrunk(picture: Image.Image, side: int) -> Image.Image:
+    """The picture itself where it is small enough."""
+    scale = side / max(picture.size)
+    if scale >= 1:
+        return picture
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def wrapped(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
+    """The text in at most `LINES` lines of so many pixels, parted at spaces where there are any; the rest is cut."""
+    lines, rest = [], text
+    while rest and len(lines) < LINES:
+        fits = next((n for n in range(len(rest), 1, -1) if font.getlength(rest[:n]) <= width), 1)
+        space = rest.rfind(" ", 0, fits + 1)
+        end = fits if fits == len(rest) or space <= 0 else space
+        lines.append(rest[:end])
+        rest = rest[end:].lstrip()
+    return lines
+
+
+def encoded(
+    pictures: Sequence[Image.Image],
+    prompts: Sequence[str],
+    columns: int,
+    side: int,
+    font: ImageFont.FreeTypeFont,
+    kind: str,
+    limit: int,
+) -> bytes:
+    """The sheet's file of at most `limit` bytes: at lower quality, then smaller, if need be."""
+    while True:
+        drawn = sheet(pictures, prompts, columns, side, font)
+        for quality in QUALITIES if kind == "webp" else (None,):
+            out = io.BytesIO()
+            drawn.save(out, kind, **({"optimize": True} if quality is None else {"quality": quality, "method": 6}))
+            if out.tell() <= limit or (side <= SMALLEST and quality in (None, QUALITIES[-1])):
+                return out.getvalue()
+        side = max(SMALLEST, int(min(side, max(pictures[0].size)) * SHRINK))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=Path, default=ROOT / "recipes/embedded/prompts_100.txt")
+    parser.add_argument("--group", action="append", help="only this group of the file; may be repeated")
     parser.add_argument("--model", default=None, help="model file; without one the embedded model")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--columns", type=int, default=COLUMNS)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs/images/contact_sheet.png")
-    given = parser.parse_args()
-    prompts = read_prompts(given.prompts)
-    pictures = draw(prompts, stable_diffusion.load(given.model), given.seed)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    sheet(pictures, prompts, given.columns).save(given.out)
+    parser.add_argument("--columns", type=int, default=8)
+    parser.add_argument("--side", type=int, default=144, help="pixels that a picture is shrunk to, if it is larger")
+    parser.add_argument("--kilobytes", type=int, default=400, help="of a sheet, at most")
+    parser.add_argument("--font", type=Path, help="font file with the letters of all prompts; without it the system's")
+    parser.add_argument("--format", choices=["webp", "png"], default="webp")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/images", help="folder; contact_GROUP is written there")
+    given = parser.parse_args(arguments)
+    groups = read_groups(given.prompts)
+    missing = [name for name in given.group or [] if name not in groups]
+    if missing:
+        parser.error(f"there is no group {missing[0]!r} in {given.prompts}: choose from {', '.join(groups)}")
+    model, font = stable_diffusion.load(given.model), font_of(given.font)
+    strange = unknown(font, "".join(prompt for name in given.group or groups for prompt in groups[name]))
+    if strange:
+        sys.stderr.write(f"note: the font has no {''.join(sorted(strange)[:8])} ...; name one that has with --font\n")
+    given.out.mkdir(parents=True, exist_ok=True)
+    for name in given.group or groups:
+        pictures = draw(groups[name], model, given.seed, name)
+        path = given.out / f"contact_{name.lower().replace(' ', '_') or 'sheet'}.{given.format}"
+        path.write_bytes(
+            encoded(pictures, groups[name], given.columns, given.side, font, given.format, given.kilobytes * 1000)
+        )
+        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

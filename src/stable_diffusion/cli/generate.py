@@ -49,6 +49,7 @@ stable-diffusion "a blue apple" --image apple.png --strength 0.6
 stable-diffusion "a worm" --image apple.png --mask hole.png
 stable-diffusion generate --like apple.png --seed 8
 stable-diffusion "a [cat:dog:0.5] AND a {red|blue} hat" --count 4
+stable-diffusion "a red apple" --background "#ffeecc"
 stable-diffusion "a castle" --hires 2 --hires-strength 0.5
 stable-diffusion "a meadow" --panorama --out sphere.jpg
 stable-diffusion generate --prompts prompts.txt --out pictures
@@ -69,6 +70,12 @@ echo "a cat" | stable-diffusion -
 @click.option("--image", type=click.Path(path_type=Path), help="Picture to start from.")
 @click.option("--mask", type=click.Path(path_type=Path), help="White where --image is painted anew.")
 @click.option("--strength", type=Number(min=0, max=1), show_default="0.75", help="How much of --image is painted anew.")
+@click.option(
+    "--background",
+    metavar="GROUND",
+    show_default="as the prompt has it",
+    help="Behind the thing: transparent, white, scene or a colour such as #ff8800.",
+)
 @prompt_options
 @mask_options
 @outpaint_option

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from .. import __version__
 from ..diffusion.samplers import resolve_sampler
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice
 from ..text.prompt import split_and
+from .background import asked_again, background_notes, check_model, has_alpha, missed, on_background, suits
 from .files import XMP
 from .image import from_model, to_images
 from .metadata import KEY, parameters_text
@@ -86,7 +87,7 @@ def generate(
     """Checks everything, then returns the stream: `Progress` after every step, `Images` after every picture or batch.
 
     output   "pil" Pillow pictures; "straight" also the floats before rounding to 8 bits, in `Images.tensor` [B,C,H,W]
-             from 0 to 1; "latent" only the latents [B,c,h,w]
+             from 0 to 1; "latent" only the latents [B,c,h,w], which have no background
     batch    pictures denoised together: None means one on a CPU, all on a GPU. With 1 a picture never depends on the
              others, bit for bit; more is faster on a GPU and may differ in the last bits there
     options  of the sampler, such as `eta`, and `final` (see `DenoisingProcess`)
@@ -97,6 +98,7 @@ def generate(
         raise unknown_choice("output", output, OUTPUTS)
     if batch is not None and batch < 1:
         raise InvalidRequest(f"batch is {batch}; expected at least 1")
+    check_model(model, request.background)
     asked = styled(request)
     resolved = resolve(
         asked,
@@ -115,7 +117,7 @@ def generate(
         start=begun,
         controls=controls,
         options=options,
-        notes=(*_ignored(asked, resolved, extra_of(model)), *controls.notes),
+        notes=(*_ignored(asked, resolved, extra_of(model)), *background_notes(model, asked), *controls.notes),
         output=output,
         varies=varies(resolved),
         folder=None if wildcards is None else WildcardFolder(wildcards),
@@ -129,19 +131,45 @@ def _stream(job: _Job, size: int) -> Iterator[Event]:
     count = job.request.count
     for first in range(0, count, size):
         requests = [job.single(k) for k in range(first, min(first + size, count))]
-        latent = None if job.start.latent is None else job.start.latent.expand(len(requests), -1, -1, -1)
-        for done in job.steps(requests):
-            latent = done.step.x
-            yield Progress(
-                index=done.index,
-                total=done.total,
-                sigma=done.step.sigma,
-                picture=first,
-                pictures=count,
-                preview=partial(job.model.image_decoder.preview, done.step.denoised),
-            )
-        assert latent is not None
+        latent = yield from _painted(job, requests, first)
+        if job.output != "latent":
+            latent = yield from _suited(job, requests, latent, first)
         yield _finish(job, requests, latent, first)
+
+
+def _painted(job: _Job, requests: Sequence[Request], first: int) -> Generator[Event, None, Tensor]:
+    """Progress of these pictures, which returns their latents [B,c,h,w]."""
+    latent = None if job.start.latent is None else job.start.latent.expand(len(requests), -1, -1, -1)
+    for done in job.steps(requests):
+        latent = done.step.x
+        yield Progress(
+            index=done.index,
+            total=done.total,
+            sigma=done.step.sigma,
+            picture=first,
+            pictures=job.request.count,
+            preview=partial(job.model.image_decoder.preview, done.step.denoised),
+        )
+    assert latent is not None
+    return latent
+
+
+def _suited(job: _Job, requests: Sequence[Request], latent: Tensor, first: int) -> Generator[Event, None, Tensor]:
+    """Latents whose pictures suit the background: those that do not are painted once more, with words for it."""
+    background, worded = job.request.background, [asked_again(request) for request in requests]
+    if background is None or not has_alpha(job.model):
+        return latent
+    wrong = ~suits(_decoded(job.model, requests[0], latent), background)
+    again = {row: each for row, each in enumerate(worded) if each is not None and bool(wrong[row])}
+    if not again:
+        return latent
+    anew = yield from _painted(job, list(again.values()), first)
+    better = suits(_decoded(job.model, requests[0], anew), background).to(latent.device)
+    rows = list(again)
+    return latent.index_put(
+        (torch.tensor(rows, device=latent.device),),
+        torch.where(better[:, None, None, None], anew, latent[rows]),
+    )
 
 
 def _finish(job: _Job, requests: Sequence[Request], latent: Tensor, first: int) -> Images:
@@ -151,11 +179,15 @@ def _finish(job: _Job, requests: Sequence[Request], latent: Tensor, first: int) 
         raise StableDiffusionError(
             f"the model's numbers overflowed in {model.dtype}; load it with dtype='float32', or lower the guidance"
         )
-    made: dict[str, Any] = {"first": first, "requests": tuple(requests), "notes": (*ready.notes, *job.notes)}
+    made: dict[str, Any] = {"first": first, "requests": tuple(requests)}
+    notes = (*ready.notes, *job.notes)
     if job.output == "latent":
-        return Images(images=(), tensor=latent, **made)
+        return Images(images=(), tensor=latent, notes=notes, **made)
     used = replace(ready.adapters.used, controls=job.controls.entries)
+    background, painted = job.request.background, job.request.image is None
     straight = job.start.finished(_decoded(model, requests[0], latent))
+    made["notes"] = (*notes, *missed(straight, background, painted=painted))
+    straight = on_background(straight, background, painted=painted)
     images = to_images(straight)
     for image, each in zip(images, requests, strict=True):
         image.info[KEY] = parameters_text(each, model_hash=model.hash, version=__version__, used=used)

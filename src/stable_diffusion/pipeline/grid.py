@@ -33,6 +33,7 @@ AXES: dict[str, tuple[str, type]] = {
     "height": ("height", int),
     "strength": ("strength", float),
     "clip-skip": ("clip_skip", int),
+    "background": ("background", str),
     "guidance-rescale": ("guidance_rescale", float),
     "image-guidance": ("image_guidance", float),
     "emphasis": ("prompting.emphasis", str),

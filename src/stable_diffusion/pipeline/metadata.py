@@ -20,6 +20,7 @@ from ..diffusion.samplers import SAMPLERS
 from ..diffusion.sigmas import AUTOMATIC, SCHEDULES
 from ..errors import InvalidRequest
 from .adapters import Used
+from .background import checked_background
 from .image import open_picture
 from .metadata_groups import group_values, parsed, read_groups, seed_values, strength_of
 from .request import Request, canonical_sampler
@@ -70,6 +71,7 @@ def parameters_text(
         **seed_values(request),
         "Denoising strength": strength_of(request),
         "Clip skip": request.clip_skip,
+        "Background": request.background,
         **group_values(request),
         "Guidance rescale": request.guidance_rescale if request.guidance_rescale else None,
         "Guidance interval": _interval_text(request.guidance_interval),
@@ -161,6 +163,11 @@ def parse_parameters(text: str) -> PictureInfo:
     if "Guidance interval" in values:
         parts = values["Guidance interval"].split(" to ")
         settings["guidance_interval"] = tuple(parsed("Guidance interval", part, float) for part in parts)
+    if "Background" in values:
+        try:
+            settings["background"] = checked_background(values["Background"])
+        except InvalidRequest:
+            notes.append(f"the background {values['Background']!r} is not known here; none is asked for")
     if "Model" in values:
         settings["model"] = values["Model"]
     groups, more = read_groups(values, ours=values.get("Version", "").startswith(VERSION))

@@ -43,6 +43,7 @@ NAMES: dict[str, tuple[str, type]] = {
     "height": ("height", int),
     "size": ("size", str),
     "clip_skip": ("clip_skip", int),
+    "background": ("background", str),
     "strength": ("strength", float),
     "tiling": ("canvas.tiling", bool),
     "hires": ("hires.scale", float),

@@ -18,6 +18,7 @@ from ..diffusion.samplers import resolve_sampler
 from ..diffusion.sigmas import AUTOMATIC, resolve_schedule
 from ..errors import InvalidRequest
 from .adapters import Lora, checked_loras
+from .background import checked_background
 from .checks import number, whole
 from .control import Control, checked_controls
 from .image import open_picture
@@ -60,6 +61,8 @@ class Request:
     image_guidance            0 to 100 (1.5), how closely a model that edits pictures keeps to `image`
     depth                     picture or path: the depth map, near is white, that a depth-guided model follows
     clip_skip                 1 reads the text encoder's last layer, 2 the one before; None the model's own choice
+    background                "transparent", "white", "scene" or "#rrggbb"; None as the prompt has it: things alone are
+                              cut out, scenes opaque. Models without alpha paint their own and have no "transparent"
     loras                     adapter files for these pictures: paths, or (path, strength[, strength for the text])
     lora_dir, embeddings_dir  the folders where `<lora:name:weight>` and the names of embeddings in prompts are found
     controls                  pictures that lead through ControlNets, T2I-Adapters or IP-Adapters: `Control`s
@@ -86,6 +89,7 @@ class Request:
     image_guidance: float | None = None
     depth: Image.Image | None = None
     clip_skip: int | None = None
+    background: str | None = None
     loras: tuple[Lora, ...] = ()
     lora_dir: Path | None = None
     embeddings_dir: Path | None = None
@@ -107,6 +111,7 @@ class Request:
         for name, low, high in (("width", 1, MAX_SIDE), ("height", 1, MAX_SIDE), ("steps", 1, MAX_STEPS)):
             self._set(**{name: whole(name, getattr(self, name), low, high)})
         self._set(clip_skip=whole("clip_skip", self.clip_skip, 1, 100))
+        self._set(background=checked_background(self.background))
         self._set(guidance=number("guidance", self.guidance, 0, MAX_GUIDANCE))
         self._set(strength=number("strength", self.strength, 0, 1))
         self._set(image_guidance=number("image_guidance", self.image_guidance, 0, MAX_GUIDANCE))
@@ -264,6 +269,7 @@ class Settings(TypedDict, total=False):
     image_guidance: float | None
     depth: Image.Image | str | Path | None
     clip_skip: int | None
+    background: str | None
     loras: Sequence[Any]
     lora_dir: str | Path | None
     embeddings_dir: str | Path | None
