@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,8 @@ FOLDER_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors",
 """What an adapter's folder holds, by diffusers and PEFT."""
 PEFT_CONFIG = "adapter_config.json"
 NUMBERS = ("alpha", "on_input")
+MAX_ALPHA = 2**20
+"""Largest alpha; those of files are about as large as the rank, or its square root times that."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,10 @@ def _group(tensors: TensorFile, stem: str, names: Mapping[str, str], alphas: _Al
         else:
             found[what] = value.clone()  # the file may go away or change while the adapter is attached
     alpha = numbers.get("alpha")
-    if alpha is None and "down" in found:
+    if alpha is None and "down" in found and found["down"].dim():
         alpha = alphas.of(stem, int(found["down"].shape[0]))
+    if alpha is not None and abs(alpha) > MAX_ALPHA:
+        raise BrokenModel(f"{tensors.path}: the alpha of {stem[:80]!r} is {alpha:g}; at most {MAX_ALPHA} is plausible")
     return Group(found, alpha, numbers.get("on_input", 0.0) != 0)
 
 
@@ -113,7 +116,7 @@ class _Alphas:
                 continue
             found = _pattern(settings.get("alpha_pattern"), stem)
             alpha = settings.get("lora_alpha") if found is None else found
-            if isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and math.isfinite(alpha):
+            if isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and abs(alpha) <= MAX_ALPHA:
                 return float(alpha) * (rank**0.5 if settings.get("use_rslora") is True else 1.0)
         return None
 

@@ -191,7 +191,7 @@ def check_fixed(config: Config, fixed: Mapping[str, tuple[Any, ...]], where: Pat
     """BrokenModel where a setting has another value than those that we run (the first is the default)."""
     for name, allowed in fixed.items():
         if config.get(name, allowed[0]) not in allowed:
-            raise BrokenModel(f"{where} has {name} {config[name]!r}; this version runs {allowed[0]!r} only")
+            raise BrokenModel(f"{where} has {name} {repr(config[name])[:80]}; this version runs {allowed[0]!r} only")
 
 
 def _need(config: Config, name: str, where: Path) -> Any:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import BrokenModel, InvalidRequest, ModelFileError
+from ..errors import BrokenModel, InvalidRequest, ModelFileError, brief
 
 NUMBER_LIMIT = 2**20
 LIST_LIMIT = 4096
@@ -51,4 +51,4 @@ def using_config(where: Path) -> Iterator[None]:
     except ModelFileError:
         raise
     except (InvalidRequest, TypeError, ValueError, KeyError, AttributeError, ArithmeticError, IndexError) as error:
-        raise BrokenModel(f"{where} has a config that this version cannot use: {error}") from error
+        raise BrokenModel(f"{where} has a config that this version cannot use: {brief(error, 300)}") from error

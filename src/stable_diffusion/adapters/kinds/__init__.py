@@ -46,7 +46,7 @@ def delta(group: Group, weight: Tensor, *, alpha: float | None = None, on_input:
             return found
         rows = "magnitude_rows" in group or magnitude.shape[0] == weight.shape[0]
         return dora(weight, found, magnitude, rows=rows)
-    except (RuntimeError, IndexError) as error:
+    except (RuntimeError, IndexError, TypeError) as error:
         shapes = ", ".join(f"{what} {list(tensor.shape)}" for what, tensor in group.items())
         raise BrokenModel(f"its tensors {shapes} do not fit a weight {list(weight.shape)}") from error
 
