@@ -169,7 +169,7 @@ def _changes(stack: Stack, group: Group, weight: Rule, bias: Rule | None) -> lis
         if rule is None:
             continue
         shapes = [stack.original(name).to("meta", torch.float32) for name in rule.ours]
-        tried = Group({what: tensor.to("meta") for what, tensor in group.tensors.items()}, group.alpha, group.on_input)
+        tried = replace(group, tensors={what: tensor.to("meta") for what, tensor in group.tensors.items()})
         if deltas(tried, rule, shapes) is not None:
             made.append(Change(rule.ours, partial(_required, deltas, group, rule)))
     if not made:
@@ -181,14 +181,14 @@ def _required(deltas: _Deltas, group: Group, rule: Rule, originals: Sequence[Ten
     """The differences on the device of the originals, in float32."""
     like = originals[0]
     moved = {what: tensor.to(like.device, torch.float32) for what, tensor in group.tensors.items()}
-    found = deltas(Group(moved, group.alpha, group.on_input), rule, originals)
+    found = deltas(replace(group, tensors=moved), rule, originals)
     assert found is not None
     return found
 
 
 def _weight_deltas(group: Group, rule: Rule, originals: Sequence[Tensor]) -> Sequence[Tensor] | None:
     (theirs,) = apply(rule.op.inverse, list(originals), 1)
-    found = delta(group.tensors, theirs, alpha=group.alpha, on_input=group.on_input)
+    found = delta(group.tensors, theirs, alpha=group.alpha, on_input=group.on_input, terms=group.terms)
     return None if found is None else apply(rule.op, [found], len(rule.ours))
 
 
