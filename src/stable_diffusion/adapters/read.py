@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -123,10 +123,12 @@ class _Told:
     def rotation(self, stem: str) -> tuple[int, float | None]:
         """(terms of the series, 0 for the exact transform; the constraint of COFT or None) of PEFT's OFT."""
         for settings in self._of(stem):
-            terms, limit = settings.get("num_cayley_neumann_terms", TERMS), settings.get("eps", 6e-5)
+            terms: Any = settings.get("num_cayley_neumann_terms", TERMS)
+            limit: Any = settings.get("eps", 6e-5)
             known = type(terms) is int and 1 <= terms <= MAX_TERMS
             count = 0 if settings.get("use_cayley_neumann") is False else terms if known else TERMS
-            return count, float(limit) if settings.get("coft") is True and _is_number(limit) else None
+            constrained = settings.get("coft") is True and _is_number(limit)
+            return count, float(limit) if constrained else None
         return TERMS, None
 
     def alpha(self, stem: str, rank: int) -> float | None:
@@ -139,7 +141,7 @@ class _Told:
         return None
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     """Whether a setting is a number that an alpha can be."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_ALPHA
 
