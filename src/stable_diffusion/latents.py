@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from .errors import InvalidRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +22,6 @@ class LatentFormat:
     shift: float | tuple[float, ...] = 0.0
     preview: tuple[tuple[float, float, float], ...] | None = None
     preview_bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
-
-    def __post_init__(self) -> None:
-        """InvalidRequest where `scale` or `shift` is no finite number, or a scale is about 0."""
-        for name, least in (("scale", 1e-6), ("shift", 0.0)):
-            given = getattr(self, name)
-            for number in given if isinstance(given, tuple) else (given,):
-                known = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
-                if not known or abs(number) < least:
-                    raise InvalidRequest(f"the {name} of a latent is {repr(number)[:40]}; expected a number like 0.18")
 
     def normalise(self, vae_latent: Tensor) -> Tensor:
         """VAE latent [B,C,H,W] to the unit-scale latent in which diffusion happens."""

@@ -27,6 +27,7 @@ from stable_diffusion.weights.files import read_tensors
 from stable_diffusion.weights.folder import read_index
 from stable_diffusion.weights.load import load_parts
 from stable_diffusion.weights.parts import TokenizerSource
+from stable_diffusion.weights.plausible import check_latent_numbers
 
 CPU_SECONDS = 30
 """Seconds of processor time that no refusal may take; the longest takes about 5."""
@@ -254,7 +255,7 @@ def test_scales_of_latents_that_are_none(scale: Any, folder: Path) -> None:
     with pytest.raises(BrokenModel, match="shift"):
         load_parts(folder)
     with pytest.raises(InvalidRequest, match="shift of a latent is inf"):
-        LatentFormat(channels=4, shift=(0.0, 0.0, 0.0, float("inf")))
+        check_latent_numbers(LatentFormat(channels=4, shift=(0.0, 0.0, 0.0, float("inf"))))
 
 
 def test_names_in_a_folder_stay_one_short_line(folder: Path) -> None:

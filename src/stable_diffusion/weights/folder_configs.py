@@ -21,7 +21,7 @@ from ..models.config import tuples
 from ..models.unet import UNetConfig
 from ..models.vae import VAEConfig
 from .families import SD3_LATENTS, SD_LATENTS, XL_LATENTS
-from .plausible import using_config
+from .plausible import check_latent_numbers, using_config
 
 Config = Mapping[str, Any]
 
@@ -141,7 +141,9 @@ def latent_format(config: Config, vae: VAEConfig) -> LatentFormat:
     for known in (SD_LATENTS, XL_LATENTS, SD3_LATENTS):
         if (vae.latent_channels, vae.downscale, scale, shift) == (known.channels, 8, known.scale, known.shift):
             return known
-    return LatentFormat(channels=vae.latent_channels, downscale=vae.downscale, scale=scale, shift=shift)
+    found = LatentFormat(channels=vae.latent_channels, downscale=vae.downscale, scale=scale, shift=shift)
+    check_latent_numbers(found)
+    return found
 
 
 def clip_config(config: Config, where: Path, *, projection: bool) -> CLIPTextConfig:
