@@ -2,8 +2,9 @@
 
     python scripts/fuzz_headers.py --count 100000 --seed 1
 
-Kinds: safetensors headers, torch checkpoints (zip and the older stream), GGUF headers, and models whose tensors have
-other names and shapes than they should, recognised ("model") and built ("load"). Prints one line for each kind: how
+Kinds: safetensors headers, torch checkpoints (zip, its pickle alone, and the older stream), GGUF headers, configs of
+folders, adapters put on a network, and models whose tensors have other names and shapes than they should, recognised
+("model") and built ("load"). Prints one line for each kind: how
 many were read and how many refused, the slowest, and every other exception with the seed that makes it again. Exit
 code 1 where there was one.
 """
@@ -20,12 +21,18 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from stable_diffusion.adapters.attach import match
+from stable_diffusion.adapters.names import Network, unet_targets
+from stable_diffusion.adapters.read import read_adapter
+from stable_diffusion.adapters.stack import stack_of
 from stable_diffusion.errors import ModelFileError
 from stable_diffusion.models.clip import CLIPTextConfig
 from stable_diffusion.models.unet import UNet, UNetConfig
@@ -33,9 +40,13 @@ from stable_diffusion.models.vae import VAE, VAEConfig
 from stable_diffusion.weights.canonical import canonical
 from stable_diffusion.weights.diffusers import clip_transformers
 from stable_diffusion.weights.files import read_tensors
+from stable_diffusion.weights.folder import read_config
+from stable_diffusion.weights.folder_configs import clip_config, latent_format, noise_schedule, unet_config, vae_config
 from stable_diffusion.weights.ldm import unet_ldm, vae_ldm
 from stable_diffusion.weights.load import _load_single
+from stable_diffusion.weights.plausible import using_config
 from stable_diffusion.weights.recognise import recognise
+from stable_diffusion.weights.safetensors_writer import write_safetensors
 from stable_diffusion.weights.tensors import TensorFile, TensorInfo
 
 EDGES = (0, 1, 2, 7, 8, 255, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**48, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
@@ -165,6 +176,90 @@ def mutated_shapes(shapes: dict[str, tuple[int, ...]], dice: random.Random) -> d
     return made
 
 
+def repacked(archive: bytes, dice: random.Random) -> bytes:
+    """A zip checkpoint whose pickle is changed and whose checksums are right, so that the pickle is what is read."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(made, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            target.writestr(name, mutated(data, dice, len(data)) if name.endswith("data.pkl") else data)
+    return made.getvalue()
+
+
+SMALL_UNET = {"block_out_channels": [32, 64], "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+              "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"], "in_channels": 4, "out_channels": 4,
+              "cross_attention_dim": 32, "attention_head_dim": 8}  # fmt: skip
+CONFIGS: dict[str, tuple[dict[str, object], Callable[[dict[str, object], Path], object]]] = {
+    "unet": (SMALL_UNET, unet_config),
+    "vae": (
+        {"block_out_channels": [32, 64], "scaling_factor": 0.18, "shift_factor": 0.1, "latent_channels": 4},
+        lambda config, path: latent_format(config, vae_config(config, path)),
+    ),
+    "clip": (
+        {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 64,
+         "hidden_act": "gelu", "vocab_size": 99, "eos_token_id": 98},
+        lambda config, path: clip_config(config, path, projection=True),
+    ),
+    "scheduler": (
+        {"beta_start": 0.1, "beta_end": 0.2, "num_train_timesteps": 10, "trained_betas": [0.1, 0.2], "shift": 3.0,
+         "prediction_type": "epsilon", "beta_schedule": "linear", "rescale_betas_zero_snr": True, "_class_name": "X"},
+        noise_schedule,
+    ),
+}  # fmt: skip
+"""Component of a folder -> a good config, and what reads it."""
+
+
+def try_config(path: Path, dice: random.Random) -> None:
+    """Read the config of a component in which some values are others."""
+    good, read = CONFIGS[dice.choice(list(CONFIGS))]
+    config = dict(good)
+    odd = [None, True, -1, 0, 1.5, 1e300, 2**70, "", "F32", "Flow", [], [0], [[1]], [None] * 3, {}, {"a": "b"}, *EDGES]
+    for _ in range(dice.randint(1, 3)):
+        name, value = dice.choice(list(config)), dice.choice(odd)
+        if dice.random() < 0.2:
+            config.pop(name, None)
+        elif isinstance(config[name], list) and config[name] and dice.random() < 0.5:
+            config[name] = [dice.choice([value, *config[name]]) for _ in range(dice.randint(0, 20))]
+        else:
+            config[name] = value
+    raw = json.dumps(config).encode()
+    path.write_bytes(mutated(raw, dice, len(raw)) if dice.random() < 0.3 else raw)
+    with using_config(path):
+        read(read_config(path), path)
+
+
+PARTS = (
+    "lora_up.weight lora_down.weight lora_mid.weight alpha dora_scale lora_A.weight lora_B.weight lora_B.bias diff "
+    "diff_b w_norm b_norm hada_w1_a hada_w1_b hada_w2_a hada_w2_b hada_t1 lokr_w1 lokr_w2 lokr_w1_a lokr_w1_b lokr_t2 "
+    "oft_blocks oft_diag oft_R.weight rescale on_input weight a1.weight a2.weight b1.weight b2.weight bm.weight "
+    "set_weight set_bias lora_magnitude_vector"
+).split()
+
+
+def adapter_network() -> Network:
+    """A small U-Net, as adapters see it."""
+    config = UNetConfig(channels=(32, 64), transformer_depth=(1, 0), mid_depth=1, heads=8, context_dim=32)
+    return Network("unet", UNet(config).requires_grad_(False), unet_targets(config))
+
+
+def try_adapter(path: Path, network: Network, dice: random.Random) -> None:
+    """Put an adapter of random parts on a network for a moment."""
+    stems = [stem for stem in network.targets if stem.startswith("lora_unet_down_blocks_0")]
+    state: dict[str, Tensor] = {}
+    for _ in range(dice.randint(1, 3)):
+        stem, first = dice.choice(stems), dice.randrange(len(PARTS))
+        for part in PARTS[first : first + dice.randint(1, 5)]:
+            dims = 0 if part == "alpha" else dice.choice((0, 1, 2, 2, 2, 2, 2, 3, 4))
+            sides = [dice.choice((0, 1, 2, 4, 8, 32, 32, 32, 32)) for _ in range(dims)]
+            value = torch.full(sides, dice.choices((1.0, 0.0, -3e38, float("nan")), (30, 5, 1, 1))[0])
+            state[f"{stem}.{part}"] = value.to(dice.choices((torch.float32, torch.float16, torch.int64), (30, 5, 1))[0])
+    path.unlink(missing_ok=True)
+    write_safetensors(path, state, {"lora_adapter_metadata": '{"unet.lora_alpha": 1e400}'})
+    layers = match(read_adapter(path), [network]).layers(1.0, None)
+    with stack_of(network.module).with_layers(list(layers.values())):
+        pass
+
+
 def try_file(path: Path, data: bytes) -> None:
     """Read a file and every tensor in it."""
     path.write_bytes(data)
@@ -190,13 +285,16 @@ def try_model(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
 def cases() -> dict[str, Callable[[random.Random, Path], None]]:
     """Kind -> a function that makes one case of these dice and reads it."""
     tensors, archive, stream = safetensors_file(), torch_file(archive=True), torch_file(archive=False)
-    gguf, shapes = gguf_file(), model_shapes()
+    gguf, shapes, network = gguf_file(), model_shapes(), adapter_network()
     pickled = len(stream) - sum(t.numel() * t.element_size() for t in STATE.values())
     return {
         "safetensors": lambda dice, path: try_file(path, mutated_json(tensors, dice, len(tensors))),
         "zip": lambda dice, path: try_file(path, mutated(archive, dice, 900)),
+        "pickle": lambda dice, path: try_file(path, repacked(archive, dice)),
         "stream": lambda dice, path: try_file(path, mutated(stream, dice, pickled)),
         "gguf": lambda dice, path: try_file(path, mutated(gguf, dice, len(gguf) - 256)),
+        "config": lambda dice, path: try_config(path, dice),
+        "adapter": lambda dice, path: try_adapter(path, network, dice),
         "model": lambda dice, path: try_shapes(path, mutated_shapes(shapes, dice)),
         "load": lambda dice, path: try_model(path, mutated_shapes(shapes, dice)),
     }

@@ -49,6 +49,16 @@ class TrainingDiverged(StableDiffusionError, RuntimeError):
     """The loss is no longer finite; training stopped and the last good checkpoint was kept."""
 
 
+def printable(text: str) -> str:
+    """The text on one line, without signs that a terminal would act on or could not show."""
+    return "".join(sign if sign.isprintable() else " " if sign.isspace() else "?" for sign in text)
+
+
+def brief(value: object, most: int = 80) -> str:
+    """What a file says, or a library says of it, fit for a message: on one line and at most `most` characters long."""
+    return " ".join(printable(str(value)[: 4 * most]).split())[:most]
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice most like `name`, or None where none is close (similarity ratio under 0.5)."""
     by_folded = {choice.casefold(): choice for choice in choices}
@@ -61,4 +71,4 @@ def unknown_choice(what: str, given: object, choices: Iterable[str]) -> InvalidR
     choices = list(choices)
     close = nearest(str(given), choices)
     hint = f"did you mean {close!r}? " if close else ""
-    return InvalidRequest(f"unknown {what} {given!r}: {hint}choose from {', '.join(choices)}")
+    return InvalidRequest(f"unknown {what} {repr(given)[:200]}: {hint}choose from {', '.join(choices)}")

@@ -1,95 +1,18 @@
-"""Step by step equality with diffusers' schedulers, for a fixed pseudo-random network and the same levels.
-
-Their schedulers keep tables in float32 and some cast the state to it; here they are given float64 tables and casts, so
-that any difference beyond rounding shows.
-"""
+"""Step by step equality with diffusers' schedulers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import diffusers
 import pytest
 import torch
-from closed_form import Replay
+from diffusers_steps import LEADING, SD, SIZE, TOLERANCE, TRAILING, assert_same, levels_of, ours, theirs, to_vp
 from torch import Tensor
 
-from stable_diffusion.diffusion.denoise import network_denoiser
-from stable_diffusion.diffusion.samplers import sample
-from stable_diffusion.diffusion.schedule import DiscreteSchedule, FlowSchedule, ddpm_schedule, input_scale
+from stable_diffusion.diffusion.schedule import DiscreteSchedule, FlowSchedule, ddpm_schedule
 from stable_diffusion.diffusion.sigmas import schedule_sigmas
-from stable_diffusion.types import Conditioning
-
-SIZE = (2, 4, 3, 5)
-SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
-LEADING = {"timestep_spacing": "leading", "steps_offset": 1}
-TRAILING = {"timestep_spacing": "trailing"}
-TOLERANCE = 1e-9  # relative to the largest value of the state
-NOTHING = Conditioning(tokens=torch.zeros(2, 1, 1))
-
-
-def network(x: Tensor, timestep: Tensor, tokens: Any = None, *, vector: Any = None) -> Tensor:
-    """Any smooth function of state and time, element by element."""
-    time = timestep.to(torch.float64).reshape(-1, 1, 1, 1) / 1000
-    return 0.6 * torch.sin(2.1 * x + 3 * time) + 0.5 * x * time + 0.1 * torch.cos(40 * time)
-
-
-def start_noise() -> Tensor:
-    return torch.randn(SIZE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
-def ours(name: str, levels: Tensor, schedule: Any, prediction: Any, **options: Any) -> list[Tensor]:
-    """States after each step, in the coordinates that the network sees."""
-    base = network_denoiser(network, schedule, prediction)
-    first = torch.ones(1, dtype=torch.float64) * levels[0]
-    x = start_noise() / input_scale(schedule, first)
-    noise = Replay(SIZE, torch.float64, seed=9)
-    steps = sample(name, lambda x, s: base(x, s, NOTHING), x, levels, schedule, noise=noise, **options)
-    return [s.x * input_scale(schedule, levels[s.index + 1 : s.index + 2].double()) for s in steps]
-
-
-def theirs(scheduler: Any, count: int, *, levels: Tensor | None = None, draws: bool = False) -> list[Tensor]:
-    """States after each call of `step`, from a variance-preserving start."""
-    if hasattr(scheduler, "alphas_cumprod"):
-        scheduler.alphas_cumprod = ddpm_schedule().alphas_cumprod.clone()
-        if hasattr(scheduler, "final_alpha_cumprod") and not scheduler.config.set_alpha_to_one:
-            scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0]
-    scheduler.set_timesteps(count)
-    if levels is not None:
-        scheduler.sigmas = levels
-    scale = getattr(scheduler, "init_noise_sigma", 1.0)
-    x = start_noise() * (1.0 if scale == 1 else (levels[0] ** 2 + 1).sqrt())
-    extra = {"generator": torch.Generator().manual_seed(9)} if draws else {}
-    states = []
-    for timestep in scheduler.timesteps:
-        seen = scheduler.scale_model_input(x, timestep) if hasattr(scheduler, "scale_model_input") else x
-        output = network(seen, torch.as_tensor(timestep).expand(2))
-        with mock.patch.object(torch, "float32", torch.float64):  # several schedulers cast to torch.float32 in `step`
-            x = scheduler.step(output, timestep, x, return_dict=False, **extra)[0].double()
-        states.append(x)
-    return states
-
-
-def assert_same(left: list[Tensor], right: list[Tensor], tolerance: float) -> None:
-    assert len(left) == len(right)
-    for index, (a, b) in enumerate(zip(left, right, strict=True)):
-        error = float((a - b).abs().max() / b.abs().max())
-        assert error < tolerance, (index, error)
-
-
-def levels_of(kind: str, count: int, schedule: Any = None, **options: Any) -> Tensor:
-    """Our grid in float64 (from the timesteps that its float32 levels mean), so that only the solver is compared."""
-    schedule = ddpm_schedule() if schedule is None else schedule
-    sigmas = schedule_sigmas(kind, schedule, count, **options)
-    exact = schedule.sigma(schedule.timestep(sigmas).double())
-    return torch.where(sigmas == 0, torch.zeros((), dtype=torch.float64), exact)
-
-
-def to_vp(states: list[Tensor], levels: Tensor) -> list[Tensor]:
-    """Variance-exploding states after each step to what the network sees."""
-    return [x / (levels[index + 1] ** 2 + 1).sqrt() for index, x in enumerate(states)]
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
@@ -177,6 +100,48 @@ def test_uni_pc(order: int, variant: str, count: int) -> None:
     )
     right = theirs(scheduler, count, levels=levels)
     assert_same(ours("uni_pc", levels, ddpm_schedule(), "eps", order=order, variant=variant), right, TOLERANCE)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 20])
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_deis(order: int, count: int) -> None:
+    """At sigma 0 their weights are NaN; from 15 steps on they lower no order."""
+    levels = levels_of("sgm_uniform", count, final="sigma_min")
+    scheduler = diffusers.DEISMultistepScheduler(**SD, **TRAILING, solver_order=order)
+    right = theirs(scheduler, count, levels=levels)
+    left = ours("deis", levels, ddpm_schedule(), "eps", order=order, lower_order_final=count < 15)
+    assert_same(left, right, TOLERANCE)
+
+
+class ByStep:
+    """The noise of each step by its first level: their solver draws at every step, ours where the noise has a share."""
+
+    def __init__(self, levels: Tensor) -> None:
+        generator = torch.Generator().manual_seed(9)
+        draws = [torch.randn(SIZE, generator=generator, dtype=torch.float64) for _ in levels[1:]]
+        self.draws = dict(zip(levels.tolist(), draws, strict=False))
+
+    def start(self) -> Tensor:
+        raise AssertionError("the tests make their own start")
+
+    def __call__(self, sigma: Tensor | float, sigma_next: Tensor | float) -> Tensor:
+        return self.draws[float(sigma)]
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("count", [1, 2, 3, 10])
+@pytest.mark.parametrize(("order", "corrector"), [(1, 1), (1, 2), (2, 2), (2, 3), (3, 1), (3, 3), (3, 4)])
+@pytest.mark.parametrize("lower", [True, False])
+def test_sa_solver(order: int, corrector: int, eta: float, lower: bool, count: int) -> None:
+    levels = levels_of("sgm_uniform", count, final="sigma_min")
+    scheduler = diffusers.SASolverScheduler(
+        **SD, **TRAILING, predictor_order=order, corrector_order=corrector, lower_order_final=lower,
+        tau_func=lambda t: torch.tensor(eta if 200 <= t <= 800 else 0.0, dtype=torch.float64),
+    )  # fmt: skip
+    right = theirs(scheduler, count, levels=levels, draws=True)
+    options = {"order": order, "corrector_order": corrector, "eta": eta, "lower_order_final": lower}
+    left = ours("sa_solver", levels, ddpm_schedule(), "eps", noise=ByStep(levels), **options)
+    assert_same(left, right, 1e-8)  # they expand exponential integrals of powers of lambda, which cancel
 
 
 def lcm_levels(scheduler: Any) -> Tensor:

@@ -122,17 +122,17 @@ def test_an_oversized_header_is_refused_before_it_is_read(tmp_path: Path, length
 def test_a_million_names_are_refused_quickly(tmp_path: Path) -> None:
     entry = b'"%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
     small = b"{" + b",".join(entry % index for index in range(1_000_000)) + b"}"
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(UnsafeFile, match="at most"):
         read_tensors(write(tmp_path / "a.safetensors", small, b""))
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_many_names_within_the_limit_are_read_in_bounded_time(tmp_path: Path) -> None:
     header = {str(index): {"dtype": "U8", "shape": [1], "data_offsets": [index, index + 1]} for index in range(100_000)}
-    started = time.monotonic()
+    started = time.process_time()
     tensors, _ = read_tensors(write(tmp_path / "a.safetensors", header, bytes(100_000)))
-    assert len(tensors) == 100_000 and time.monotonic() - started < 20
+    assert len(tensors) == 100_000 and time.process_time() - started < 20
 
 
 def test_mutated_files_are_read_or_refused_and_nothing_else(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from ..errors import BrokenModel, InvalidRequest
+from ..errors import BrokenModel, InvalidRequest, brief
 from ..weights.keys import Rule, apply
 from .kinds import bias_delta, delta, label
 from .names import Network
@@ -21,6 +21,8 @@ from .read import AdapterFile, Group, read_adapter
 from .stack import Change, Layer, Stack, stack_of
 
 MAX_STRENGTH = 100.0
+LONGEST = 200
+"""Characters of a name of a file that are kept for messages; real ones have under 150."""
 _Deltas = Callable[[Group, Rule, Sequence[Tensor]], Sequence[Tensor] | None]
 
 
@@ -138,19 +140,19 @@ def match(file: AdapterFile, networks: Sequence[Network]) -> Matched:
     """Which groups change which weights. BrokenModel where not one fits."""
     changes: dict[str, list[Change]] = {network.role: [] for network in networks}
     kinds: Counter[str] = Counter()
-    unmatched, misfits = list(file.unknown), []
+    unmatched, misfits = [brief(name, LONGEST) for name in file.unknown], []
     for stem, group in file.groups.items():
         network, target = next(
             ((network, found) for network in networks if (found := network.find(stem)) is not None), (None, None)
         )
         if network is None or target is None:
-            unmatched.append(stem)
+            unmatched.append(brief(stem, LONGEST))
             continue
         try:
             stack = stack_of(network.module)
             made = _changes(stack, group, target.weight, target.bias)
         except BrokenModel as error:
-            misfits.append(f"{stem} ({error})")
+            misfits.append(f"{brief(stem, LONGEST)} ({error})")
             continue
         changes[network.role] += made
         kinds[label(group.tensors)] += 1
@@ -167,7 +169,7 @@ def _changes(stack: Stack, group: Group, weight: Rule, bias: Rule | None) -> lis
         if rule is None:
             continue
         shapes = [stack.original(name).to("meta", torch.float32) for name in rule.ours]
-        tried = Group({what: tensor.to("meta") for what, tensor in group.tensors.items()}, group.alpha, group.on_input)
+        tried = replace(group, tensors={what: tensor.to("meta") for what, tensor in group.tensors.items()})
         if deltas(tried, rule, shapes) is not None:
             made.append(Change(rule.ours, partial(_required, deltas, group, rule)))
     if not made:
@@ -179,14 +181,14 @@ def _required(deltas: _Deltas, group: Group, rule: Rule, originals: Sequence[Ten
     """The differences on the device of the originals, in float32."""
     like = originals[0]
     moved = {what: tensor.to(like.device, torch.float32) for what, tensor in group.tensors.items()}
-    found = deltas(Group(moved, group.alpha, group.on_input), rule, originals)
+    found = deltas(replace(group, tensors=moved), rule, originals)
     assert found is not None
     return found
 
 
 def _weight_deltas(group: Group, rule: Rule, originals: Sequence[Tensor]) -> Sequence[Tensor] | None:
     (theirs,) = apply(rule.op.inverse, list(originals), 1)
-    found = delta(group.tensors, theirs, alpha=group.alpha, on_input=group.on_input)
+    found = delta(group.tensors, theirs, alpha=group.alpha, on_input=group.on_input, terms=group.terms)
     return None if found is None else apply(rule.op, [found], len(rule.ours))
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -19,11 +18,14 @@ from ..weights.files import existing, read_tensors
 from ..weights.hashes import adapter_hash
 from ..weights.other_kinds import other_kind
 from ..weights.tensors import TensorFile
+from .kinds.oft_columns import TERMS
 
 FOLDER_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", "pytorch_lora_weights.bin")
 """What an adapter's folder holds, by diffusers and PEFT."""
 PEFT_CONFIG = "adapter_config.json"
 NUMBERS = ("alpha", "on_input")
+MAX_TERMS, MAX_ALPHA = 64, 2**20
+"""Most terms of a series (files have 5), and the largest alpha (files have about the rank)."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Group:
     tensors: dict[str, Tensor]
     alpha: float | None = None
     on_input: bool = False
+    terms: int = TERMS
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,12 @@ def read_adapter(path: str | os.PathLike[str]) -> AdapterFile:
         what = f"{place} is {kind}, not an adapter" if kind else f"{place} holds no adapter that is known here"
         raise UnknownModel(f"{what}; expected a LoRA or one of its relatives (LoHa, LoKr, OFT, IA3, GLoRA, DoRA)")
     partial = [name for stem, names in grouped.groups.items() if stem not in whole for name in names.values()]
-    alphas = _told_alphas(place, metadata)
-    groups = {stem: _group(tensors, stem, names, alphas) for stem, names in whole.items()}
+    told = _told_settings(place, metadata)
+    groups = {stem: _group(tensors, stem, names, told) for stem, names in whole.items()}
     return AdapterFile(place, groups, (*grouped.leftovers, *partial), metadata)
 
 
-def _group(tensors: TensorFile, stem: str, names: Mapping[str, str], alphas: _Alphas) -> Group:
+def _group(tensors: TensorFile, stem: str, names: Mapping[str, str], told: _Told) -> Group:
     found: dict[str, Tensor] = {}
     numbers: dict[str, float] = {}
     for what, name in names.items():
@@ -95,27 +98,52 @@ def _group(tensors: TensorFile, stem: str, names: Mapping[str, str], alphas: _Al
         else:
             found[what] = value.clone()  # the file may go away or change while the adapter is attached
     alpha = numbers.get("alpha")
-    if alpha is None and "down" in found:
-        alpha = alphas.of(stem, int(found["down"].shape[0]))
-    return Group(found, alpha, numbers.get("on_input", 0.0) != 0)
+    if alpha is None and "down" in found and found["down"].dim():
+        alpha = told.alpha(stem, int(found["down"].shape[0]))
+    terms = TERMS
+    if "oft_columns" in found:
+        terms, alpha = told.rotation(stem)
+    if alpha is not None and abs(alpha) > MAX_ALPHA:
+        raise BrokenModel(f"{tensors.path}: the alpha of {stem[:80]!r} is {alpha:g}; at most {MAX_ALPHA} is plausible")
+    return Group(found, alpha, numbers.get("on_input", 0.0) != 0, terms)
 
 
 @dataclass(frozen=True)
-class _Alphas:
-    """What the settings beside the tensors say about alpha, by component ("unet", "text_encoder", "" for any)."""
+class _Told:
+    """What is said beside the tensors about alpha and rotations, by component ("unet", "text_encoder", "" for any)."""
 
     settings: Mapping[str, Mapping[str, Any]]
 
-    def of(self, stem: str, rank: int) -> float | None:
-        """The alpha of a stem that has none of its own, such that alpha / rank is the scale; None where not told."""
+    def _of(self, stem: str) -> Iterator[Mapping[str, Any]]:
+        """The settings of a stem's component."""
         for component, settings in self.settings.items():
-            if component and not stem.startswith(f"{component}."):
-                continue
+            if not component or stem.startswith(f"{component}."):
+                yield settings
+
+    def rotation(self, stem: str) -> tuple[int, float | None]:
+        """(terms of the series, 0 for the exact transform; the constraint of COFT or None) of PEFT's OFT."""
+        for settings in self._of(stem):
+            terms: Any = settings.get("num_cayley_neumann_terms", TERMS)
+            limit: Any = settings.get("eps", 6e-5)
+            known = type(terms) is int and 1 <= terms <= MAX_TERMS
+            count = 0 if settings.get("use_cayley_neumann") is False else terms if known else TERMS
+            constrained = settings.get("coft") is True and _is_number(limit)
+            return count, float(limit) if constrained else None
+        return TERMS, None
+
+    def alpha(self, stem: str, rank: int) -> float | None:
+        """The alpha of a stem that has none of its own, such that alpha / rank is the scale; None where not told."""
+        for settings in self._of(stem):
             found = _pattern(settings.get("alpha_pattern"), stem)
             alpha = settings.get("lora_alpha") if found is None else found
-            if isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and math.isfinite(alpha):
+            if _is_number(alpha):
                 return float(alpha) * (rank**0.5 if settings.get("use_rslora") is True else 1.0)
         return None
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    """Whether a setting is a number that an alpha can be."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_ALPHA
 
 
 def _pattern(patterns: object, stem: str) -> Any:
@@ -125,16 +153,16 @@ def _pattern(patterns: object, stem: str) -> Any:
     return next((value for name, value in patterns.items() if stem == name or stem.endswith(f".{name}")), None)
 
 
-def _told_alphas(path: Path, metadata: Mapping[str, str]) -> _Alphas:
+def _told_settings(path: Path, metadata: Mapping[str, str]) -> _Told:
     """diffusers: `lora_adapter_metadata`, with the keys `unet.lora_alpha` ...; PEFT: adapter_config.json beside it."""
     config = path.parent / PEFT_CONFIG
     if path.name == "adapter_model.safetensors" and config.is_file() and config.stat().st_size < 2**20:
-        return _Alphas({"": _parsed(config.read_text(encoding="utf-8", errors="replace"))})
+        return _Told({"": _parsed(config.read_text(encoding="utf-8", errors="replace"))})
     settings: dict[str, dict[str, Any]] = {}
     for key, value in _parsed(metadata.get("lora_adapter_metadata", "{}")).items():
         component, _, name = key.rpartition(".")
         settings.setdefault(component, {})[name] = value
-    return _Alphas(settings)
+    return _Told(settings)
 
 
 def _parsed(text: str) -> dict[str, Any]:

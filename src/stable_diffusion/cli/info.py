@@ -10,7 +10,7 @@ import click
 from stable_diffusion.cli.command import Command
 from stable_diffusion.cli.format import echo_json, echo_table, in_units
 from stable_diffusion.cli.options import override_option
-from stable_diffusion.errors import InvalidRequest, UnknownModel
+from stable_diffusion.errors import InvalidRequest, UnknownModel, printable
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 EXAMPLES = """
@@ -60,7 +60,9 @@ def _show(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         echo_json(facts)
         return
-    rows = [(name.replace("_", " "), _shown(name, value)) for name, value in facts.items()]
+    # A file's own words may hold signs that a terminal acts on; line breaks are left to the settings of a picture.
+    shown = {name: "\n".join(map(printable, _shown(name, value).split("\n"))) for name, value in facts.items()}
+    rows = [(name.replace("_", " "), text) for name, text in shown.items()]
     echo_table([row for row in rows if row[1]])
 
 

@@ -82,3 +82,5 @@ def clip_tokenizer(source: TokenizerSource, clip: CLIPText) -> Tokenizer:
 def _check_vocabulary(tokenizer: Tokenizer, most: int) -> None:
     if tokenizer.vocab_size > most:
         raise BrokenModel(f"the tokenizer has {tokenizer.vocab_size} tokens, the text encoder only {most}")
+    if tokenizer.highest >= most:
+        raise BrokenModel(f"the tokenizer has a token of id {tokenizer.highest}, the text encoder only {most} tokens")

@@ -13,7 +13,7 @@ from pathlib import Path
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from ..errors import BrokenModel, ModelFileError
+from ..errors import BrokenModel, ModelFileError, brief
 from .tokenizer import Tokenizer
 
 SPECIAL = END, PADDING, UNKNOWN = "</s>", "<pad>", "<unk>"
@@ -37,7 +37,7 @@ def t5_tokenizer(folder: str | Path, *, context_length: int = CONTEXT) -> Tokeni
         try:
             backend = Backend.from_str(_bytes(path).decode("utf-8"))
         except Exception as error:  # the library raises bare Exception
-            raise BrokenModel(f"{path} is no valid tokenizer: {error}") from error
+            raise BrokenModel(f"{path} is no valid tokenizer: {brief(error, 200)}") from error
     elif (folder / "spiece.model").is_file():
         path = folder / "spiece.model"
         backend = _unigram(path)
@@ -59,7 +59,7 @@ def _unigram(path: Path) -> Backend:
         pieces = [_piece(value) for value in _values(data, PIECES)]
         maps = [value for settings in _values(data, SPEC) for value in _values(settings, CHARSMAP)]
     except (IndexError, ValueError, struct.error) as error:
-        raise BrokenModel(f"{path} is not a SentencePiece model: {error}") from error
+        raise BrokenModel(f"{path} is not a SentencePiece model: {brief(error, 200)}") from error
     names = [text for text, _ in pieces]
     missing = next((token for token in SPECIAL if token not in names), None)
     if missing is not None:
@@ -70,7 +70,7 @@ def _unigram(path: Path) -> Backend:
         if maps and maps[0]:
             backend.normalizer = normalizers.Precompiled(maps[0])
     except Exception as error:  # the library raises bare Exception
-        raise BrokenModel(f"{path} holds no usable vocabulary: {error}") from error
+        raise BrokenModel(f"{path} holds no usable vocabulary: {brief(error, 200)}") from error
     metaspace = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
     backend.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")

@@ -23,12 +23,14 @@ from typing import Any
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from ..errors import BrokenModel, ModelFileError
+from ..errors import BrokenModel, ModelFileError, brief
 
 START = "<|startoftext|>"
 END = "<|endoftext|>"
 WORD_END = "</w>"
 CLIP_CONTEXT = 77
+SIZE_LIMIT = 16 * 2**20
+"""Most bytes of a tokenizer's file; those of CLIP have under 4 MiB."""
 _CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
@@ -63,6 +65,11 @@ class Tokenizer:
         return int(self._backend.get_vocab_size())
 
     @property
+    def highest(self) -> int:
+        """The highest id that any token has; one less than `vocab_size` unless ids are left out."""
+        return max(self._backend.get_vocab().values(), default=0)
+
+    @property
     def capacity(self) -> int:
         """Tokens of text that fit in one window."""
         return self.context_length - len(self._opening) - 1
@@ -73,12 +80,22 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without `bos`, `eos` or padding, however long it is."""
-        return [int(i) for i in self._backend.encode(text, add_special_tokens=False).ids]
+        return [int(i) for i in self._encoding(text).ids]
 
     def pieces(self, text: str) -> list[Piece]:
         """The same ids with the span of `text` each one covers (for heat maps and for saying what was dropped)."""
-        encoding = self._backend.encode(text, add_special_tokens=False)
+        encoding = self._encoding(text)
         return [Piece(int(i), int(s), int(e)) for i, (s, e) in zip(encoding.ids, encoding.offsets, strict=True)]
+
+    def _encoding(self, text: str) -> Any:
+        try:
+            return self._backend.encode(text, add_special_tokens=False)
+        except (
+            BaseException
+        ) as error:  # what the library raises where it panics is no Exception, and has no public name
+            if type(error).__name__ != "PanicException":
+                raise
+            raise BrokenModel(f"the model's tokenizer cannot read a text: {brief(error, 200)}") from None
 
     def decode(self, ids: Sequence[int]) -> str:
         """Readable text of `ids`; special tokens are left out."""
@@ -116,13 +133,13 @@ class Tokenizer:
             context_length = length if isinstance(length, int) and 2 < length <= 4096 else CLIP_CONTEXT
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             vocab = _read_json(folder / "vocab.json")
-            merges = _read_merges(folder / "merges.txt")
+            merges = _parse_merges(_read_text(folder / "merges.txt"))
             missing = [token for token in (START, END, pad or END) if token not in vocab]
             if missing:
                 raise BrokenModel(f"{folder / 'vocab.json'} lacks the token {missing[0]!r} that a CLIP vocabulary has")
             return cls._from_tables(vocab, merges, pad=vocab[pad or END], context_length=context_length)
         if (folder / "tokenizer.json").is_file():
-            text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+            text = _read_text(folder / "tokenizer.json")
             return cls.from_json(text, pad=pad, context_length=context_length)
         raise ModelFileError(f"{folder} holds no tokenizer: expected vocab.json and merges.txt, or tokenizer.json")
 
@@ -132,7 +149,7 @@ class Tokenizer:
         try:
             backend = Backend.from_str(text)
         except Exception as error:  # the library raises bare Exception
-            raise BrokenModel(f"the tokenizer is not valid tokenizer.json text: {error}") from error
+            raise BrokenModel(f"the tokenizer is not valid tokenizer.json text: {brief(error, 200)}") from error
         ids: dict[str, int] = {}
         for token in (START, END, pad or END):
             index = backend.token_to_id(token)
@@ -160,7 +177,9 @@ def _clip_backend(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Backe
             unk_token=END,
         )
     except Exception as error:  # a merge whose parts are not in the vocabulary
-        raise BrokenModel(f"the tokenizer's vocabulary and merges do not fit each other: {error}") from error
+        raise BrokenModel(
+            f"the tokenizer's vocabulary and merges do not fit each other: {brief(error, 200)}"
+        ) from error
     backend = Backend(model)
     backend.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
@@ -198,23 +217,28 @@ def _parse_merges(text: str) -> list[tuple[str, str]]:
     pairs = [tuple(line.split()) for line in lines]
     wrong = next((pair for pair in pairs if len(pair) != 2), None)
     if wrong is not None:
-        raise BrokenModel(f"a merge rule must be two pieces, not {' '.join(wrong)!r}")
+        raise BrokenModel(f"a merge rule must be two pieces, not {' '.join(wrong)[:80]!r}")
     return [(pair[0], pair[1]) for pair in pairs]
 
 
-def _read_merges(path: Path) -> list[tuple[str, str]]:
+def _read_text(path: Path) -> str:
     try:
-        return _parse_merges(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > SIZE_LIMIT:
+            raise BrokenModel(f"{path} has more than {SIZE_LIMIT} bytes; a file of a tokenizer is expected")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise BrokenModel(f"{path} is not UTF-8 text") from error
+    except OSError as error:
+        raise BrokenModel(f"{path} cannot be read ({error.strerror or error})") from error
 
 
 def _read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
     if default is not None and not path.is_file():
         return default
+    text = _read_text(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise BrokenModel(f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise BrokenModel(f"{path} holds a {type(value).__name__}, expected an object")

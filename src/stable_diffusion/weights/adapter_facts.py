@@ -101,7 +101,8 @@ def _adapter(tensors: TensorFile, metadata: Mapping[str, str]) -> dict[str, Any]
 def _kind(tensors: TensorFile, names: Mapping[str, str]) -> str:
     """The kind of a group as people call it; an empty text for one that is incomplete."""
     kind = kind_of(names) or ""
-    if kind == "OFT" and len(tensors.info(names.get("oft_blocks", names.get("oft_diag", ""))).shape) == 4:
+    blocks = names.get("oft_blocks", names.get("oft_diag"))
+    if kind == "OFT" and blocks is not None and len(tensors.info(blocks).shape) == 4:
         kind = "BOFT"
     if kind == "LoRA" and {"magnitude", "magnitude_rows"} & set(names):
         kind = "DoRA"

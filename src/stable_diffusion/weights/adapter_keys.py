@@ -31,6 +31,7 @@ LYCORIS = {
         *("diff", "diff_b", "w_norm", "b_norm", "set_weight", "set_bias"),
     )
 } | {f".{name}.weight": name for name in ("a1", "a2", "b1", "b2", "bm")}
+LYCORIS |= dict.fromkeys((".oft_R.weight", ".oft_R.default.weight"), "oft_columns")
 SUFFIXES = {
     suffix: {**LOW_RANK, **LYCORIS}[suffix] for suffix in sorted({**LOW_RANK, **LYCORIS}, key=len, reverse=True)
 }
@@ -45,6 +46,7 @@ KINDS: tuple[tuple[str, frozenset[str]], ...] = (
     ("GLoRA", frozenset({"a1", "a2", "b1", "b2"})),
     ("OFT", frozenset({"oft_blocks"})),
     ("OFT", frozenset({"oft_diag"})),
+    ("OFT", frozenset({"oft_columns"})),
     ("IA3", frozenset({"on_input", "ia3"})),
     ("LoRA", frozenset({"up", "down"})),
     ("full difference", frozenset({"diff"})),

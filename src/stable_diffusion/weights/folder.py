@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..errors import BrokenModel, ModelFileError, UnknownModel
+from ..errors import BrokenModel, ModelFileError, UnknownModel, brief
 from .files import read_tensors
 from .plausible import check_plausible
 from .tensors import TensorFile
@@ -29,7 +29,7 @@ def read_index(path: Path) -> dict[str, Any]:
         hint = f"; did you mean {path / inside[0]}?" if inside else ""
         raise UnknownModel(f"{path} is a folder without {INDEX}, so it is not a diffusers model{hint}")
     index = read_json(path / INDEX)
-    kind = index.get("_class_name", "a model of no stated class")
+    kind = brief(index.get("_class_name", "model of no stated class"))
     networks, texts = [part for part in NETWORKS if has_part(index, part)], text_folders(index)
     sd3 = networks == ["transformer"] and index["transformer"][-1] == TRANSFORMER and len(texts) == 2
     if not sd3 and (networks != ["unet"] or not texts):

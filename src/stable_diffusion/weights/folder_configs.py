@@ -21,7 +21,7 @@ from ..models.config import tuples
 from ..models.unet import UNetConfig
 from ..models.vae import VAEConfig
 from .families import SD3_LATENTS, SD_LATENTS, XL_LATENTS
-from .plausible import using_config
+from .plausible import check_latent_numbers, using_config
 
 Config = Mapping[str, Any]
 
@@ -141,7 +141,9 @@ def latent_format(config: Config, vae: VAEConfig) -> LatentFormat:
     for known in (SD_LATENTS, XL_LATENTS, SD3_LATENTS):
         if (vae.latent_channels, vae.downscale, scale, shift) == (known.channels, 8, known.scale, known.shift):
             return known
-    return LatentFormat(channels=vae.latent_channels, downscale=vae.downscale, scale=scale, shift=shift)
+    found = LatentFormat(channels=vae.latent_channels, downscale=vae.downscale, scale=scale, shift=shift)
+    check_latent_numbers(found)
+    return found
 
 
 def clip_config(config: Config, where: Path, *, projection: bool) -> CLIPTextConfig:
@@ -191,7 +193,7 @@ def check_fixed(config: Config, fixed: Mapping[str, tuple[Any, ...]], where: Pat
     """BrokenModel where a setting has another value than those that we run (the first is the default)."""
     for name, allowed in fixed.items():
         if config.get(name, allowed[0]) not in allowed:
-            raise BrokenModel(f"{where} has {name} {config[name]!r}; this version runs {allowed[0]!r} only")
+            raise BrokenModel(f"{where} has {name} {repr(config[name])[:80]}; this version runs {allowed[0]!r} only")
 
 
 def _need(config: Config, name: str, where: Path) -> Any:

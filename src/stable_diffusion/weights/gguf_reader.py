@@ -15,16 +15,17 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import BrokenModel, ModelFileError, UnsafeFile
 from .safetensors_reader import TENSOR_LIMIT
-from .tensors import MappedBytes, TensorFile, TensorInfo
+from .tensors import MappedBytes, TensorFile, TensorInfo, is_addressable
 
 ENTRY_LIMIT = 10_000
 """Most metadata entries accepted; files of diffusion models have about 20."""
-ITEM_LIMIT = 1_000_000
+ITEM_LIMIT = 300_000
 """Most texts in all arrays of the metadata together; the largest vocabularies have 260,000."""
 TEXT_LIMIT = 2**20
 KEPT = 4096
@@ -184,10 +185,15 @@ def _claim(cursor: Cursor) -> tuple[str, tuple[int, ...], int, int]:
 def _aligned(cursor: Cursor, metadata: dict[str, str]) -> int:
     """The first byte of the data."""
     told = metadata.get("general.alignment", str(ALIGNMENT))
-    if not told.isdigit() or not 1 <= int(told) <= 2**20:
+    if not _is_number(told) or not 1 <= int(told) <= 2**20:
         raise UnsafeFile(f"{cursor.path} has an alignment of {told[:20]}; a number from 1 to {2**20} is expected")
     position = cursor.file.tell()
     return int(-(-position // int(told)) * int(told))
+
+
+def _is_number(text: str) -> bool:
+    """Whether `int` reads a text: entries may be texts, and some digits of other scripts are no numbers to it."""
+    return text.isascii() and text.isdigit()
 
 
 def _checked(
@@ -201,7 +207,7 @@ def _checked(
         if kind not in PLAIN and kind not in BLOCKS:
             known = ", ".join([name for name, _ in PLAIN.values()] + [name for name, *_ in BLOCKS.values()])
             raise ModelFileError(f"{what} is stored in type number {kind}; known are {known}")
-        if not all(0 <= side < 2**40 for side in shape) or prod(shape) >= 2**48:
+        if not all(0 <= side < 2**40 for side in shape) or prod(shape) >= 2**48 or not is_addressable(shape):
             raise UnsafeFile(f"{what} has the shape {str(list(shape))[:60]}, which no file can hold")
         block = 1 if kind in PLAIN else BLOCKS[kind][1]
         if block > 1 and (not shape or shape[-1] % block):
@@ -244,8 +250,8 @@ def _original(path: Path, name: str, entry: Entry, metadata: dict[str, str]) -> 
     told = metadata.get(ORIGINAL_SHAPE + name)
     if not told:
         return entry.shape
-    shape = tuple(int(side) for side in told.split(",") if side.isdigit())
-    if prod(shape) != prod(entry.shape) or len(shape) != told.count(",") + 1:
+    shape = tuple(int(side) for side in told.split(",") if _is_number(side))
+    if prod(shape) != prod(entry.shape) or len(shape) != told.count(",") + 1 or not is_addressable(shape):
         raise UnsafeFile(f"{path}: tensor {name[:80]!r} of shape {list(entry.shape)} cannot have been {told[:60]}")
     return shape
 
@@ -256,7 +262,8 @@ def _dequantised(path: Path, mapped: MappedBytes, entry: Entry) -> Any:
     _, weights, size = BLOCKS[entry.kind]
     rows = prod(entry.shape[:-1])
     blocks = mapped.tensor(entry.start, torch.uint8, entry.nbytes).numpy()
-    return dequantise(blocks.reshape(rows, entry.shape[-1] // weights * size), kinds(entry.kind)).reshape(-1)
+    with np.errstate(all="ignore"):  # a damaged scale makes numbers that are not finite, as it would in any file
+        return dequantise(blocks.reshape(rows, entry.shape[-1] // weights * size), kinds(entry.kind)).reshape(-1)
 
 
 def _library(path: Path, stored: str) -> tuple[Callable[..., Any], Any]:

@@ -28,7 +28,7 @@ from .assemble import build
 from .keys import KeyTable, Rule
 from .packing import pack, unpack
 from .parts import Card, Defaults, Parts, Source, TokenizerSource
-from .plausible import check_plausible, using_config
+from .plausible import check_latent_numbers, check_plausible, using_config
 from .safetensors_writer import write_safetensors
 from .tensors import TensorFile
 
@@ -172,10 +172,11 @@ def _latents(values: Mapping[str, Any]) -> LatentFormat:
     for name in ("scale", "shift"):
         numbers = getattr(latents, name)
         numbers = numbers if isinstance(numbers, tuple) else (numbers,) * latents.channels
-        if len(numbers) != latents.channels or not all(isinstance(number, (int, float)) for number in numbers):
+        if len(numbers) != latents.channels:
             raise InvalidRequest(
                 f"the latent {name} is {getattr(latents, name)!r}; expected a number, or one per channel"
             )
+    check_latent_numbers(latents)
     return latents
 
 

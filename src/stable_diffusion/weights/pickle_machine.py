@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from ..errors import UnsafeFile
 
-WORK_LIMIT = 5_000_000
+WORK_LIMIT = 2_000_000
 """Most operations (opcodes, and items copied by calls) in a file; one with optimizer state needs under a million."""
 
 INERT_MODULES = (

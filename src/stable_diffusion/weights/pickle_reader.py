@@ -24,13 +24,16 @@ from torch import Tensor
 
 from ..errors import BrokenModel, ModelFileError, UnsafeFile
 from .pickle_calls import Storage, StoredTensor, torch_machine
-from .tensors import MappedBytes, TensorFile, TensorInfo
+from .tensors import MappedBytes, TensorFile, TensorInfo, is_addressable
 
 PICKLE_LIMIT = 64 * 2**20
 """Longest accepted data.pkl in bytes; that of a public checkpoint is under 2 MiB."""
 
-ENTRY_LIMIT = 200_000
-"""Most entries accepted in a zip checkpoint."""
+DIRECTORY_LIMIT = 8 * 2**20
+"""Longest accepted list of a zip's entries in bytes; a checkpoint of 5,000 tensors has half a MiB."""
+
+VISIT_LIMIT = 1_000_000
+"""Most values looked at in nested dictionaries: a few that hold one another many times unfold without end."""
 
 STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 STREAM_PROTOCOL = 1001
@@ -42,6 +45,7 @@ Extent = tuple[int, int]
 def read_zip(path: Path) -> tuple[TensorFile, dict[str, str]]:
     """Tensors and scalar metadata of a zip checkpoint."""
     try:
+        _check_directory(path)
         with zipfile.ZipFile(path) as archive:
             prefix, entries = _check_entries(path, archive)
             pickled = archive.read(f"{prefix}data.pkl")
@@ -65,11 +69,30 @@ def read_zip(path: Path) -> tuple[TensorFile, dict[str, str]]:
     return _tensor_file(path, root, mapped, storage_bytes, kind="torch zip")
 
 
+def _check_directory(path: Path) -> None:
+    """Refuses a list of entries that is too long, before it is parsed.
+
+    Its size is at byte 12 of the record of 22 bytes that ends a zip, before a comment of under 64 KiB, or at byte 40 of
+    the wide record before that (PKWARE APPNOTE 4.3.16 and 4.3.14). The records are found where `zipfile` finds them.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, size - 2**16 - 200))
+        tail = file.read()
+    plain = tail[-22:-18] == b"PK\x05\x06" and tail[-2:] == b"\0\0"
+    at = len(tail) - 22 if plain else tail.rfind(b"PK\x05\x06")
+    if at < 0:
+        return  # no zip, which the library says too
+    claimed = int.from_bytes(tail[at + 12 : at + 16], "little")
+    if at >= 76 and tail[at - 20 : at - 16] == b"PK\x06\x07":  # the place of the wide record, 56 bytes, and this one
+        claimed = int.from_bytes(tail[at - 36 : at - 28], "little")
+    if claimed > DIRECTORY_LIMIT:
+        raise UnsafeFile(f"{path} has a list of zip entries of {claimed} bytes; at most {DIRECTORY_LIMIT} are accepted")
+
+
 def _check_entries(path: Path, archive: zipfile.ZipFile) -> tuple[str, dict[str, zipfile.ZipInfo]]:
     """The archive's folder prefix and its entries by name; refuses bombs, foreign archives and other byte orders."""
     infos = archive.infolist()
-    if len(infos) > ENTRY_LIMIT:
-        raise UnsafeFile(f"{path} has {len(infos)} zip entries; at most {ENTRY_LIMIT} are accepted")
     entries = {info.filename: info for info in infos}
     if len(entries) != len(infos):
         raise UnsafeFile(f"{path} is a zip archive in which two entries have the same name")
@@ -157,7 +180,7 @@ def _stream_extents(path: Path, file: mmap.mmap, storages: Mapping[str, Storage]
 def _tensor_file(
     path: Path, root: Any, mapped: MappedBytes, storage_bytes: Callable[[Storage], Extent], kind: str
 ) -> tuple[TensorFile, dict[str, str]]:
-    found = collect(root)
+    found = collect(root, path)
     for name, tensor in found.tensors.items():
         _check_view(path, name, tensor)
         storage_bytes(tensor.storage)  # raises here rather than at the first use of the tensor
@@ -178,6 +201,8 @@ def _check_view(path: Path, name: str, tensor: StoredTensor) -> None:
     """A tensor may only show bytes of its own storage, and no element more often than once."""
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride, strict=True))
     count = prod(tensor.shape)
+    if not is_addressable(tensor.shape):
+        raise UnsafeFile(f"{path}: tensor {name[:80]!r} has the shape {str(tensor.shape)[:60]}, which no file can hold")
     if count > tensor.storage.count or (count > 0 and last >= tensor.storage.count):
         raise UnsafeFile(f"{path}: tensor {name[:80]!r} of shape {tensor.shape} reaches outside its storage")
 
@@ -190,32 +215,47 @@ class Collected:
     scalars: dict[str, str]
 
 
-def collect(root: Any) -> Collected:
+def collect(root: Any, path: Path) -> Collected:
     """Tensors by dotted name, out of the innermost `state_dict`; scalars (`global_step`, ...) from every level.
 
-    Optimizer states, callbacks and other objects beside the weights are left where they are.
+    Optimizer states, callbacks and other objects beside the weights are left where they are. UnsafeFile where the
+    dictionaries of `path` unfold to more than a model has.
     """
     scalars: dict[str, str] = {}
     visited: set[int] = set()
     while isinstance(root, dict) and id(root) not in visited:
         visited.add(id(root))
         for key, value in root.items():
-            if isinstance(key, str) and isinstance(value, (bool, int, float, str)) and len(str(value)[:4097]) <= 4096:
+            if isinstance(key, str) and _is_short(value):
                 scalars.setdefault(key, str(value))
         inner = root.get("state_dict")
         if not isinstance(inner, dict):
             break
         root = inner
+    return Collected(_flatten(root, path), scalars)
+
+
+def _is_short(value: Any) -> bool:
+    """Whether a value is a number or text worth keeping; Python refuses to write integers of thousands of digits."""
+    if isinstance(value, int):
+        return value.bit_length() <= 128
+    return isinstance(value, float) or (isinstance(value, str) and len(value) <= 4096)
+
+
+def _flatten(root: Any, path: Path) -> dict[str, StoredTensor]:
+    """The tensors of nested dictionaries under dotted names; six levels cover every known layout."""
     tensors: dict[str, StoredTensor] = {}
-    _flatten("", root, tensors, depth=0)
-    return Collected(tensors, scalars)
-
-
-def _flatten(prefix: str, value: Any, tensors: dict[str, StoredTensor], depth: int) -> None:
-    """Put the tensors of nested dictionaries under dotted names; six levels cover every known layout."""
-    if isinstance(value, StoredTensor):
-        tensors[prefix] = value
-    elif isinstance(value, dict) and depth < 6:
-        for key, item in value.items():
-            if isinstance(item, (dict, StoredTensor)) and not str(key).startswith("optimizer"):
-                _flatten(f"{prefix}.{key}" if prefix else str(key), item, tensors, depth + 1)
+    waiting: list[tuple[str, Any, int]] = [("", root, 0)]
+    visits = 0
+    while waiting:
+        prefix, value, depth = waiting.pop()
+        if isinstance(value, StoredTensor):
+            tensors[prefix] = value
+        elif isinstance(value, dict) and depth < 6:
+            visits += len(value)
+            if visits > VISIT_LIMIT:
+                raise UnsafeFile(f"{path} has dictionaries that unfold to more than {VISIT_LIMIT} values")
+            named = [(str(key), item) for key, item in value.items() if not isinstance(key, int) or _is_short(key)]
+            inside = [(name, item) for name, item in named if not name.startswith("optimizer")]
+            waiting += [(f"{prefix}.{name}" if prefix else name, item, depth + 1) for name, item in reversed(inside)]
+    return tensors

@@ -5,12 +5,14 @@ A config is a few numbers that decide how many layers are made, so a hostile one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import BrokenModel, InvalidRequest, ModelFileError
+from ..errors import BrokenModel, InvalidRequest, ModelFileError, brief
+from ..latents import LatentFormat
 
 NUMBER_LIMIT = 2**20
 LIST_LIMIT = 4096
@@ -43,6 +45,16 @@ def check_plausible(config: Any, where: Path, name: str = "") -> None:
             raise BrokenModel(f"{where} has {name[:40]!r} of {str(config)[:40]}; at most {limit} is plausible")
 
 
+def check_latent_numbers(latents: LatentFormat) -> None:
+    """InvalidRequest where scale or shift of a latent space is no finite number, or a scale is about 0."""
+    for name, least in (("scale", 1e-6), ("shift", 0.0)):
+        given = getattr(latents, name)
+        for number in given if isinstance(given, tuple) else (given,):
+            known = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
+            if not known or abs(number) < least:
+                raise InvalidRequest(f"the {name} of a latent is {repr(number)[:40]}; expected a number like 0.18")
+
+
 @contextmanager
 def using_config(where: Path) -> Iterator[None]:
     """Turns what a nonsensical config does to the code that reads it into one BrokenModel."""
@@ -51,4 +63,4 @@ def using_config(where: Path) -> Iterator[None]:
     except ModelFileError:
         raise
     except (InvalidRequest, TypeError, ValueError, KeyError, AttributeError, ArithmeticError, IndexError) as error:
-        raise BrokenModel(f"{where} has a config that this version cannot use: {error}") from error
+        raise BrokenModel(f"{where} has a config that this version cannot use: {brief(error, 300)}") from error

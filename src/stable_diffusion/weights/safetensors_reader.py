@@ -16,13 +16,16 @@ import torch
 from torch import Tensor
 
 from ..errors import BrokenModel, UnsafeFile
-from .tensors import MappedBytes, TensorFile, TensorInfo
+from .tensors import MappedBytes, TensorFile, TensorInfo, is_addressable
 
 HEADER_LIMIT = 32 * 2**20
 """Longest accepted header in bytes; that of the largest public checkpoints is under 1 MiB."""
 
 TENSOR_LIMIT = 200_000
 """Most tensors accepted in a file; public diffusion checkpoints have under 5,000."""
+
+SIGN_LIMIT = 16 * TENSOR_LIMIT
+"""Most brackets, colons and commas in a header: a tensor has 13 at most 6 dimensions. They bound what parsing makes."""
 
 DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
@@ -79,6 +82,9 @@ def _read_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
     claimed = raw.count(b'"data_offsets"')
     if claimed > TENSOR_LIMIT:
         raise UnsafeFile(f"{path} lists {claimed} tensors; at most {TENSOR_LIMIT} are accepted")
+    signs = sum(raw.count(sign) for sign in b"{[:,")
+    if signs > SIGN_LIMIT:
+        raise UnsafeFile(f"{path} has a header of {signs} JSON values; at most {SIGN_LIMIT} are accepted")
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
@@ -112,8 +118,10 @@ def _check_entry(path: Path, name: str, entry: object) -> tuple[TensorInfo, int]
     if dtype is None:
         raise UnsafeFile(f"{what} has dtype {str(entry['dtype'])[:40]!r}; known are {', '.join(DTYPES)}")
     shape, offsets = entry["shape"], entry["data_offsets"]
-    if not _is_naturals(shape) or len(shape) > 16:
-        raise UnsafeFile(f"{what} has shape {str(shape)[:60]}; expected at most 16 natural numbers")
+    if not _is_naturals(shape) or len(shape) > 16 or not is_addressable(shape):
+        raise UnsafeFile(
+            f"{what} has shape {str(shape)[:60]}; expected at most 16 natural numbers that can be multiplied"
+        )
     if not _is_naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise UnsafeFile(f"{what} has data_offsets {str(offsets)[:60]}; expected [begin, end] with begin <= end")
     if prod(shape) * dtype.itemsize != offsets[1] - offsets[0]:

@@ -6,7 +6,7 @@ alignment allow it. The mapping is private (copy on write): writing to a tensor 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -30,6 +30,11 @@ class TensorInfo:
     @property
     def nbytes(self) -> int:
         return self.count * self.dtype.itemsize
+
+
+def is_addressable(shape: Sequence[int]) -> bool:
+    """Whether torch can count the elements of a shape, an empty one too: it multiplies all sides, in 64 bits."""
+    return prod(max(side, 1) for side in shape) < 2**62
 
 
 class TensorFile(Mapping[str, Tensor]):

@@ -20,19 +20,38 @@ from .loha import loha
 from .lokr import lokr, lokr_factor
 from .lora import lora
 from .oft import oft
+from .oft_columns import TERMS, oft_columns
 
-__all__ = ["bias_delta", "boft", "delta", "dora", "glora", "ia3", "label", "loha", "lokr", "lora", "oft", "rank"]
+__all__ = [
+    "bias_delta",
+    "boft",
+    "delta",
+    "dora",
+    "glora",
+    "ia3",
+    "label",
+    "loha",
+    "lokr",
+    "lora",
+    "oft",
+    "oft_columns",
+    "rank",
+]
 
 Group = Mapping[str, Tensor]
 """What -> tensor, as `weights.adapter_keys` names them; without `alpha` and `on_input`, which are numbers."""
 
 
-def delta(group: Group, weight: Tensor, *, alpha: float | None = None, on_input: bool = False) -> Tensor | None:
+def delta(
+    group: Group, weight: Tensor, *, alpha: float | None = None, on_input: bool = False, terms: int = TERMS
+) -> Tensor | None:
     """The difference of a weight in the layout of the file [O,I,k..], or None where the group has none for it.
 
     Works on `meta`, so that a shape can be checked before anything is computed. BrokenModel where shapes do not fit.
     """
     try:
+        if "oft_columns" in group:
+            return oft_columns(weight, group["oft_columns"], terms=terms, limit=alpha)
         found = _plain(group, weight, alpha, on_input)
         if found is None:
             return None
@@ -46,7 +65,7 @@ def delta(group: Group, weight: Tensor, *, alpha: float | None = None, on_input:
             return found
         rows = "magnitude_rows" in group or magnitude.shape[0] == weight.shape[0]
         return dora(weight, found, magnitude, rows=rows)
-    except (RuntimeError, IndexError) as error:
+    except (RuntimeError, IndexError, TypeError) as error:
         shapes = ", ".join(f"{what} {list(tensor.shape)}" for what, tensor in group.items())
         raise BrokenModel(f"its tensors {shapes} do not fit a weight {list(weight.shape)}") from error
 
@@ -106,7 +125,8 @@ def rank(group: Group) -> int | None:
 def label(group: Group) -> str:
     """The kind of a group as people call it."""
     kind = kind_of(group if "ia3" not in group else {*group, "on_input"})
-    if kind == "OFT" and group.get("oft_blocks", group.get("oft_diag")).dim() == 4:  # type: ignore[union-attr]
+    blocks = group.get("oft_blocks", group.get("oft_diag"))
+    if kind == "OFT" and blocks is not None and blocks.dim() == 4:
         kind = "BOFT"
     if {"magnitude", "magnitude_rows"} & set(group):
         return "DoRA" if kind == "LoRA" else f"DoRA on {kind}"
