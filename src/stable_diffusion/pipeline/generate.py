@@ -34,7 +34,7 @@ from .request_controls import RequestControls, request_controls
 from .resolve import resolve
 from .start import Start, start
 from .tiling import Wrapped, even_poles, sphere_xmp
-from .told_picture import Extra, extra_of, part_of
+from .told_picture import extra_of, part_of
 from .wildcards import WildcardFolder
 
 Output = Literal["pil", "straight", "latent"]
@@ -115,7 +115,7 @@ def generate(
         start=begun,
         controls=controls,
         options=options,
-        notes=(*_ignored(asked, resolved, extra_of(model)), *controls.notes),
+        notes=(*_ignored(asked, resolved, model), *controls.notes),
         output=output,
         varies=varies(resolved),
         folder=None if wildcards is None else WildcardFolder(wildcards),
@@ -182,8 +182,9 @@ def _decoded(model: StableDiffusion, request: Request, latent: Tensor) -> Tensor
     return from_model(picture).cpu()
 
 
-def _ignored(asked: Request, request: Request, extra: Extra) -> Iterator[str]:
+def _ignored(asked: Request, request: Request, model: StableDiffusion) -> Iterator[str]:
     """Settings that were given and have no effect."""
+    extra, told = extra_of(model), model.denoising_process.guides_itself
     assert request.sampler is not None and request.width is not None and request.height is not None  # resolved
     info = resolve_sampler(request.sampler).sampler
     for name in asked.noise.options:
@@ -203,14 +204,14 @@ def _ignored(asked: Request, request: Request, extra: Extra) -> Iterator[str]:
         return
     if asked.image_guidance is not None:
         yield "image_guidance is ignored: the model does not edit pictures"
-    if request.guidance == 1 and not info.paired and len(split_and(request.prompt)) == 1:
+    if (request.guidance == 1 or told) and not info.paired and len(split_and(request.prompt)) == 1:
         given = {
             "negative_prompt": bool(asked.negative_prompt),
             "guidance_rescale": asked.guidance_rescale > 0,
             "guidance_interval": asked.guidance_interval is not None,
         }
         for name in itertools.compress(given, given.values()):
-            yield f"{name} is ignored: guidance is 1"
+            yield f"{name} is ignored: {'the network is told its guidance' if told else 'guidance is 1'}"
 
 
 def generate_image(

@@ -6,7 +6,7 @@ Shapes: B batch, c h w latent channels, height and width; x0 and noise [B,c,h,w]
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -80,9 +80,19 @@ class DenoisingProcess:
 
     @property
     def denoiser(self) -> NetworkDenoiser:
-        """The network as (x, sigma, conditioning) -> x0, in its own precision."""
+        """The network as (x, sigma, conditioning) -> x0, in its own precision, told the model's own guidance if any."""
         like = next(self.unet.parameters())
-        return network_denoiser(self.unet, self.schedule, self.prediction, dtype=like.dtype)
+        told = self.guidance if self.guides_itself else None
+        return network_denoiser(self.unet, self.schedule, self.prediction, dtype=like.dtype, guidance=told)
+
+    @property
+    def guides_itself(self) -> bool:
+        """Whether the network is told the guidance scale, so that no negative prompt is needed for guidance."""
+        return isinstance(self.unet, UNet) and self.unet.config.guidance_dim is not None
+
+    def _denoiser(self, scale: float) -> tuple[NetworkDenoiser, float]:
+        """The network, told the scale where it guides itself, and the scale of what is left to do outside it."""
+        return (replace(self.denoiser, guidance=scale), 1.0) if self.guides_itself else (self.denoiser, scale)
 
     @property
     def edits(self) -> bool:
@@ -139,12 +149,12 @@ class DenoisingProcess:
         resolved, full = self._levels(sampler, schedule, steps, final)
         height, width = latent.shape[-2:] if latent is not None else size or self.default_size
         info = resolved.sampler
-        scale = (self.guidance if guidance is None else guidance) / info.unit
+        network, scale = self._denoiser((self.guidance if guidance is None else guidance) / info.unit)
         sigmas = full if latent is None or strength == 0 else truncate(full, strength)
         told = partial(self._timeline, steps=len(full) - 1, size=(height, width), told=told_size)
         around: dict[str, Any] = {"wrap": wrap, "windows": windows, "paired": info.paired, "rescale": rescale}
         around |= {"interval": interval and sigma_interval(full, *interval), "image_guidance": image_guidance}
-        around["base"] = controlled(self.denoiser, sides, sigmas) if sides else self.denoiser
+        around["base"] = controlled(network, sides, sigmas) if sides else network
         denoise = self._led(told(prompt), negative, told, scale, sigmas, **around)
         if latent is not None and strength == 0:
             return iter(())
@@ -231,13 +241,13 @@ class DenoisingProcess:
         keeps the negative prompt at guidance 1, for samplers that use the unguided estimate too. A prompt that changes
         while it is painted is read as at its first step.
         """
-        scale = self.guidance if guidance is None else guidance
+        network, scale = self._denoiser(self.guidance if guidance is None else guidance)
         read = partial(self._timeline, steps=1, size=self.default_size, told=None)
         blend = read(prompt).at(1)
         away = scale != 1 or paired or self.edits or not is_plain(blend)
         uncond = read(negative, negative=True).at(1)[0][0] if away else None
         around: dict[str, Any] = {"wrap": wrap, "windows": windows, "image_guidance": image_guidance}
-        return self._guided(blend, uncond, scale, rescale=rescale, interval=interval, base=self.denoiser, **around)
+        return self._guided(blend, uncond, scale, rescale=rescale, interval=interval, base=network, **around)
 
     def _guided(
         self,
