@@ -162,15 +162,16 @@ def lcm(schedule: AnySchedule, count: int, *, original: int = 50) -> Tensor:
     return schedule.sigma((original - skipped) * (schedule.timesteps // original) - 1)
 
 
-Family = Literal["sd15", "sdxl"]
+Table = Literal["sd15", "sdxl"]
+"""Models for which levels were published: Stable Diffusion 1 (and 2, whose levels are the same), and XL."""
 
 
-def ays(schedule: AnySchedule, count: int, *, table: Family = "sd15") -> Tensor:
+def ays(schedule: AnySchedule, count: int, *, table: Table = "sd15") -> Tensor:
     """Align Your Steps (Sabour et al. 2024): tables optimised for one noise schedule, log-linear between entries."""
     return _from_table("ays", AYS_TABLES, table, schedule, count)
 
 
-def gits(schedule: AnySchedule, count: int, *, table: Family = "sd15") -> Tensor:
+def gits(schedule: AnySchedule, count: int, *, table: Table = "sd15") -> Tensor:
     """Geometry-inspired time steps (Chen et al. 2024, arXiv:2405.11326): tables as A1111's "Align Your Steps GITS"."""
     return _from_table("gits", GITS_TABLES, table, schedule, count)
 

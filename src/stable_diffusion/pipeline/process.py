@@ -20,7 +20,7 @@ from ..diffusion.noise import NoiseKind
 from ..diffusion.prediction import Prediction
 from ..diffusion.samplers import ResolvedSampler, SamplerInfo, automatic_schedule, noise_source, resolve_sampler, sample
 from ..diffusion.schedule import input_scale, per_image, start_state
-from ..diffusion.sigmas import resolve_schedule, schedule_sigmas, truncate
+from ..diffusion.sigmas import SCHEDULES, Table, resolve_schedule, schedule_sigmas, truncate
 from ..errors import InvalidRequest
 from ..models.mmdit import MMDiT
 from ..models.unet import UNet
@@ -71,11 +71,12 @@ class DenoisingProcess:
         guidance: float,
         downscale: int = 8,
         size_numbers: int = 0,
+        table: Table = "sd15",
     ) -> None:
         self.unet, self.schedule, self.prediction = unet, schedule, prediction
         self.latent_channels, self.default_size = latent_channels, default_size
         self.sampler, self.noise_schedule, self.steps, self.guidance = sampler, noise_schedule, steps, guidance
-        self.downscale, self.size_numbers = downscale, size_numbers
+        self.downscale, self.size_numbers, self.table = downscale, size_numbers, table
         self._text_encoder = text_encoder
 
     @property
@@ -103,7 +104,8 @@ class DenoisingProcess:
         """Noise levels of a run, descending, [steps + 1]."""
         info = resolve_sampler(sampler).sampler
         name = resolve_schedule(schedule, automatic_schedule(info, self.schedule))
-        return schedule_sigmas(name, self.schedule, steps, final=final)
+        options = {"table": self.table} if "table" in SCHEDULES[name].options else {}
+        return schedule_sigmas(name, self.schedule, steps, final=final, **options)
 
     def __call__(
         self,
