@@ -21,9 +21,11 @@ from torch import Tensor
 
 from .. import __version__
 from ..diffusion.samplers import resolve_sampler
+from ..diffusion.schedule import FlowSchedule
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice
 from ..text.prompt import split_and
 from .files import XMP
+from .handover import refining_model
 from .image import from_model, to_images
 from .metadata import KEY, parameters_text
 from .model import StableDiffusion, load
@@ -32,6 +34,7 @@ from .prompts import Words, chosen, styled, varies, words
 from .request import Event, Images, Progress, Request, Settings
 from .request_controls import RequestControls, request_controls
 from .resolve import resolve
+from .size import SizeConditioning
 from .start import Start, start
 from .tiling import Wrapped, even_poles, sphere_xmp
 from .told_picture import extra_of, part_of
@@ -46,6 +49,7 @@ class _Job:
     """A resolved request on a model, and its prompts: encoded once, or where they hold choices, picture by picture."""
 
     model: StableDiffusion
+    refiner: StableDiffusion | None
     request: Request
     start: Start
     controls: RequestControls
@@ -65,7 +69,7 @@ class _Job:
         key = (request.prompt, request.negative_prompt)
         if key not in self._known:
             self._known.clear()
-            self._known[key] = words(self.model, request)
+            self._known[key] = words(self.model, request, self.refiner)
         return self._known[key]
 
     def steps(self, requests: Sequence[Request]) -> Iterator[PassStep]:
@@ -106,11 +110,15 @@ def generate(
         automatic=model.automatic_schedule,
         edits=model.denoising_process.edits,
     )
-    wildcards = resolved.prompting.wildcards_dir
+    wildcards, refiner = resolved.prompting.wildcards_dir, None
+    if resolved.refiner is not None:
+        refiner = refining_model(model, resolved.refiner.model)
+        resolved = replace(resolved, refiner=replace(resolved.refiner, model=refiner.name))
     begun = start(model, resolved)
     controls = _controls(model, resolved, begun)
     job = _Job(
         model=model,
+        refiner=refiner,
         request=resolved,
         start=begun,
         controls=controls,
@@ -154,7 +162,11 @@ def _finish(job: _Job, requests: Sequence[Request], latent: Tensor, first: int) 
     made: dict[str, Any] = {"first": first, "requests": tuple(requests), "notes": (*ready.notes, *job.notes)}
     if job.output == "latent":
         return Images(images=(), tensor=latent, **made)
-    used = replace(ready.adapters.used, controls=job.controls.entries)
+    used = replace(
+        ready.adapters.used,
+        controls=job.controls.entries,
+        refiner_hash=None if job.refiner is None else job.refiner.hash,
+    )
     straight = job.start.finished(_decoded(model, requests[0], latent))
     images = to_images(straight)
     for image, each in zip(images, requests, strict=True):
@@ -192,6 +204,7 @@ def _ignored(asked: Request, request: Request, model: StableDiffusion) -> Iterat
             yield f"{name} is ignored: the sampler {info.label} has no such setting"
     if asked.variation.seed is not None and asked.variation.strength == 0:
         yield "the variation seed is ignored: its strength is 0"
+    yield from _not_of_this_model(asked, model)
     window = request.canvas.window
     if window is not None and request.hires is None and window >= max(request.width, request.height):
         yield f"window is ignored: the canvas is no larger than {window} pixels"
@@ -212,6 +225,16 @@ def _ignored(asked: Request, request: Request, model: StableDiffusion) -> Iterat
         }
         for name in itertools.compress(given, given.values()):
             yield f"{name} is ignored: {'the network is told its guidance' if told else 'guidance is 1'}"
+
+
+def _not_of_this_model(asked: Request, model: StableDiffusion) -> Iterator[str]:
+    """Settings that models of other kinds have."""
+    if asked.noise.shift is not None and not isinstance(model.parts.schedule, FlowSchedule):
+        yield "shift is ignored: the model is no flow model"
+    if asked.told_size != SizeConditioning() and not model.parts.size_numbers and asked.refiner is None:
+        yield "told_size is ignored: the model is told no sizes"
+    if asked.refiner is not None and (asked.controls or asked.loras):
+        yield "the refiner paints without the controls and LoRAs, which were made for the base"
 
 
 def generate_image(

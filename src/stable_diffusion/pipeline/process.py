@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from ..diffusion.image_guidance import IMAGE_GUIDANCE, image_guided
 from ..diffusion.noise import NoiseKind
 from ..diffusion.prediction import Prediction
 from ..diffusion.samplers import ResolvedSampler, SamplerInfo, automatic_schedule, noise_source, resolve_sampler, sample
-from ..diffusion.schedule import input_scale, per_image, start_state
+from ..diffusion.schedule import FlowSchedule, input_scale, per_image, start_state
 from ..diffusion.sigmas import SCHEDULES, Table, resolve_schedule, schedule_sigmas, truncate
 from ..errors import InvalidRequest
 from ..models.mmdit import MMDiT
@@ -34,6 +34,9 @@ from .size import SizeConditioning, with_size
 from .tiling import FLAT, Wrap, wrapping
 from .variation import Variation, varied
 from .windows import Windows, windowed
+
+if TYPE_CHECKING:
+    from .handover import Handover
 
 Prompt = str | Conditioning | Timeline
 """Text in A1111's grammar, or what the text encoder made of one."""
@@ -100,12 +103,22 @@ class DenoisingProcess:
         """Whether the network edits a picture that it is told as a latent (instruct-pix2pix)."""
         return self.unet.config.in_channels == 2 * self.latent_channels
 
-    def sigmas(self, sampler: str, schedule: str | None, steps: int, final: Literal["zero", "sigma_min"]) -> Tensor:
-        """Noise levels of a run, descending, [steps + 1]."""
+    def sigmas(
+        self,
+        sampler: str,
+        schedule: str | None,
+        steps: int,
+        final: Literal["zero", "sigma_min"],
+        shift: float | None = None,
+    ) -> Tensor:
+        """Noise levels of a run, descending, [steps + 1]; `shift` in place of the model's own, for flow models."""
         info = resolve_sampler(sampler).sampler
         name = resolve_schedule(schedule, automatic_schedule(info, self.schedule))
         options = {"table": self.table} if "table" in SCHEDULES[name].options else {}
-        return schedule_sigmas(name, self.schedule, steps, final=final, **options)
+        levels = self.schedule
+        if shift is not None and isinstance(levels, FlowSchedule):
+            levels = FlowSchedule(shift, levels.timesteps)
+        return schedule_sigmas(name, levels, steps, final=final, **options)
 
     def __call__(
         self,
@@ -132,6 +145,8 @@ class DenoisingProcess:
         told_size: SizeConditioning | None = None,
         sides: Sequence[Side] = (),
         image_guidance: float | None = None,
+        shift: float | None = None,
+        handover: Handover | None = None,
         **options: Any,
     ) -> Iterator[Step]:
         """Checks everything, then returns the generator of steps for one picture per seed; `options` are the sampler's.
@@ -139,25 +154,23 @@ class DenoisingProcess:
         prompt     text may change while it is painted (`[a:b:0.5]`, counted in `steps`) and be composed (`a AND b`)
         size       (height, width) of the latent; the model's own where it is None
         latent     [1 or B,c,h,w]: start from it instead of from pure noise, at `strength` (img2img); 0 does nothing
-        mask       [1,1,h,w]: repaint `latent` only where it is 1 (inpainting)
+        mask       [1,1,h,w]: repaint `latent` only where it is 1 (inpainting)    soft   where, and how strongly
         interval   guidance acts between these fractions of the steps    image_guidance   of a picture that is edited
         final      "sigma_min" ends on the first trained level (DDIM and PLMS of CompVis), in variance-preserving units
-        soft       the mask is the strength of each place, and not only where (see `soft_inpainting`)
         wrap       edges that meet    windows   paint a large canvas in these    variation, random   of the noise
         told_size  what SDXL is told; None the picture's size, uncropped    sides   networks that add to the features
+        shift      of the levels of a flow; None the model's own    handover   another model that paints the last steps
         """
-        if mask is not None and latent is None:
-            raise InvalidRequest("a mask was given without a latent; expected the latent to repaint")
-        resolved, full = self._levels(sampler, schedule, steps, final)
+        resolved, full = self._levels(sampler, schedule, steps, final, shift)
         height, width = latent.shape[-2:] if latent is not None else size or self.default_size
         info = resolved.sampler
-        network, scale = self._denoiser((self.guidance if guidance is None else guidance) / info.unit)
+        scale = (self.guidance if guidance is None else guidance) / info.unit
         sigmas = full if latent is None or strength == 0 else truncate(full, strength)
-        told = partial(self._timeline, steps=len(full) - 1, size=(height, width), told=told_size)
-        around: dict[str, Any] = {"wrap": wrap, "windows": windows, "paired": info.paired, "rescale": rescale}
+        around: dict[str, Any] = {"steps": len(full) - 1, "size": (height, width), "told_size": told_size}
+        around |= {"wrap": wrap, "windows": windows, "paired": info.paired, "rescale": rescale}
         around |= {"interval": interval and sigma_interval(full, *interval), "image_guidance": image_guidance}
-        around["base"] = controlled(network, sides, sigmas) if sides else network
-        denoise = self._led(told(prompt), negative, told, scale, sigmas, **around)
+        denoise = self.led(prompt, negative, sigmas, scale, sides=sides, **around)
+        denoise = denoise if handover is None else handover.after(denoise, sigmas, scale, **around)
         if latent is not None and strength == 0:
             return iter(())
         source = self.noise(info, seed, (height, width), variation, random)
@@ -169,18 +182,25 @@ class DenoisingProcess:
         return self._finished(run) if final == "sigma_min" else run
 
     def _levels(
-        self, sampler: str | None, schedule: str | None, steps: int | None, final: Literal["zero", "sigma_min"]
+        self,
+        sampler: str | None,
+        schedule: str | None,
+        steps: int | None,
+        final: Literal["zero", "sigma_min"],
+        shift: float | None,
     ) -> tuple[ResolvedSampler, Tensor]:
         """The sampler, and the noise levels of all its steps."""
         resolved = resolve_sampler(self.sampler if sampler is None else sampler)
         named = self.noise_schedule if schedule is None and sampler is None else schedule or resolved.schedule
-        return resolved, self.sigmas(resolved.sampler.id, named, self.steps if steps is None else steps, final)
+        return resolved, self.sigmas(resolved.sampler.id, named, self.steps if steps is None else steps, final, shift)
 
     def _repainting(
         self, denoise: Denoiser, x0: Tensor | None, mask: Tensor | None, noise: Tensor, sigmas: Tensor, soft: bool
     ) -> Denoiser:
-        if mask is None or x0 is None:
+        if mask is None:
             return denoise
+        if x0 is None:
+            raise InvalidRequest("a mask was given without a latent; expected the latent to repaint")
         known = (denoise, x0, mask.to(x0), noise, self.schedule)
         return soft_inpainting(*known, sigmas) if soft else inpainting(*known)
 
@@ -199,6 +219,25 @@ class DenoisingProcess:
             noise_source, sampler, schedule=self.schedule, kind=random.kind, device=device, seed_delta=random.seed_delta
         )
         return varied(draw, seeds, (self.latent_channels, *size), variation)
+
+    def led(
+        self,
+        prompt: Prompt,
+        negative: Prompt,
+        sigmas: Tensor,
+        scale: float,
+        *,
+        steps: int,
+        size: tuple[int, int],
+        told_size: SizeConditioning | None,
+        sides: Sequence[Side] = (),
+        **around: Any,
+    ) -> Denoiser:
+        """This model's part of a run with these levels: the denoiser led by its prompts, of which `steps` are all."""
+        network, scale = self._denoiser(scale)
+        told = partial(self._timeline, steps=steps, size=size, told=told_size)
+        around["base"] = controlled(network, sides, sigmas) if sides else network
+        return self._led(told(prompt), negative, told, scale, sigmas, **around)
 
     def _led(
         self,
