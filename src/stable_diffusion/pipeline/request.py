@@ -18,14 +18,13 @@ from ..diffusion.samplers import resolve_sampler
 from ..diffusion.sigmas import AUTOMATIC, resolve_schedule
 from ..errors import InvalidRequest
 from .adapters import Lora, checked_loras
-from .checks import number, whole
+from .checks import MAX_SIDE, number, whole
 from .control import Control, checked_controls
 from .image import open_picture
 from .settings import (
     ABSENT,
     GROUPS,
     MAX_SEED,
-    MAX_SIDE,
     MAX_STEPS,
     Canvas,
     Hires,

@@ -1,8 +1,8 @@
 """Fetching a model from the model hub, only when asked: the one module that may use the network.
 
-It goes through the library `huggingface_hub` (the extra `hub`). A download that broke off is taken up where it ended, in
-a later run too, and the hash of every large file is checked. Of a diffusers folder only what this package reads is
-fetched: each network once, without safety checker and duplicates.
+It goes through the library `huggingface_hub` (the extra `hub`). A download that broke off is taken up where it
+ended, in a later run too, and the hash of every large file is checked. Of a diffusers folder only what this package
+reads is fetched: each network once, without safety checker and duplicates.
 """
 
 from __future__ import annotations
