@@ -146,6 +146,9 @@ def _overridden(parts: Parts, given: Overrides) -> Parts:
         parts = replace(parts, schedule=_changed(parts.schedule, "zero_terminal_snr", given.zero_terminal_snr))
     if given.shift is not None:
         parts = replace(parts, schedule=_changed(parts.schedule, "shift", given.shift))
+    if given.t5 and parts.t5 is None:
+        why = next((guess for guess in parts.guesses if "T5" in guess), "it has none, and none is beside it")
+        raise InvalidRequest(f"t5=True was given, but the model runs without T5: {why}")
     return parts
 
 
