@@ -257,6 +257,22 @@ def test_channels_last_changes_nothing(randomise, relative_error):
     assert relative_error(made, expected) < 1e-5
 
 
+def test_patches_are_folded_into_channels(randomise):
+    config = dataclasses.replace(TINY, out_channels=5, patch_size=2)
+    folded = randomise(UNet(config))
+    plain = UNet(dataclasses.replace(config, in_channels=20, out_channels=20, patch_size=1))
+    plain.load_state_dict(folded.state_dict())
+    x, t, tokens = torch.randn(2, 5, 12, 8), torch.tensor([3.0, 700.0]), torch.randn(2, 4, 20)
+    shuffle, unshuffle = torch.nn.functional.pixel_shuffle, torch.nn.functional.pixel_unshuffle
+    with torch.no_grad():
+        assert torch.equal(folded(x, t, tokens), shuffle(plain(unshuffle(x, 2), t, tokens), 2))
+        odd = folded(x[..., :11, :7], t, tokens)  # the last row and column of a patch repeat the edge
+        repeated = torch.cat([x[..., :11, :], x[..., 10:11, :]], dim=2)
+        repeated = torch.cat([repeated[..., :7], repeated[..., 6:7]], dim=3)
+        assert torch.equal(odd, folded(repeated, t, tokens)[..., :11, :7])
+    assert config.downscale == 8
+
+
 def test_vector_is_needed_or_refused():
     x, timestep, tokens, _ = inputs(TINY)
     vector = torch.zeros(2, 6)

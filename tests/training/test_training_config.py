@@ -7,7 +7,8 @@ import pytest
 
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.models.vae import VAEConfig
-from stable_diffusion.training.config import DenoiserStage, VAEStage, build, load_config, to_table
+from stable_diffusion.training.config import DenoiserStage, VAEStage, load_config
+from stable_diffusion.training.tables import build, to_table
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "embedded"
 

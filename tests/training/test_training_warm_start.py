@@ -7,9 +7,11 @@ import torch
 from tiny_training import UNET, settings
 
 from stable_diffusion.errors import BrokenModel, InvalidRequest
+from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.training.checkpoint import load_part, read_state
 from stable_diffusion.training.export import export
 from stable_diffusion.training.run import train
+from stable_diffusion.training.warm_start import folded
 from stable_diffusion.weights.load import load_parts
 
 
@@ -96,3 +98,30 @@ def test_runs_start_from_a_tower_file(pack_folder: Path, runs: dict[str, Path], 
     assert same(load_part(read, "text")[0], trained["text"])
     with pytest.raises(InvalidRequest, match="holds no unet, only text, tower"):
         start(pack_folder, tmp_path / "none", runs, start_from=str(file), start_parts=["unet"])
+
+
+def test_a_unet_with_patches_starts_from_one_without(pack_folder: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    out = start(
+        pack_folder,
+        tmp_path / "patches",
+        runs,
+        start_from=str(runs["denoiser"]),
+        start_parts=["unet"],
+        unet={**UNET, "patch_size": 2},
+    )
+    ours, theirs = unet(out), unet(runs["denoiser"])
+    assert same({name: ours[name] for name in theirs if not name.startswith("conv_")}, theirs)
+    assert ours["conv_in.weight"].shape[1] == 4 * theirs["conv_in.weight"].shape[1]
+
+
+def test_where_all_of_a_patch_is_alike_it_says_what_one_latent_said() -> None:
+    shape = {"in_channels": 3, "out_channels": 3, "channels": (8, 12), "transformer_depth": (0, 1), "heads": 2}
+    plain = UNet(UNetConfig(**shape, context_dim=6, groups=4))
+    torch.nn.init.normal_(plain.conv_out.weight)
+    patched = UNet(UNetConfig(**shape, context_dim=6, groups=4, patch_size=2))
+    patched.load_state_dict(dict(folded(patched, plain.state_dict())))
+    x, t, tokens = torch.randn(1, 3, 6, 4), torch.tensor([400.0]), torch.randn(1, 5, 6)
+    large = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    with torch.no_grad():
+        expected = plain(x, t, tokens).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        torch.testing.assert_close(patched(large / 2, t, tokens), expected, rtol=1e-4, atol=1e-5)

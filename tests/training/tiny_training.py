@@ -47,6 +47,7 @@ STAGE_SETTINGS: dict[str, dict[str, Any]] = {
     },
     "denoiser": {"unet": UNET, "sample_steps": 2, "prompts": ["a red disc", "蓝色圆"], "data.caption_dropout": 0.2},
     "joint": {"sample_steps": 2, "prompts": ["a red disc"]},
+    "student": {},
 }
 
 

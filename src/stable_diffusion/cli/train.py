@@ -23,6 +23,7 @@ STAGES = {
     "text": "Train the text encoder, with an image tower that reads the same pictures.",
     "denoiser": "Train the denoiser on latents, conditioned on text.",
     "joint": "Train several parts end to end, from finished runs.",
+    "student": "Train a few-step student of a model file, as a LoRA.",
 }
 GROUP_EPILOG = """\b
 Examples:

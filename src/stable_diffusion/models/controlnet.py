@@ -161,7 +161,7 @@ class ControlNet(UNetEncoder):
             if not 0 <= task < self.config.tasks:
                 raise InvalidRequest(f"the task of a ControlNet is {task}; expected 0 to {self.config.tasks - 1}")
             embedding, hint = embedding + self.tasks.time(task, x), self.tasks(hint, task)
-        mid, skips = self.encode(self.conv_in(x) + hint, F.silu(embedding), tokens)
+        mid, skips = self.encode(self.enter(x) + hint, F.silu(embedding), tokens)
         down = tuple(out(skip) for out, skip in zip(self.outs, skips, strict=True))
         return Residuals(down=down, mid=self.mid_out(mid))
 

@@ -6,18 +6,13 @@ A file holds the stage's own keys at the top, and the tables [data], [optimiser]
 
 from __future__ import annotations
 
-import dataclasses
-import tomllib
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from stable_diffusion.errors import InvalidRequest, unknown_choice
-
-T = TypeVar("T")
+from stable_diffusion.training.tables import build, parse_pair, put, read_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,11 +214,34 @@ class JointStage(DenoiserStage):
             _choice("part", part, ("text", "denoiser", "decoder"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class StudentStage(StageConfig):
+    """A few-step student of a model file, `teacher`, as low-rank changes of its U-Net.
+
+    jumps: steps that the student takes. between: steps of the teacher to each of them, with `guidance`. ways: pictures
+    that the teacher paints first, of captions that [data] chooses. rank: of the changes.
+    """
+
+    teacher: str = ""
+    jumps: int = 4
+    between: int = 5
+    guidance: float = 3.0
+    ways: int = 1536
+    rank: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("jumps", "between", "rank"):
+            if getattr(self, name) < 1:
+                raise InvalidRequest(f"{name} = {getattr(self, name)} must be at least 1")
+
+
 STAGES: dict[str, type[StageConfig]] = {
     "vae": VAEStage,
     "text": TextStage,
     "denoiser": DenoiserStage,
     "joint": JointStage,
+    "student": StudentStage,
 }
 
 
@@ -237,94 +255,10 @@ def load_config(
     if stage not in STAGES:
         raise unknown_choice("training stage", stage, STAGES)
     table = read_toml(path) if path is not None else {}
-    pairs = overrides.items() if isinstance(overrides, Mapping) else map(_parse_pair, overrides)
+    pairs = overrides.items() if isinstance(overrides, Mapping) else map(parse_pair, overrides)
     for key, value in pairs:
-        _put(table, key.split("."), value)
+        put(table, key.split("."), value)
     return build(STAGES[stage], table, stage)
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    path = Path(path)
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidRequest(f"cannot read the training config {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"the training config {path} is not TOML: {error}") from None
-
-
-def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
-    """A (nested) dataclass from a table; lists become tuples; errors name `where`, the key and the nearest key."""
-    assert dataclasses.is_dataclass(cls)
-    hints = typing.get_type_hints(cls)
-    names = [item.name for item in dataclasses.fields(cls)]
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in names:
-            raise unknown_choice(f"key in {where}", key, names)
-        values[key] = _fit(value, hints[key], f"{where}.{key}")
-    return typing.cast(T, cls(**values))
-
-
-def to_table(config: Any) -> dict[str, Any]:
-    """The inverse of `build`, ready for JSON (tuples become lists)."""
-    return {
-        item.name: to_table(value) if dataclasses.is_dataclass(value) else _plain(value)
-        for item in dataclasses.fields(config)
-        for value in [getattr(config, item.name)]
-    }
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
-
-
-def _fit(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the annotated type, or InvalidRequest."""
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if isinstance(value, hint):
-            return value
-        if isinstance(value, Mapping):
-            return build(hint, value, where)
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        for option in arguments:
-            try:
-                return _fit(value, option, where)
-            except InvalidRequest:
-                continue
-    elif origin is tuple and isinstance(value, (list, tuple)):
-        inner = arguments[0] if arguments else Any
-        if (len(arguments) == 2 and arguments[1] is Ellipsis) or len(arguments) == len(value):
-            return tuple(_fit(item, inner, where) for item in value)
-    elif hint is Any or (origin is dict and isinstance(value, Mapping)):
-        return dict(value) if isinstance(value, Mapping) else value
-    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        return value
-    expected = getattr(hint, "__name__", None) if origin is None else str(hint)
-    raise InvalidRequest(f"{where} = {value!r} has the wrong type: expected {expected or hint}")
-
-
-def _parse_pair(pair: str) -> tuple[str, Any]:
-    """ "key=value" with the value read as TOML, or as a bare string where it is no TOML value."""
-    key, separator, text = pair.partition("=")
-    if not separator or not key.strip():
-        raise InvalidRequest(f"override {pair!r} is not of the form key=value")
-    try:
-        value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    return key.strip(), value
-
-
-def _put(table: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    for name in path[:-1]:
-        table = table.setdefault(name, {})
-        if not isinstance(table, dict):
-            raise InvalidRequest(f"override {'.'.join(path)!r}: {name!r} is not a table")
-    table[path[-1]] = value
 
 
 def _choice(what: str, given: str, choices: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
 from stable_diffusion.training.checkpoint import assign, load_part
-from stable_diffusion.training.config import DenoiserStage, build, to_table
+from stable_diffusion.training.config import DenoiserStage
 from stable_diffusion.training.data import Captions, Order, encode_texts, load_tokenizer, to_network, to_pictures
 from stable_diffusion.training.optim import Group
 from stable_diffusion.training.report import sheet
@@ -42,6 +42,7 @@ from stable_diffusion.training.stage import (
     prepare,
     shared_noise,
 )
+from stable_diffusion.training.tables import build, to_table
 from stable_diffusion.training.text import held_out
 from stable_diffusion.training.vae import latent_format_from
 from stable_diffusion.training.warm_start import towers_of

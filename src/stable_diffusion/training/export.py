@@ -11,9 +11,9 @@ from stable_diffusion.errors import InvalidRequest, unknown_choice
 from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.training.checkpoint import assign, find_checkpoint, load_part, read_state
-from stable_diffusion.training.config import build
 from stable_diffusion.training.data import load_tokenizer, special_ids
 from stable_diffusion.training.denoiser import load_vae
+from stable_diffusion.training.tables import build
 from stable_diffusion.weights.native import save_native
 from stable_diffusion.weights.parts import Card, Defaults, Parts, TokenizerSource
 

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from stable_diffusion.errors import InvalidRequest, TrainingDiverged, unknown_choice
 from stable_diffusion.training import checkpoint as ckpt
-from stable_diffusion.training.config import STAGES, StageConfig, load_config, to_table
+from stable_diffusion.training.config import STAGES, StageConfig, load_config
 from stable_diffusion.training.data import TrainingPack
 from stable_diffusion.training.distributed import World, join_world
 from stable_diffusion.training.ema import EMA, named_tensors
 from stable_diffusion.training.optim import Optimiser, learning_rate_factor
 from stable_diffusion.training.report import Log, Progress, loss_curve, save_png
 from stable_diffusion.training.stage import Context, Stage
+from stable_diffusion.training.tables import to_table
 from stable_diffusion.training.warm_start import warm_start
 
 Clock = Callable[[], float]
@@ -80,6 +81,10 @@ def build_stage(name: str, config: StageConfig, context: Context) -> Stage:
         from stable_diffusion.training.joint import JointTraining
 
         return JointTraining(config, context)  # type: ignore[arg-type]
+    if name == "student":
+        from stable_diffusion.training.student import StudentTraining
+
+        return StudentTraining(config, context)  # type: ignore[arg-type]
     raise unknown_choice("training stage", name, STAGES)
 
 
@@ -96,7 +101,7 @@ def train(
     on_progress: Callable[[Progress], None] | None = None,
     clock: Clock = time.monotonic,
 ) -> dict[str, Any]:
-    """Train one stage ("vae", "text", "denoiser" or "joint") on the pack `data`, into the run folder `out`.
+    """Train one stage ("vae", "text", "denoiser", "joint" or "student") on the pack `data`, into the run folder `out`.
 
     minutes: wall-clock budget of this call, loading and the last samples included; the learning-rate plan ends with it
     unless the config gives `steps` or `total_minutes`. resume: "auto" goes on where `out` has a checkpoint, "must"

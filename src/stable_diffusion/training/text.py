@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.image_tower import ImageTower, ImageTowerConfig
-from stable_diffusion.training.config import DataConfig, TextStage, build, to_table
+from stable_diffusion.training.config import DataConfig, TextStage
 from stable_diffusion.training.data import (
     Captions,
     Order,
@@ -37,6 +37,7 @@ from stable_diffusion.training.negatives import wrong
 from stable_diffusion.training.optim import Group
 from stable_diffusion.training.report import sheet
 from stable_diffusion.training.stage import Context, autocast, evaluating, generator, maybe_compile, prepare, spread
+from stable_diffusion.training.tables import build, to_table
 from stable_diffusion.training.teacher import WIDTH, sentence_vectors
 
 CHUNK = 64

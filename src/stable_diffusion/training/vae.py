@@ -21,7 +21,7 @@ from stable_diffusion.data.similarity import SIGNED, alpha_iou, psnr
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.latents import LatentFormat
 from stable_diffusion.models.vae import VAE, VAEConfig
-from stable_diffusion.training.config import VAEStage, build, to_table
+from stable_diffusion.training.config import VAEStage
 from stable_diffusion.training.data import Order, to_network, to_pictures
 from stable_diffusion.training.losses import (
     PatchDiscriminator,
@@ -33,6 +33,7 @@ from stable_diffusion.training.losses import (
 from stable_diffusion.training.optim import Group
 from stable_diffusion.training.report import sheet
 from stable_diffusion.training.stage import Context, autocast, evaluating, prepare, shared_noise, spread
+from stable_diffusion.training.tables import build, to_table
 
 CHUNK = 32
 

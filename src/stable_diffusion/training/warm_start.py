@@ -1,6 +1,8 @@
 """Starting a new run from weights that exist: a model file in the package's own format, or another run's folder.
 
 Unlike a resume nothing but weights is taken: the optimiser, the step count and the learning-rate plan begin anew.
+A U-Net that folds patches of latents into channels may start from one that does not: its coarser grid then begins with
+the features that the other had on its own, and only the two ends are new.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from stable_diffusion.errors import InvalidRequest, unknown_choice
+from stable_diffusion.models.unet import UNet
 from stable_diffusion.pipeline.tower_file import TowerFile, read_tower_file
 from stable_diffusion.training.checkpoint import assign, find_checkpoint, load_part, read_state
 
@@ -33,8 +36,26 @@ def warm_start(modules: Mapping[str, nn.Module], source: str | Path, parts: Sequ
         lacking = ", ".join(missing or modules)
         raise InvalidRequest(f"start_from = {str(source)!r} holds no {lacking}, only {', '.join(found) or 'nothing'}")
     for name in wanted:
-        assign(modules[name], found[name], f"{name} of {source}")
+        assign(modules[name], folded(modules[name], found[name]), f"{name} of {source}")
     return tuple(wanted)
+
+
+def folded(module: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The weights of a U-Net without patches for a U-Net that folds p x p latents; all else comes back as it is.
+
+    Way in: what a latent said is now said by each of the p x p of its patch, divided by p, so that noise comes in with
+    the spread that it had. Way out: each latent of a patch gets what its place got.
+    """
+    if not isinstance(module, UNet):
+        return weights
+    patch, own = module.config.patch_size, module.state_dict()
+    first, last = weights.get("conv_in.weight"), weights.get("conv_out.weight")
+    if patch == 1 or first is None or last is None or first.shape[1] * patch**2 != own["conv_in.weight"].shape[1]:
+        return weights
+    ends = {"conv_in.weight": first.repeat_interleave(patch**2, dim=1) / patch}
+    for name in ("conv_out.weight", "conv_out.bias"):
+        ends[name] = weights[name].repeat_interleave(patch**2, dim=0)
+    return {**weights, **ends}
 
 
 def _of_run(folder: Path, modules: Mapping[str, nn.Module]) -> dict[str, dict[str, Tensor]]:
