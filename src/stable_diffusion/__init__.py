@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from .pipeline.metadata import read_metadata
     from .pipeline.model import StableDiffusion, load
     from .pipeline.request import Images, Progress, Request
-    from .pipeline.settings import Canvas, Hires, Inpaint, Noise, Prompting, VariationSeed
+    from .pipeline.settings import Canvas, Hires, Inpaint, Noise, Prompting, Refiner, VariationSeed
+    from .pipeline.size import SizeConditioning
 
 __version__ = "0.1.0"
 
@@ -40,7 +41,10 @@ _HOMES = {
     "stable_diffusion.pipeline.generate": ("generate", "generate_image"),
     "stable_diffusion.pipeline.model": ("StableDiffusion", "load"),
     "stable_diffusion.pipeline.request": ("Images", "Progress", "Request"),
-    "stable_diffusion.pipeline.settings": ("Canvas", "Hires", "Inpaint", "Noise", "Prompting", "VariationSeed"),
+    "stable_diffusion.pipeline.settings": (
+        *("Canvas", "Hires", "Inpaint", "Noise", "Prompting", "Refiner", "VariationSeed"),
+    ),
+    "stable_diffusion.pipeline.size": ("SizeConditioning",),
     "stable_diffusion.pipeline.metadata": ("read_metadata",),
     "stable_diffusion.pipeline.files": ("save_image",),
     "stable_diffusion.diffusion.samplers": ("SAMPLERS",),
@@ -71,7 +75,9 @@ __all__ = [
     "Noise",
     "Progress",
     "Prompting",
+    "Refiner",
     "Request",
+    "SizeConditioning",
     "StableDiffusion",
     "StableDiffusionError",
     "TrainingDiverged",

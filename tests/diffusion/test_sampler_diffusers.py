@@ -148,6 +148,13 @@ def lcm_levels(scheduler: Any) -> Tensor:
     return torch.cat([ddpm_schedule().sigma(scheduler.timesteps.double()), torch.zeros(1, dtype=torch.float64)])
 
 
+@pytest.mark.parametrize("steps", [1, 4, 7, 8, 50])
+def test_lcm_timesteps(steps: int) -> None:
+    scheduler = diffusers.LCMScheduler(**SD)
+    scheduler.set_timesteps(steps)
+    assert ddpm_schedule().timestep(levels_of("lcm", steps)[:-1]).tolist() == scheduler.timesteps.tolist()
+
+
 def test_lcm() -> None:
     """Theirs mixes in c_skip = 0.25 / ((10 t)^2 + 0.25) of the state, 1e-7 and less at these timesteps."""
     scheduler = diffusers.LCMScheduler(**SD, set_alpha_to_one=True)

@@ -13,7 +13,17 @@ from stable_diffusion.pipeline.hires import UPSCALERS
 from stable_diffusion.pipeline.masks import FILLS
 from stable_diffusion.pipeline.request import Request, Settings
 from stable_diffusion.pipeline.resolve import Grid, resolve
-from stable_diffusion.pipeline.settings import EMPHASES, GROUPS, MAX_SEED, Canvas, Hires, Inpaint, VariationSeed
+from stable_diffusion.pipeline.settings import (
+    ABSENT,
+    EMPHASES,
+    GROUPS,
+    MAX_SEED,
+    Canvas,
+    Hires,
+    Inpaint,
+    Refiner,
+    VariationSeed,
+)
 from stable_diffusion.weights.parts import Defaults
 
 PICTURE = Image.new("RGB", (64, 64))
@@ -29,9 +39,9 @@ def filled(**values: Any) -> Request:
 
 def test_nothing_given_changes_nothing() -> None:
     for name, kind in GROUPS.items():
-        assert getattr(Request("a"), name) == (None if name == "hires" else kind())
+        assert getattr(Request("a"), name) == (None if name in ABSENT else kind())
         assert getattr(Request("a", **{name: None}), name) == getattr(Request("a"), name)
-        if name != "hires":
+        if name not in ABSENT:
             assert getattr(filled(), name) == kind()
 
 
@@ -43,6 +53,9 @@ def test_keyword_arguments_are_the_fields_of_a_request() -> None:
 def test_a_group_is_given_whole_as_a_mapping_or_for_hires_as_a_number() -> None:
     assert Request("a", hires=2).hires == Request("a", hires={"scale": 2.0}).hires == Hires(scale=2.0)
     assert Request("a", canvas=Canvas(tiling="x")) == Request("a", canvas={"tiling": "x"})  # type: ignore[arg-type]
+    assert Request("a", refiner="b").refiner == Refiner(model="b") == Refiner(model="b", switch=0.8)
+    with pytest.raises(InvalidRequest, match="refiner has no model; expected the path or name of one"):
+        Request("a", refiner={"switch": 0.5})
     with pytest.raises(InvalidRequest, match="unknown setting of inpaint 'blurr': did you mean 'blur'"):
         Request("a", inpaint={"blurr": 4})  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest, match=r"canvas is 'x'; expected Canvas\(...\) or a mapping"):
@@ -101,6 +114,7 @@ OUT_OF_RANGE: dict[str, dict[str, tuple[Any, ...]]] = {
     "noise": {
         "source": ("gpu", None),
         "seed_delta": (0.5, True, 2**63),
+        "shift": (0, -3, NAN, "3"),
         "eta": (-0.1, 11, NAN, "1"),
         "s_churn": (-1, NAN),
         "s_tmin": (-1, float("inf")),
@@ -118,6 +132,17 @@ OUT_OF_RANGE: dict[str, dict[str, tuple[Any, ...]]] = {
         "strength": (-0.1, 1.1, NAN),
         "upscaler": ("ESRGAN", 3),
     },
+    "refiner": {
+        "model": (None, 3, ""),
+        "switch": (-0.1, 1.1, NAN, None, "0.8"),
+    },
+    "told_size": {
+        "original": (512, (0, 512), (512, 8193), "ab", (1, 2, 3)),
+        "crop": (None, (-1, 0), (0.5, 0), 8),
+        "target": (512, (0, 512)),
+        "aesthetic_score": (0.5, 11, None, "6"),
+        "negative_aesthetic_score": (0.5, 11, NAN),
+    },
     "inpaint": {
         "blur": (-1, 257, NAN, "4"),
         "only_masked": (1, None),
@@ -134,7 +159,7 @@ OUT_OF_RANGE: dict[str, dict[str, tuple[Any, ...]]] = {
         "window_overlap": (-1, 64, 65, 0.5),
     },
 }
-COMPANIONS = {"window_overlap": {"window": 64}}
+COMPANIONS = {"window_overlap": {"window": 64}, "switch": {"model": "b"}}
 CASES = [(g, n, v) for g, names in OUT_OF_RANGE.items() for n, values in names.items() for v in values]
 
 

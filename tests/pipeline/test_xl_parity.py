@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import tiny_xl as xl
+from stable_diffusion.diffusion.sigmas import AYS_TABLES, GITS_TABLES
 from stable_diffusion.pipeline.model import StableDiffusion, load
 from stable_diffusion.pipeline.size import SizeConditioning
 
@@ -117,6 +118,12 @@ def inpaint(pipeline: Any, both: dict[str, StableDiffusion]) -> None:
     told = torch.cat([mask[..., ::8, ::8], hidden], dim=1)
     cond = replace(model.text_encoder(PROMPT), image=told)
     compare(reference, both, cond, replace(model.text_encoder(NEGATIVE), image=told), size=(8, 6))
+
+
+@pytest.mark.parametrize(("name", "tables"), [("ays", AYS_TABLES), ("gits", GITS_TABLES)])
+def test_schedules_with_tables_take_that_of_xl(models: Models, name: str, tables: dict[str, tuple[float, ...]]) -> None:
+    sigmas = models[2]["folder"].denoising_process.sigmas("euler", name, 11, "zero")
+    assert sigmas.tolist() == pytest.approx([*tables["sdxl"], 0]) and tables["sdxl"] != tables["sd15"]
 
 
 def test_told_sizes_matter_and_agree(models: Models) -> None:

@@ -218,7 +218,7 @@ def test_schedules_of_folders(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "changes", "says"),
     [
-        ("unet/config.json", {"time_cond_proj_dim": 256}, "time_cond_proj_dim 256"),
+        ("unet/config.json", {"encoder_hid_dim": 256}, "encoder_hid_dim 256"),
         ("unet/config.json", {"addition_embed_type": "image"}, "addition_embed_type 'image'"),
         ("unet/config.json", {"down_block_types": ["AttnDownBlock2D", "DownBlock2D"]}, "AttnDownBlock2D"),
         ("unet/config.json", {"block_out_channels": None}, "does not say block_out_channels"),

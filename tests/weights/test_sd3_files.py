@@ -118,6 +118,8 @@ def test_text_encoders_beside_the_file(single: Path, tmp_path: Path) -> None:
     assert load_parts(moved, text_encoders=texts).t5 is not None
     (texts / "t5xxl_fp16.safetensors").unlink()
     assert load_parts(moved, text_encoders=texts).t5 is None
+    with pytest.raises(InvalidRequest, match="the model runs without T5: it has none, and none is beside it"):
+        load_parts(moved, text_encoders=texts, t5=True)
 
 
 def test_names_and_overrides(single: Path, tmp_path: Path) -> None:

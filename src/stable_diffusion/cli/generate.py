@@ -33,6 +33,7 @@ from stable_diffusion.cli.task_options import (
     noise_options,
     outpaint_option,
     prompt_options,
+    xl_options,
 )
 from stable_diffusion.errors import InvalidRequest
 
@@ -51,6 +52,7 @@ stable-diffusion generate --like apple.png --seed 8
 stable-diffusion "a [cat:dog:0.5] AND a {red|blue} hat" --count 4
 stable-diffusion "a red apple" --background "#ffeecc"
 stable-diffusion "a castle" --hires 2 --hires-strength 0.5
+stable-diffusion "a castle" -m xl_base.safetensors --refiner xl_refiner.safetensors --refiner-switch 0.8
 stable-diffusion "a meadow" --panorama --out sphere.jpg
 stable-diffusion generate --prompts prompts.txt --out pictures
 stable-diffusion "a lighthouse" --lora style.safetensors:0.8
@@ -81,6 +83,7 @@ echo "a cat" | stable-diffusion -
 @outpaint_option
 @canvas_options
 @hires_options
+@xl_options
 @noise_options
 @control_options
 @click.option(

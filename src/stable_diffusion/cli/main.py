@@ -28,6 +28,7 @@ COMMANDS = {
     "noise": "noise",
     "info": "info",
     "convert": "convert",
+    "pull": "pull",
     "list": "list_names",
     "train": "train",
     "evaluate": "evaluate",

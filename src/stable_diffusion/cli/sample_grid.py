@@ -13,7 +13,14 @@ from stable_diffusion.cli.command import Command, Size, Values
 from stable_diffusion.cli.format import echo_json
 from stable_diffusion.cli.generate import check_destination
 from stable_diffusion.cli.options import apply, given, json_option, load_model, model_options, out_options
-from stable_diffusion.cli.task_options import canvas_options, hires_options, noise_options, prompt_options, section
+from stable_diffusion.cli.task_options import (
+    canvas_options,
+    hires_options,
+    noise_options,
+    prompt_options,
+    section,
+    xl_options,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,6 +64,7 @@ axis_options = apply(
 @prompt_options
 @canvas_options
 @hires_options
+@xl_options
 @noise_options
 @model_options
 @out_options("outputs/grid-PROMPT.png")

@@ -24,6 +24,7 @@ EMPHASES = ("Original", "ComfyUI", "No norm", "Ignore", "None")
 """The choices of `pipeline`, repeated here because that room takes long to import; a test compares them."""
 
 PATH = click.Path(path_type=Path)
+THIS = "the picture's own"
 
 
 def section(heading: str) -> Callable[..., Any]:
@@ -111,6 +112,39 @@ hires_options = apply(
     ]
 )
 
+_refiner = section("Stable Diffusion XL")
+xl_options = apply(
+    [
+        _refiner("--refiner", "refiner__model", metavar="PATH", help="Another model that paints the last steps."),
+        _refiner(
+            "--refiner-switch",
+            "refiner__switch",
+            type=Number(min=0, max=1),
+            show_default="0.8",
+            help="Share of the steps before it.",
+        ),
+        _refiner(
+            "--original-size", "told_size__original", type=Size(), show_default=THIS, help="Of the picture to imitate."
+        ),
+        _refiner("--crop", "told_size__crop", type=Values(int), metavar="LEFT,TOP", help="What it had cut off; 0,0."),
+        _refiner("--target-size", "told_size__target", type=Size(), show_default=THIS, help="After cropping."),
+        _refiner(
+            "--aesthetic-score",
+            "told_size__aesthetic_score",
+            type=Number(min=1, max=10),
+            show_default="6",
+            help="What a refiner is told ...",
+        ),
+        _refiner(
+            "--negative-aesthetic-score",
+            "told_size__negative_aesthetic_score",
+            type=Number(min=1, max=10),
+            show_default="2.5",
+            help="... and what for the negative prompt.",
+        ),
+    ]
+)
+
 _canvas = section("Canvas")
 canvas_options = apply(
     [
@@ -151,6 +185,13 @@ noise_options = apply(
             "--rng", "noise__source", type=click.Choice(["cpu", "device", "nv"]), show_default="cpu", help="Generator."
         ),
         _noise("--ensd", "noise__seed_delta", type=int, help="Added to the seed after the start noise."),
+        _noise(
+            "--shift",
+            "noise__shift",
+            type=Number(min=0.01, max=100),
+            show_default=OWN,
+            help="Of the noise levels of Stable Diffusion 3.",
+        ),
         _noise("--variation-seed", "variation__seed", type=click.IntRange(-1, MAX_SEED), help="A second seed ..."),
         _noise(
             "--variation-strength", "variation__strength", type=Number(min=0, max=1), help="... how far towards it."

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ class NetworkDenoiser:
     """A network as a `CondDenoiser`: scales the state, names the level, and turns the answer into x0.
 
     `dtype` is the network's precision, if not that of the state; the answer is brought back before x0 is formed.
+    `guidance` is the scale that networks are told which guide themselves; nobody else may be told one.
     A call with `side` asks it for features to add to the network's: (network input, timestep, conditioning) ->
     Residuals, which the network takes as `residuals`.
     """
@@ -38,6 +39,7 @@ class NetworkDenoiser:
     schedule: Schedule
     prediction: Prediction
     dtype: torch.dtype | None = None
+    guidance: float | None = None
 
     def __call__(self, x: Tensor, sigma: Tensor, conditioning: Conditioning, side: Side | None = None) -> Tensor:
         seen = x * per_image(input_scale(self.schedule, sigma), x)
@@ -47,7 +49,9 @@ class NetworkDenoiser:
         if self.dtype is not None:
             seen, told = seen.to(self.dtype), conditioning.to(dtype=self.dtype)
         timestep = self.schedule.timestep(sigma)
-        added = {} if side is None else {"residuals": side(seen, timestep, told)}
+        added: dict[str, Any] = {} if side is None else {"residuals": side(seen, timestep, told)}
+        if self.guidance is not None:
+            added["guidance"] = torch.full((len(x),), self.guidance, device=x.device)
         output = self.network(seen, timestep, told.tokens, vector=told.vector, **added)
         return self.x0(output.to(x.dtype), x, sigma)
 
@@ -59,10 +63,15 @@ class NetworkDenoiser:
 
 
 def network_denoiser(
-    network: Network, schedule: Schedule, prediction: Prediction, *, dtype: torch.dtype | None = None
+    network: Network,
+    schedule: Schedule,
+    prediction: Prediction,
+    *,
+    dtype: torch.dtype | None = None,
+    guidance: float | None = None,
 ) -> NetworkDenoiser:
     """Wrap `network` once; every sampler and every wrapper below takes the result."""
-    return NetworkDenoiser(network=network, schedule=schedule, prediction=prediction, dtype=dtype)
+    return NetworkDenoiser(network=network, schedule=schedule, prediction=prediction, dtype=dtype, guidance=guidance)
 
 
 def guided(

@@ -13,23 +13,24 @@ Shapes: x, x0, noise, output [B,C,H,W]; sigma [B].
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from torch import Tensor
 
 from stable_diffusion.diffusion.schedule import per_image
 from stable_diffusion.errors import unknown_choice
-from stable_diffusion.types import Residuals, Schedule
+from stable_diffusion.types import Schedule
 
 
 class Network(Protocol):
     """(x [B,C,H,W], timestep [B], tokens [B,T,D], vector [B,V] or None) -> output [B,C,H,W].
 
-    A network that side networks can be added to takes `residuals` as well.
+    A network that side networks can be added to takes `residuals` as well, and one that is told the guidance scale [B]
+    takes `guidance`.
     """
 
     def __call__(
-        self, x: Tensor, timestep: Tensor, tokens: Tensor, *, vector: Tensor | None = None, **added: Residuals
+        self, x: Tensor, timestep: Tensor, tokens: Tensor, *, vector: Tensor | None = None, **added: Any
     ) -> Tensor: ...
 
 

@@ -146,15 +146,32 @@ def kl_optimal(schedule: AnySchedule, count: int) -> Tensor:
     return _line(math.atan(schedule.sigma_max), math.atan(schedule.sigma_min), count).tan()
 
 
-Family = Literal["sd15", "sdxl"]
+def lcm(schedule: AnySchedule, count: int, *, original: int = 50) -> Tensor:
+    """`count` of the `original` timesteps on which a latent consistency model was distilled, evenly from the last
+    (Luo et al. 2023, arXiv:2310.04378, section 4.3; as in diffusers' LCMScheduler).
+
+    For `original` a multiple of `count` it is the same as sgm_uniform, as it always is for a flow; more steps than
+    `original` take as many levels as there are steps.
+    """
+    if isinstance(schedule, FlowSchedule):
+        return sgm_uniform(schedule, count)
+    original = max(original, count)
+    if original > schedule.timesteps:
+        raise InvalidRequest(f"{original} levels of 'lcm': expected at most the {schedule.timesteps} trained ones")
+    skipped = (torch.arange(count, dtype=torch.float64) * original / count).floor()
+    return schedule.sigma((original - skipped) * (schedule.timesteps // original) - 1)
 
 
-def ays(schedule: AnySchedule, count: int, *, table: Family = "sd15") -> Tensor:
+Table = Literal["sd15", "sdxl"]
+"""Models for which levels were published: Stable Diffusion 1 (and 2, whose levels are the same), and XL."""
+
+
+def ays(schedule: AnySchedule, count: int, *, table: Table = "sd15") -> Tensor:
     """Align Your Steps (Sabour et al. 2024): tables optimised for one noise schedule, log-linear between entries."""
     return _from_table("ays", AYS_TABLES, table, schedule, count)
 
 
-def gits(schedule: AnySchedule, count: int, *, table: Family = "sd15") -> Tensor:
+def gits(schedule: AnySchedule, count: int, *, table: Table = "sd15") -> Tensor:
     """Geometry-inspired time steps (Chen et al. 2024, arXiv:2405.11326): tables as A1111's "Align Your Steps GITS"."""
     return _from_table("gits", GITS_TABLES, table, schedule, count)
 
@@ -209,6 +226,7 @@ SCHEDULES: dict[str, ScheduleInfo] = {
         ScheduleInfo(
             id="gits", label="Align Your Steps GITS", levels=gits, aliases=("ays_gits", "GITS"), options=("table",)
         ),
+        ScheduleInfo(id="lcm", label="LCM", levels=lcm, options=("original",)),
         ScheduleInfo(id="polyexponential", label="Polyexponential", levels=polyexponential, options=("rho",)),
         ScheduleInfo(
             id="linear_quadratic",
@@ -257,7 +275,7 @@ def schedule_sigmas(
              `set_alpha_to_one=False`, in diffusers. (To have their picture exactly, multiply the last state by
              `schedule.input_scale`: theirs is in variance-preserving coordinates.)
     options  rho of karras and polyexponential; alpha, beta of beta; table of ays and gits; threshold of
-             linear_quadratic.
+             linear_quadratic; original of lcm.
     """
     info = SCHEDULES[resolve_schedule(name)]
     if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= 10_000:

@@ -5,7 +5,8 @@ embedding); Rombach et al. 2022, "High-resolution image synthesis with latent di
 appendix E.2.1). Podell et al. 2023, "SDXL" (a vector added to the time embedding; more than one transformer block).
 Gupta et al. 2024, "Progressive knowledge distillation of Stable Diffusion XL using layer level loss" (SSD-1B and Vega:
 blocks of one stage with different depths, a way up unlike the way down, half a middle or none). Hoogeboom et al. 2023,
-"simple diffusion" (patches of the picture as channels, so that the work is done at a coarser grid).
+"simple diffusion" (patches of the picture as channels, so that the work is done at a coarser grid). Luo et al. 2023,
+"Latent consistency models" (the guidance scale as an input, section 4.3).
 
 Shapes: B batch, C channels, H W latent height and width, T text tokens, D token width, V vector width, E time width.
 """
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 from ..errors import InvalidRequest
 from ..nn.attention import SpatialTransformer
 from ..nn.blocks import Downsample, ResBlock, Upsample, zero_conv
-from ..nn.embeddings import EmbeddingMLP, timestep_embedding
+from ..nn.embeddings import EmbeddingMLP, guidance_embedding, timestep_embedding
 from ..nn.patches import detail_velocity, fold, unfold
 from ..types import Residuals
 from .config import ModelConfig, check_divisible, per_stage
@@ -41,7 +42,8 @@ class UNetConfig(ModelConfig):
     `up_depth` holds the way up's (None: like the way down); `mid_blocks` is 2, or 1 or 0 for a middle without
     attention that has one residual block or nothing. Attention has `heads` heads (for all
     stages, or one number per stage) or heads of width `head_dim`; with neither given, 8 heads. `vector_dim` is the
-    width of the vector that is added to the time embedding. `linear_projection` says how checkpoints in foreign layouts
+    width of the vector that is added to the time embedding, and `guidance_dim` that of the embedding of the guidance
+    scale in models that are told it. `linear_projection` says how checkpoints in foreign layouts
     store the projections of the spatial transformers: as matrices (Stable Diffusion 2) or as 1x1 convolutions; the
     model is the same. `patch_size` p folds p x p latents into channels before the first convolution and unfolds them
     after the last, which costs p * p times less. `patch_detail`, for the velocity of rectified flows only, is the
@@ -61,6 +63,7 @@ class UNetConfig(ModelConfig):
     head_dim: int | None = None
     context_dim: int = 768
     vector_dim: int | None = None
+    guidance_dim: int | None = None
     linear_projection: bool = False
     upcast_attention: bool = False
     groups: int = 32
@@ -76,6 +79,8 @@ class UNetConfig(ModelConfig):
         if self.heads is not None and self.head_dim is not None:
             raise InvalidRequest(f"heads={self.heads} and head_dim={self.head_dim} are both given; give one of them")
         check_divisible("channels[0]", self.channels[0], 2, "the time embedding is half cosines, half sines")
+        if self.guidance_dim is not None and (self.guidance_dim < 4 or self.guidance_dim % 2):
+            raise InvalidRequest(f"guidance_dim is {self.guidance_dim}; expected an even number of at least 4")
         for channels in self.channels:
             check_divisible("channels", channels, self.groups, "the number of groups of a norm")
         if self.mid_blocks not in (0, 1, 2) or (self.mid_blocks < 2 and self.mid_stage().attends):
@@ -290,9 +295,13 @@ class UNetEncoder(nn.Module):
         self.down = nn.ModuleList(DownStage(config, plan) for plan in config.down_stages())
         self.mid = MidStage(config, config.mid_stage())
 
-    def embed_time(self, x: Tensor, timestep: Tensor, vector: Tensor | None) -> Tensor:
-        """timestep [B] and vector [B,V] -> [B,E], in the dtype of x; the sinusoids are computed in float32."""
-        embedding: Tensor = self.time_mlp(timestep_embedding(timestep, self.config.channels[0]).to(x.dtype))
+    def embed_time(self, x: Tensor, timestep: Tensor, vector: Tensor | None, guidance: Tensor | None = None) -> Tensor:
+        """timestep [B] and vector [B,V] -> [B,E], in the dtype of x; the sinusoids are computed in float32.
+
+        `guidance` [B,C] is what `guidance_proj` makes of the guidance scale, and is added to the sinusoids.
+        """
+        sinusoids = timestep_embedding(timestep, self.config.channels[0]).to(x.dtype)
+        embedding: Tensor = self.time_mlp(sinusoids if guidance is None else sinusoids + guidance)
         if self.vector_mlp is None:
             if vector is not None:
                 raise InvalidRequest("a vector was given to a U-Net that takes none (its vector_dim is None)")
@@ -329,6 +338,8 @@ class UNet(UNetEncoder):
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config)
+        width = config.guidance_dim
+        self.guidance_proj = None if width is None else nn.Linear(width, config.channels[0], bias=False)
         self.up = nn.ModuleList(UpStage(config, plan) for plan in config.up_stages())
         self.norm_out = nn.GroupNorm(config.groups, config.channels[0], eps=1e-5)
         self.conv_out = zero_conv(config.channels[0], config.out_channels * config.patch_size**2)
@@ -340,14 +351,16 @@ class UNet(UNetEncoder):
         tokens: Tensor,
         *,
         vector: Tensor | None = None,
+        guidance: Tensor | None = None,
         residuals: Residuals | None = None,
     ) -> Tensor:
         """x [B,C_in,H,W], timestep [B] in [0, 1000], tokens [B,T,D], vector [B,V] -> [B,C_out,H,W].
 
-        `residuals` of side networks are added where their docstring says. Any height and width of at least 1 works.
-        InvalidRequest where `vector` is missing or not wanted, or the number of residuals is wrong.
+        `guidance` [B] is the guidance scale, for networks that are told it. `residuals` of side networks are added
+        where their docstring says. Any height and width of at least 1 works. InvalidRequest where `vector` or
+        `guidance` is missing or not wanted, or the number of residuals is wrong.
         """
-        time = F.silu(self.embed_time(x, timestep, vector))  # [B, E]
+        time = F.silu(self.embed_time(x, timestep, vector, self._embed_guidance(x, guidance)))  # [B, E]
         latent = x
         x = self.enter(x)  # [B, C, H / p, W / p]
         x, skips = self.encode(x, time, tokens, () if residuals is None else residuals.stages)
@@ -365,6 +378,16 @@ class UNet(UNetEncoder):
         if config.patch_detail > 0:
             given = latent[:, : config.out_channels]  # the rest of an inpainting model's input is no noisy latent
             out = out + detail_velocity(given, timestep / 1000, config.patch_size, config.patch_detail)
+        return out
+
+    def _embed_guidance(self, x: Tensor, guidance: Tensor | None) -> Tensor | None:
+        """[B] -> [B,C]; in released models what is embedded is the scale minus 1, the weight of the difference."""
+        if (self.guidance_proj is None) != (guidance is None):
+            wanted = "none is wanted" if guidance is not None else "this U-Net is told it"
+            raise InvalidRequest(f"the guidance scale is {guidance}; {wanted}")
+        if self.guidance_proj is None or guidance is None:
+            return None
+        out: Tensor = self.guidance_proj(guidance_embedding(guidance - 1, self.guidance_proj.in_features).to(x.dtype))
         return out
 
     @staticmethod

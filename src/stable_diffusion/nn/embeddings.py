@@ -1,6 +1,6 @@
-"""Embeddings of numbers: sinusoids of the timestep, and the MLP that follows them.
+"""Embeddings of numbers: sinusoids of the timestep and of the guidance scale, and the MLP that follows them.
 
-Sources: Vaswani et al. 2017, section 3.5; Ho et al. 2020, appendix B.
+Sources: Vaswani et al. 2017, section 3.5; Ho et al. 2020, appendix B; Luo et al. 2023, arXiv:2310.04378, section 4.3.
 """
 
 from __future__ import annotations
@@ -25,6 +25,19 @@ def timestep_embedding(timestep: Tensor, width: int, max_period: float = 10_000.
     )
     angle = timestep.float()[:, None] * frequency[None, :]  # [B, width / 2]
     return torch.cat((angle.cos(), angle.sin()), dim=-1)  # [B, width]
+
+
+def guidance_embedding(weight: Tensor, width: int) -> Tensor:
+    """[B] -> float32 [B,width]: sines, then cosines, of 1000 times the number.
+
+    Unlike those of timesteps the frequencies end on 1 / 10000 itself, as in the code that released models were trained
+    with.
+    """
+    assert width % 2 == 0 and width >= 4, f"the embedding width must be even and at least 4, not {width}"
+    half = width // 2
+    place = torch.arange(half, dtype=torch.float32, device=weight.device) / (half - 1)
+    angle = 1000 * weight.float()[:, None] * torch.exp(-math.log(10_000.0) * place)  # [B, width / 2]
+    return torch.cat((angle.sin(), angle.cos()), dim=-1)  # [B, width]
 
 
 class EmbeddingMLP(nn.Module):

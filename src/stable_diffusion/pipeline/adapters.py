@@ -94,13 +94,14 @@ def checked_loras(values: object) -> tuple[Lora, ...]:
 
 @dataclass(frozen=True)
 class Used:
-    """What a picture was made with besides its model, for its text: names with hashes, tags to write, and the entries
-    of its controls."""
+    """What a picture was made with besides its model, for its text: names with hashes, tags to write, the entries of
+    its controls, and the hash of its refiner."""
 
     loras: Mapping[str, str] = field(default_factory=dict)
     embeddings: Mapping[str, str] = field(default_factory=dict)
     tags: str = ""
     controls: tuple[tuple[str, str], ...] = ()
+    refiner_hash: str | None = None
 
     def values(self) -> dict[str, str]:
         """The entries of the picture's text, as A1111 writes them."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import operator
+from typing import Any
 
 from ..errors import InvalidRequest
+
+MAX_SIDE = 8192
 
 
 def whole(name: str, value: object, low: int, high: int) -> int | None:
@@ -37,3 +40,17 @@ def number(name: str, value: object, low: float, high: float) -> float | None:
     if not math.isfinite(real) or not low <= real <= high:
         raise InvalidRequest(f"{name} is {real:g}; expected a number from {low:g} to {high:g}")
     return real
+
+
+def whole_numbers(name: str, values: Any, count: int, low: int, form: str) -> list[int]:
+    """`count` whole numbers from `low` to `MAX_SIDE`; `form` shows them, as in "(width, height)"."""
+    expected = f"{name} is {values!r}; expected {count} whole numbers {form} from {low} to {MAX_SIDE}"
+    try:
+        if any(isinstance(value, bool) for value in values):
+            raise TypeError
+        found = [operator.index(value) for value in values]
+    except TypeError:
+        raise InvalidRequest(expected) from None
+    if len(found) != count or not all(low <= value <= MAX_SIDE for value in found):
+        raise InvalidRequest(expected)
+    return found

@@ -21,10 +21,12 @@ from torch import Tensor
 
 from .. import __version__
 from ..diffusion.samplers import resolve_sampler
+from ..diffusion.schedule import FlowSchedule
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice
 from ..text.prompt import split_and
 from .background import asked_again, background_notes, check_model, has_alpha, missed, on_background, suits
 from .files import XMP
+from .handover import refining_model
 from .image import from_model, to_images
 from .metadata import KEY, parameters_text
 from .model import StableDiffusion, load
@@ -33,9 +35,10 @@ from .prompts import Words, chosen, styled, varies, words
 from .request import Event, Images, Progress, Request, Settings
 from .request_controls import RequestControls, request_controls
 from .resolve import resolve
+from .size import SizeConditioning
 from .start import Start, start
 from .tiling import Wrapped, even_poles, sphere_xmp
-from .told_picture import Extra, extra_of, part_of
+from .told_picture import extra_of, part_of
 from .wildcards import WildcardFolder
 
 Output = Literal["pil", "straight", "latent"]
@@ -47,6 +50,7 @@ class _Job:
     """A resolved request on a model, and its prompts: encoded once, or where they hold choices, picture by picture."""
 
     model: StableDiffusion
+    refiner: StableDiffusion | None
     request: Request
     start: Start
     controls: RequestControls
@@ -66,7 +70,7 @@ class _Job:
         key = (request.prompt, request.negative_prompt)
         if key not in self._known:
             self._known.clear()
-            self._known[key] = words(self.model, request)
+            self._known[key] = words(self.model, request, self.refiner)
         return self._known[key]
 
     def steps(self, requests: Sequence[Request]) -> Iterator[PassStep]:
@@ -108,16 +112,20 @@ def generate(
         automatic=model.automatic_schedule,
         edits=model.denoising_process.edits,
     )
-    wildcards = resolved.prompting.wildcards_dir
+    wildcards, refiner = resolved.prompting.wildcards_dir, None
+    if resolved.refiner is not None:
+        refiner = refining_model(model, resolved.refiner.model)
+        resolved = replace(resolved, refiner=replace(resolved.refiner, model=refiner.name))
     begun = start(model, resolved)
     controls = _controls(model, resolved, begun)
     job = _Job(
         model=model,
+        refiner=refiner,
         request=resolved,
         start=begun,
         controls=controls,
         options=options,
-        notes=(*_ignored(asked, resolved, extra_of(model)), *background_notes(model, asked), *controls.notes),
+        notes=(*_ignored(asked, resolved, model), *background_notes(model, asked), *controls.notes),
         output=output,
         varies=varies(resolved),
         folder=None if wildcards is None else WildcardFolder(wildcards),
@@ -183,7 +191,11 @@ def _finish(job: _Job, requests: Sequence[Request], latent: Tensor, first: int) 
     notes = (*ready.notes, *job.notes)
     if job.output == "latent":
         return Images(images=(), tensor=latent, notes=notes, **made)
-    used = replace(ready.adapters.used, controls=job.controls.entries)
+    used = replace(
+        ready.adapters.used,
+        controls=job.controls.entries,
+        refiner_hash=None if job.refiner is None else job.refiner.hash,
+    )
     background, painted = job.request.background, job.request.image is None
     straight = job.start.finished(_decoded(model, requests[0], latent))
     made["notes"] = (*notes, *missed(straight, background, painted=painted))
@@ -214,8 +226,9 @@ def _decoded(model: StableDiffusion, request: Request, latent: Tensor) -> Tensor
     return from_model(picture).cpu()
 
 
-def _ignored(asked: Request, request: Request, extra: Extra) -> Iterator[str]:
+def _ignored(asked: Request, request: Request, model: StableDiffusion) -> Iterator[str]:
     """Settings that were given and have no effect."""
+    extra, told = extra_of(model), model.denoising_process.guides_itself
     assert request.sampler is not None and request.width is not None and request.height is not None  # resolved
     info = resolve_sampler(request.sampler).sampler
     for name in asked.noise.options:
@@ -223,6 +236,7 @@ def _ignored(asked: Request, request: Request, extra: Extra) -> Iterator[str]:
             yield f"{name} is ignored: the sampler {info.label} has no such setting"
     if asked.variation.seed is not None and asked.variation.strength == 0:
         yield "the variation seed is ignored: its strength is 0"
+    yield from _not_of_this_model(asked, model)
     window = request.canvas.window
     if window is not None and request.hires is None and window >= max(request.width, request.height):
         yield f"window is ignored: the canvas is no larger than {window} pixels"
@@ -235,14 +249,24 @@ def _ignored(asked: Request, request: Request, extra: Extra) -> Iterator[str]:
         return
     if asked.image_guidance is not None:
         yield "image_guidance is ignored: the model does not edit pictures"
-    if request.guidance == 1 and not info.paired and len(split_and(request.prompt)) == 1:
+    if (request.guidance == 1 or told) and not info.paired and len(split_and(request.prompt)) == 1:
         given = {
             "negative_prompt": bool(asked.negative_prompt),
             "guidance_rescale": asked.guidance_rescale > 0,
             "guidance_interval": asked.guidance_interval is not None,
         }
         for name in itertools.compress(given, given.values()):
-            yield f"{name} is ignored: guidance is 1"
+            yield f"{name} is ignored: {'the network is told its guidance' if told else 'guidance is 1'}"
+
+
+def _not_of_this_model(asked: Request, model: StableDiffusion) -> Iterator[str]:
+    """Settings that models of other kinds have."""
+    if asked.noise.shift is not None and not isinstance(model.parts.schedule, FlowSchedule):
+        yield "shift is ignored: the model is no flow model"
+    if asked.told_size != SizeConditioning() and not model.parts.size_numbers and asked.refiner is None:
+        yield "told_size is ignored: the model is told no sizes"
+    if asked.refiner is not None and (asked.controls or asked.loras):
+        yield "the refiner paints without the controls and LoRAs, which were made for the base"
 
 
 def generate_image(

@@ -72,7 +72,7 @@ def parameters_text(
         "Denoising strength": strength_of(request),
         "Clip skip": request.clip_skip,
         "Background": request.background,
-        **group_values(request),
+        **group_values(request, refiner_hash=used.refiner_hash),
         "Guidance rescale": request.guidance_rescale if request.guidance_rescale else None,
         "Guidance interval": _interval_text(request.guidance_interval),
         **used.values(),
@@ -199,7 +199,7 @@ def _sampling(values: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
 
 
 _IGNORED = (
-    *("Refiner", "TI hashes", "VAE", "Token merging ratio", "Face restoration", "NGMS"),
+    *("TI hashes", "VAE", "Token merging ratio", "Face restoration", "NGMS"),
     *("Soft inpainting enabled", "Schedule rho", "Schedule max sigma", "Schedule min sigma"),
 )
 

@@ -13,15 +13,19 @@ from ..errors import InvalidRequest
 from .hires import UPSCALERS, upscaler_name
 from .request import Request
 from .settings import EMPHASES
+from .size import SizeConditioning
 
 SOURCES = {"cpu": "CPU", "device": "GPU", "nv": "NV"}
 """A request's noise sources, and A1111's names of them."""
 ETA_DDIM = ("ddim", "ddim_cfg_pp", "plms", "uni_pc")
 """Samplers whose eta has a key of its own."""
 SIGMA_KEYS = {"s_churn": "Sigma churn", "s_tmin": "Sigma tmin", "s_tmax": "Sigma tmax", "s_noise": "Sigma noise"}
+SCORES = {"aesthetic_score": "Aesthetic score", "negative_aesthetic_score": "Negative aesthetic score"}
 _SIDES = ("left", "top", "right", "bottom")
 _OUTPAINT = re.compile(r"left (\d+) top (\d+) right (\d+) bottom (\d+)")
 _SIZE = re.compile(r"(\d+)x(\d+)")
+_HASHED = re.compile(r" \[[0-9a-f]{8,64}\]$")
+"""How A1111 ends the name of a model."""
 NOT_TAKEN = ("Hires resize", "Hires sampler", "Hires schedule type", "Hires checkpoint", "Hires prompt")
 """Of a second pass: what is read and not taken over."""
 
@@ -46,7 +50,7 @@ def seed_values(request: Request) -> dict[str, object]:
     return values
 
 
-def group_values(request: Request) -> dict[str, object]:
+def group_values(request: Request, *, refiner_hash: str | None = None) -> dict[str, object]:
     """What follows clip skip in the text; values that are None are left out there."""
     noise, canvas, inpaint, hires = request.noise, request.canvas, request.inpaint, request.hires
     eta = "Eta DDIM" if request.sampler in ETA_DDIM else "Eta"
@@ -55,12 +59,16 @@ def group_values(request: Request) -> dict[str, object]:
         eta: noise.eta,
         "ENSD": noise.seed_delta or None,
         "RNG": SOURCES[noise.source],
+        "Shift": noise.shift,
         "Tiling": tiling[canvas.tiling],
         "Panorama": canvas.panorama or None,
         **{key: getattr(noise, name) for name, key in SIGMA_KEYS.items()},
     }
     if hires is not None:
         values |= {"Hires upscale": hires.scale, "Hires steps": hires.steps, "Hires upscaler": hires.upscaler}
+    if request.refiner is not None:
+        hashed = "" if refiner_hash is None else f" [{refiner_hash}]"
+        values |= {"Refiner": request.refiner.model + hashed, "Refiner switch at": request.refiner.switch}
     values |= {
         "Mask blur": inpaint.blur or None,
         "Mask mode": "Inpaint not masked" if inpaint.invert else None,
@@ -75,7 +83,19 @@ def group_values(request: Request) -> dict[str, object]:
         "Window": canvas.window,
         "Window overlap": canvas.window_overlap,
     }  # fmt: skip
-    return values
+    return values | _told_values(request.told_size)
+
+
+def _told_values(told: SizeConditioning) -> dict[str, object]:
+    """What the model was told of sizes, as far as it is not the usual."""
+    pairs = {"Original size": told.original, "Target size": told.target}
+    usual = SizeConditioning()
+    scores = {key: getattr(told, name) for name, key in SCORES.items() if getattr(told, name) != getattr(usual, name)}
+    return {
+        **{key: "x".join(map(str, pair)) for key, pair in pairs.items() if pair is not None},
+        **({} if told.crop == usual.crop else {"Crop top left": f"{told.crop[1]} {told.crop[0]}"}),
+        **scores,
+    }
 
 
 def strength_of(request: Request) -> float | None:
@@ -91,6 +111,7 @@ def read_groups(values: Mapping[str, str], *, ours: bool) -> tuple[dict[str, Any
         "variation": _variation(values),
         "inpaint": _inpaint(values),
         "canvas": _canvas(values, notes),
+        "told_size": _told_size(values),
         "prompting": {},
     }
     if "Emphasis" in values:
@@ -99,6 +120,8 @@ def read_groups(values: Mapping[str, str], *, ours: bool) -> tuple[dict[str, Any
         if known is None:
             notes.append(f"the emphasis {values['Emphasis']!r} is not known here; the model's own is used instead")
     found: dict[str, Any] = {name: group for name, group in groups.items() if group}
+    if "Refiner" in values:
+        found["refiner"] = _refiner(values)
     if "Hires upscale" in values:
         found["hires"] = _hires(values, notes)
     notes += [f"{key!r} ({values[key]}) is not taken over" for key in NOT_TAKEN if key in values]
@@ -121,6 +144,8 @@ def _noise(values: Mapping[str, str], ours: bool, notes: list[str]) -> dict[str,
     for name, key in SIGMA_KEYS.items():
         if key in values:
             group[name] = parsed(key, values[key], float)
+    if "Shift" in values:
+        group["shift"] = parsed("Shift", values["Shift"], float)
     if "ENSD" in values:
         group["seed_delta"] = parsed("ENSD", values["ENSD"], int)
     return group
@@ -171,6 +196,25 @@ def _canvas(values: Mapping[str, str], notes: list[str]) -> dict[str, Any]:
         if key in values:
             group[name] = parsed(key, values[key], int)
     return group
+
+
+def _refiner(values: Mapping[str, str]) -> dict[str, Any]:
+    group: dict[str, Any] = {"model": _HASHED.sub("", values["Refiner"])}
+    if "Refiner switch at" in values:
+        group["switch"] = parsed("Refiner switch at", values["Refiner switch at"], float)
+    return group
+
+
+def _told_size(values: Mapping[str, str]) -> dict[str, Any]:
+    group: dict[str, Any] = {}
+    for key, name in (("Original size", "original"), ("Target size", "target")):
+        size = _SIZE.fullmatch(values.get(key, ""))
+        if size is not None:
+            group[name] = (int(size[1]), int(size[2]))
+    crop = re.fullmatch(r"(\d+) (\d+)", values.get("Crop top left", ""))
+    if crop is not None:
+        group["crop"] = (int(crop[2]), int(crop[1]))
+    return group | {name: parsed(key, values[key], float) for name, key in SCORES.items() if key in values}
 
 
 def _hires(values: Mapping[str, str], notes: list[str]) -> dict[str, Any]:

@@ -95,6 +95,7 @@ class StableDiffusion:
                 guidance=defaults.guidance,
                 downscale=downscale,
                 size_numbers=parts.size_numbers,
+                table="sdxl" if parts.family.startswith("sdxl") else "sd15",
             ),
         )
 

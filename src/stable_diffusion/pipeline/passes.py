@@ -59,12 +59,13 @@ def passes(
     """
     request = requests[0]
     settings = {**_settings(model, requests), **_known_options(request), **options}
-    first = _first(model, requests, words.passes[0], start, settings)
+    last = {**settings, "handover": words.handover}
+    first = _first(model, requests, words.passes[0], start, last if request.hires is None else settings)
     if request.hires is None:
         return (PassStep(step, step.index + 1, step.total) for step in first)
     assert request.hires.steps is not None and request.hires.strength is not None and request.hires.upscaler is not None
     schedule_steps(request.hires.steps, request.hires.strength, MAX_STEPS)
-    return _both(first, partial(_second, model, request, words.passes[1], settings), request)
+    return _both(first, partial(_second, model, request, words.passes[1], last), request)
 
 
 def _both(first: Iterator[Step], second: Any, request: Request) -> Iterator[PassStep]:
@@ -170,6 +171,8 @@ def _settings(model: StableDiffusion, requests: Sequence[Request]) -> dict[str, 
         "rescale": request.guidance_rescale,
         "interval": request.guidance_interval,
         "image_guidance": request.image_guidance,
+        "shift": request.noise.shift,
+        "told_size": request.told_size,
         "wrap": canvas.wrap,
         "windows": windows,
         "variation": variation,

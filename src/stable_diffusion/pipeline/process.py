@@ -6,9 +6,9 @@ Shapes: B batch, c h w latent channels, height and width; x0 and noise [B,c,h,w]
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,8 +19,8 @@ from ..diffusion.image_guidance import IMAGE_GUIDANCE, image_guided
 from ..diffusion.noise import NoiseKind
 from ..diffusion.prediction import Prediction
 from ..diffusion.samplers import ResolvedSampler, SamplerInfo, automatic_schedule, noise_source, resolve_sampler, sample
-from ..diffusion.schedule import input_scale, per_image, start_state
-from ..diffusion.sigmas import resolve_schedule, schedule_sigmas, truncate
+from ..diffusion.schedule import FlowSchedule, input_scale, per_image, start_state
+from ..diffusion.sigmas import SCHEDULES, Table, resolve_schedule, schedule_sigmas, truncate
 from ..errors import InvalidRequest
 from ..models.mmdit import MMDiT
 from ..models.unet import UNet
@@ -34,6 +34,9 @@ from .size import SizeConditioning, with_size
 from .tiling import FLAT, Wrap, wrapping
 from .variation import Variation, varied
 from .windows import Windows, windowed
+
+if TYPE_CHECKING:
+    from .handover import Handover
 
 Prompt = str | Conditioning | Timeline
 """Text in A1111's grammar, or what the text encoder made of one."""
@@ -71,29 +74,51 @@ class DenoisingProcess:
         guidance: float,
         downscale: int = 8,
         size_numbers: int = 0,
+        table: Table = "sd15",
     ) -> None:
         self.unet, self.schedule, self.prediction = unet, schedule, prediction
         self.latent_channels, self.default_size = latent_channels, default_size
         self.sampler, self.noise_schedule, self.steps, self.guidance = sampler, noise_schedule, steps, guidance
-        self.downscale, self.size_numbers = downscale, size_numbers
+        self.downscale, self.size_numbers, self.table = downscale, size_numbers, table
         self._text_encoder = text_encoder
 
     @property
     def denoiser(self) -> NetworkDenoiser:
-        """The network as (x, sigma, conditioning) -> x0, in its own precision."""
+        """The network as (x, sigma, conditioning) -> x0, in its own precision, told the model's own guidance if any."""
         like = next(self.unet.parameters())
-        return network_denoiser(self.unet, self.schedule, self.prediction, dtype=like.dtype)
+        told = self.guidance if self.guides_itself else None
+        return network_denoiser(self.unet, self.schedule, self.prediction, dtype=like.dtype, guidance=told)
+
+    @property
+    def guides_itself(self) -> bool:
+        """Whether the network is told the guidance scale, so that no negative prompt is needed for guidance."""
+        return isinstance(self.unet, UNet) and self.unet.config.guidance_dim is not None
+
+    def _denoiser(self, scale: float) -> tuple[NetworkDenoiser, float]:
+        """The network, told the scale where it guides itself, and the scale of what is left to do outside it."""
+        return (replace(self.denoiser, guidance=scale), 1.0) if self.guides_itself else (self.denoiser, scale)
 
     @property
     def edits(self) -> bool:
         """Whether the network edits a picture that it is told as a latent (instruct-pix2pix)."""
         return self.unet.config.in_channels == 2 * self.latent_channels
 
-    def sigmas(self, sampler: str, schedule: str | None, steps: int, final: Literal["zero", "sigma_min"]) -> Tensor:
-        """Noise levels of a run, descending, [steps + 1]."""
+    def sigmas(
+        self,
+        sampler: str,
+        schedule: str | None,
+        steps: int,
+        final: Literal["zero", "sigma_min"],
+        shift: float | None = None,
+    ) -> Tensor:
+        """Noise levels of a run, descending, [steps + 1]; `shift` in place of the model's own, for flow models."""
         info = resolve_sampler(sampler).sampler
         name = resolve_schedule(schedule, automatic_schedule(info, self.schedule))
-        return schedule_sigmas(name, self.schedule, steps, final=final)
+        options = {"table": self.table} if "table" in SCHEDULES[name].options else {}
+        levels = self.schedule
+        if shift is not None and isinstance(levels, FlowSchedule):
+            levels = FlowSchedule(shift, levels.timesteps)
+        return schedule_sigmas(name, levels, steps, final=final, **options)
 
     def __call__(
         self,
@@ -120,6 +145,8 @@ class DenoisingProcess:
         told_size: SizeConditioning | None = None,
         sides: Sequence[Side] = (),
         image_guidance: float | None = None,
+        shift: float | None = None,
+        handover: Handover | None = None,
         **options: Any,
     ) -> Iterator[Step]:
         """Checks everything, then returns the generator of steps for one picture per seed; `options` are the sampler's.
@@ -127,25 +154,23 @@ class DenoisingProcess:
         prompt     text may change while it is painted (`[a:b:0.5]`, counted in `steps`) and be composed (`a AND b`)
         size       (height, width) of the latent; the model's own where it is None
         latent     [1 or B,c,h,w]: start from it instead of from pure noise, at `strength` (img2img); 0 does nothing
-        mask       [1,1,h,w]: repaint `latent` only where it is 1 (inpainting)
+        mask       [1,1,h,w]: repaint `latent` only where it is 1 (inpainting)    soft   where, and how strongly
         interval   guidance acts between these fractions of the steps    image_guidance   of a picture that is edited
         final      "sigma_min" ends on the first trained level (DDIM and PLMS of CompVis), in variance-preserving units
-        soft       the mask is the strength of each place, and not only where (see `soft_inpainting`)
         wrap       edges that meet    windows   paint a large canvas in these    variation, random   of the noise
         told_size  what SDXL is told; None the picture's size, uncropped    sides   networks that add to the features
+        shift      of the levels of a flow; None the model's own    handover   another model that paints the last steps
         """
-        if mask is not None and latent is None:
-            raise InvalidRequest("a mask was given without a latent; expected the latent to repaint")
-        resolved, full = self._levels(sampler, schedule, steps, final)
+        resolved, full = self._levels(sampler, schedule, steps, final, shift)
         height, width = latent.shape[-2:] if latent is not None else size or self.default_size
         info = resolved.sampler
         scale = (self.guidance if guidance is None else guidance) / info.unit
         sigmas = full if latent is None or strength == 0 else truncate(full, strength)
-        told = partial(self._timeline, steps=len(full) - 1, size=(height, width), told=told_size)
-        around: dict[str, Any] = {"wrap": wrap, "windows": windows, "paired": info.paired, "rescale": rescale}
+        around: dict[str, Any] = {"steps": len(full) - 1, "size": (height, width), "told_size": told_size}
+        around |= {"wrap": wrap, "windows": windows, "paired": info.paired, "rescale": rescale}
         around |= {"interval": interval and sigma_interval(full, *interval), "image_guidance": image_guidance}
-        around["base"] = controlled(self.denoiser, sides, sigmas) if sides else self.denoiser
-        denoise = self._led(told(prompt), negative, told, scale, sigmas, **around)
+        denoise = self.led(prompt, negative, sigmas, scale, sides=sides, **around)
+        denoise = denoise if handover is None else handover.after(denoise, sigmas, scale, **around)
         if latent is not None and strength == 0:
             return iter(())
         source = self.noise(info, seed, (height, width), variation, random)
@@ -157,18 +182,25 @@ class DenoisingProcess:
         return self._finished(run) if final == "sigma_min" else run
 
     def _levels(
-        self, sampler: str | None, schedule: str | None, steps: int | None, final: Literal["zero", "sigma_min"]
+        self,
+        sampler: str | None,
+        schedule: str | None,
+        steps: int | None,
+        final: Literal["zero", "sigma_min"],
+        shift: float | None,
     ) -> tuple[ResolvedSampler, Tensor]:
         """The sampler, and the noise levels of all its steps."""
         resolved = resolve_sampler(self.sampler if sampler is None else sampler)
         named = self.noise_schedule if schedule is None and sampler is None else schedule or resolved.schedule
-        return resolved, self.sigmas(resolved.sampler.id, named, self.steps if steps is None else steps, final)
+        return resolved, self.sigmas(resolved.sampler.id, named, self.steps if steps is None else steps, final, shift)
 
     def _repainting(
         self, denoise: Denoiser, x0: Tensor | None, mask: Tensor | None, noise: Tensor, sigmas: Tensor, soft: bool
     ) -> Denoiser:
-        if mask is None or x0 is None:
+        if mask is None:
             return denoise
+        if x0 is None:
+            raise InvalidRequest("a mask was given without a latent; expected the latent to repaint")
         known = (denoise, x0, mask.to(x0), noise, self.schedule)
         return soft_inpainting(*known, sigmas) if soft else inpainting(*known)
 
@@ -187,6 +219,25 @@ class DenoisingProcess:
             noise_source, sampler, schedule=self.schedule, kind=random.kind, device=device, seed_delta=random.seed_delta
         )
         return varied(draw, seeds, (self.latent_channels, *size), variation)
+
+    def led(
+        self,
+        prompt: Prompt,
+        negative: Prompt,
+        sigmas: Tensor,
+        scale: float,
+        *,
+        steps: int,
+        size: tuple[int, int],
+        told_size: SizeConditioning | None,
+        sides: Sequence[Side] = (),
+        **around: Any,
+    ) -> Denoiser:
+        """This model's part of a run with these levels: the denoiser led by its prompts, of which `steps` are all."""
+        network, scale = self._denoiser(scale)
+        told = partial(self._timeline, steps=steps, size=size, told=told_size)
+        around["base"] = controlled(network, sides, sigmas) if sides else network
+        return self._led(told(prompt), negative, told, scale, sigmas, **around)
 
     def _led(
         self,
@@ -231,13 +282,13 @@ class DenoisingProcess:
         keeps the negative prompt at guidance 1, for samplers that use the unguided estimate too. A prompt that changes
         while it is painted is read as at its first step.
         """
-        scale = self.guidance if guidance is None else guidance
+        network, scale = self._denoiser(self.guidance if guidance is None else guidance)
         read = partial(self._timeline, steps=1, size=self.default_size, told=None)
         blend = read(prompt).at(1)
         away = scale != 1 or paired or self.edits or not is_plain(blend)
         uncond = read(negative, negative=True).at(1)[0][0] if away else None
         around: dict[str, Any] = {"wrap": wrap, "windows": windows, "image_guidance": image_guidance}
-        return self._guided(blend, uncond, scale, rescale=rescale, interval=interval, base=self.denoiser, **around)
+        return self._guided(blend, uncond, scale, rescale=rescale, interval=interval, base=network, **around)
 
     def _guided(
         self,

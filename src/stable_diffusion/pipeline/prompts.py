@@ -11,6 +11,7 @@ from ..text.prompt_styles import apply_styles
 from ..text.prompt_variants import has_variants, resolve_variants, wildcard_names
 from ..text.timeline import Timeline, encode_timeline
 from .adapters import RequestAdapters, request_adapters
+from .handover import Handover
 from .request import Request, checked_text
 from .settings import Emphasis
 from .wildcards import WildcardFolder, load_styles
@@ -67,27 +68,41 @@ class Words:
     passes: tuple[tuple[Timeline, Timeline], ...]
     adapters: RequestAdapters
     notes: tuple[str, ...]
+    handover: Handover | None = None
 
 
-def words(model: StableDiffusion, request: Request) -> Words:
-    """Encode the prompts of a resolved request of one picture."""
+def words(model: StableDiffusion, request: Request, refiner: StableDiffusion | None = None) -> Words:
+    """Encode the prompts of a resolved request of one picture, for the `refiner` too."""
     assert request.steps is not None
     adapters, encoder = request_adapters(model, request), model.text_encoder
     runs = [(request.steps, 0)]
     if request.hires is not None and request.hires.steps is not None:
         runs.append((request.hires.steps, request.steps))
     emphasis = None if request.prompting.emphasis is None else EMPHASIS[request.prompting.emphasis]
-    passes, notes = [], list[str]()
+    texts = adapters.prompt, adapters.negative_prompt
+    passes, notes, handover = [], list[str](), None
     with adapters.encoding(), encoder.with_emphasis(emphasis):
         for steps, before in runs:
-            pair = [
-                encode_timeline(encoder, text, steps, before=before, clip_skip=request.clip_skip, negative=negative)
-                for text, negative in ((adapters.prompt, False), (adapters.negative_prompt, True))
-            ]
-            passes.append((pair[0].timeline, pair[1].timeline))
-            notes += [note for each in pair for note in each.notes()]
+            pair, said = _encoded(encoder, texts, steps, before, request.clip_skip)
+            passes.append(pair)
+            notes += said
+    if refiner is not None and request.refiner is not None:
+        with refiner.text_encoder.with_emphasis(emphasis):
+            pair, _ = _encoded(refiner.text_encoder, texts, *runs[-1], request.clip_skip)
+        handover = Handover(refiner.denoising_process, *pair, request.refiner.switch)
     notes += [*_unread(request), *adapters.notes]
-    return Words(tuple(passes), adapters, tuple(dict.fromkeys(notes)))
+    return Words(tuple(passes), adapters, tuple(dict.fromkeys(notes)), handover)
+
+
+def _encoded(
+    encoder: encode.TextEncoder, texts: tuple[str, str], steps: int, before: int, clip_skip: int | None
+) -> tuple[tuple[Timeline, Timeline], list[str]]:
+    """A prompt and a negative prompt for one pass, and notes on how they were read."""
+    prompt, negative = (
+        encode_timeline(encoder, text, steps, before=before, clip_skip=clip_skip, negative=away)
+        for text, away in zip(texts, (False, True), strict=True)
+    )
+    return (prompt.timeline, negative.timeline), [*prompt.notes(), *negative.notes()]
 
 
 def _unread(request: Request) -> list[str]:

@@ -19,21 +19,23 @@ from ..diffusion.sigmas import AUTOMATIC, resolve_schedule
 from ..errors import InvalidRequest
 from .adapters import Lora, checked_loras
 from .background import checked_background
-from .checks import number, whole
+from .checks import MAX_SIDE, number, whole
 from .control import Control, checked_controls
 from .image import open_picture
 from .settings import (
+    ABSENT,
     GROUPS,
     MAX_SEED,
-    MAX_SIDE,
     MAX_STEPS,
     Canvas,
     Hires,
     Inpaint,
     Noise,
     Prompting,
+    Refiner,
     VariationSeed,
 )
+from .size import SizeConditioning
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,6 +68,8 @@ class Request:
     loras                     adapter files for these pictures: paths, or (path, strength[, strength for the text])
     lora_dir, embeddings_dir  the folders where `<lora:name:weight>` and the names of embeddings in prompts are found
     controls                  pictures that lead through ControlNets, T2I-Adapters or IP-Adapters: `Control`s
+    refiner                   another model that paints the last steps: a path or name, or a `Refiner`
+    told_size                 what Stable Diffusion XL is told of sizes: `SizeConditioning`
     prompting, noise, variation, hires, inpaint, canvas   groups of further settings, see `settings`
     """
 
@@ -98,6 +102,8 @@ class Request:
     noise: Noise = field(default_factory=Noise)
     variation: VariationSeed = field(default_factory=VariationSeed)
     hires: Hires | None = None
+    refiner: Refiner | None = None
+    told_size: SizeConditioning = field(default_factory=SizeConditioning)
     inpaint: Inpaint = field(default_factory=Inpaint)
     canvas: Canvas = field(default_factory=Canvas)
 
@@ -182,7 +188,7 @@ class Request:
         for name, kind in GROUPS.items():
             value = getattr(self, name)
             if value is None:
-                self._set(**{name: None if name == "hires" else kind()})
+                self._set(**{name: None if name in ABSENT else kind()})
             else:
                 self._set(**{name: kind.of(value, name)})
         seed, outpaint = self.variation.seed, self.canvas.outpaint
@@ -278,6 +284,8 @@ class Settings(TypedDict, total=False):
     noise: Noise | Mapping[str, Any]
     variation: VariationSeed | Mapping[str, Any]
     hires: Hires | Mapping[str, Any] | float | None
+    refiner: Refiner | Mapping[str, Any] | str | Path | None
+    told_size: SizeConditioning | Mapping[str, Any]
     inpaint: Inpaint | Mapping[str, Any]
     canvas: Canvas | Mapping[str, Any]
 

@@ -11,10 +11,11 @@ from ..diffusion.image_guidance import IMAGE_GUIDANCE
 from ..diffusion.sigmas import resolve_schedule
 from ..errors import InvalidRequest
 from . import hires
+from .checks import MAX_SIDE
 from .image import fitting_size
 from .masks import Fill, even_margins
 from .request import Request, canonical_sampler
-from .settings import MAX_SIDE, Hires
+from .settings import Hires
 
 STRENGTH = 0.75
 """Strength of img2img and inpainting where none is given."""

@@ -5,9 +5,7 @@ Every group can also be given as a mapping of its fields. `None` means "not give
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import operator
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,14 +14,15 @@ from typing import Any, Literal, Self
 
 from ..diffusion.noise import NOISE_KINDS, NoiseKind
 from ..errors import InvalidRequest, unknown_choice
-from .checks import number, whole
+from .checks import MAX_SIDE, number, whole, whole_numbers
+from .group import Group
 from .hires import upscaler_name
 from .masks import FILLS, Fill, Margins
+from .size import SizeConditioning
 from .tiling import TILINGS, Tiling, Wrap
 
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 1000
-MAX_SIDE = 8192
 MAX_HIRES = 8.0
 MAX_BLUR = 256.0
 MAX_SIGMA = 100_000.0
@@ -34,44 +33,19 @@ EMPHASES: tuple[Emphasis, ...] = ("Original", "ComfyUI", "No norm", "Ignore", "N
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
-    """What all groups share: made from themselves, from a mapping of their fields, or changed by one."""
-
-    def _replace(self, **values: Any) -> None:
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-
-    def _check_flags(self, *names: str) -> None:
-        for name in names:
-            if not isinstance(getattr(self, name), bool):
-                raise InvalidRequest(f"{name} is {getattr(self, name)!r}; expected True or False")
-
-    @classmethod
-    def of(cls, value: object, name: str, base: Self | None = None) -> Self:
-        """The group itself, or `base` (by default the group's own defaults) with the fields of a mapping."""
-        if isinstance(value, cls):
-            return value
-        if not isinstance(value, Mapping):
-            raise InvalidRequest(f"{name} is {value!r}; expected {cls.__name__}(...) or a mapping of its fields")
-        known = [field.name for field in dataclasses.fields(cls)]
-        for key in value:
-            if key not in known:
-                raise unknown_choice(f"setting of {name}", key, known)
-        return cls(**value) if base is None else dataclasses.replace(base, **value)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Noise(Group):
     """Random numbers, and the sampler's own settings; those that a sampler does not have are ignored with a note.
 
     source      "cpu"; "device", the generator of the device; "nv", the numbers of an NVIDIA card, made anywhere
     seed_delta  added to the seed for all noise after the start (A1111's ENSD; 31337 for pictures of other tools)
+    shift       0.01 to 100, of the noise levels of flow models (Stable Diffusion 3: 3); more stays longer at high noise
     eta         how much fresh noise a stochastic sampler adds, 0 to 10; 1 is the SDE's own, 0 none
     s_churn, s_tmin, s_tmax, s_noise   Karras et al. 2022, algorithm 2: extra noise between two sigmas, and its scale
     """
 
     source: NoiseKind = "cpu"
     seed_delta: int = 0
+    shift: float | None = None
     eta: float | None = None
     s_churn: float | None = None
     s_tmin: float | None = None
@@ -86,6 +60,7 @@ class Noise(Group):
         unbounded = isinstance(s_tmax, float) and s_tmax == math.inf
         self._replace(
             seed_delta=0 if delta is None else delta,
+            shift=number("shift", self.shift, 0.01, 100),
             eta=number("eta", self.eta, 0, 10),
             s_churn=number("s_churn", self.s_churn, 0, 1000),
             s_tmin=number("s_tmin", self.s_tmin, 0, MAX_SIGMA),
@@ -121,7 +96,7 @@ class VariationSeed(Group):
         seed = None if self.seed == -1 and not isinstance(self.seed, bool) else self.seed
         self._replace(strength=strength, seed=whole("variation seed", seed, 0, MAX_SEED))
         if self.resize_from is not None:
-            width, height = _numbers("resize_from", self.resize_from, 2, 1, "(width, height)")
+            width, height = whole_numbers("resize_from", self.resize_from, 2, 1, "(width, height)")
             self._replace(resize_from=(width, height))
 
 
@@ -155,6 +130,35 @@ class Hires(Group):
         """As for every group; a number alone is the scale."""
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return cls(scale=value)
+        return super().of(value, name, base)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refiner(Group):
+    """Another model that paints the last steps: of Stable Diffusion XL its refiner, or any with the same latents.
+
+    model   path or name, as of the request's own
+    switch  0 to 1 (0.8): the share of the steps that are painted before; with hires, of those of the second pass
+    """
+
+    model: str
+    switch: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, (str, os.PathLike)) or not str(self.model):
+            raise InvalidRequest(f"the refiner's model is {self.model!r}; expected a path or name")
+        switch = number("refiner switch", self.switch, 0, 1)
+        if switch is None:
+            raise InvalidRequest("refiner switch is None; expected a number from 0 to 1")
+        self._replace(model=str(self.model), switch=switch)
+
+    @classmethod
+    def of(cls, value: object, name: str, base: Self | None = None) -> Self:
+        """As for every group; a path or name alone is the model."""
+        if isinstance(value, (str, os.PathLike)):
+            value = {"model": value}
+        if isinstance(value, Mapping) and base is None and "model" not in value:
+            raise InvalidRequest(f"{name} has no model; expected the path or name of one")
         return super().of(value, name, base)
 
 
@@ -209,7 +213,7 @@ class Canvas(Group):
         self._check_flags("panorama")
         self._check_edges()
         if self.outpaint is not None:
-            left, top, right, bottom = _numbers("outpaint", self.outpaint, 4, 0, "(left, top, right, bottom)")
+            left, top, right, bottom = whole_numbers("outpaint", self.outpaint, 4, 0, "(left, top, right, bottom)")
             self._replace(outpaint=(left, top, right, bottom))
             if not any((left, top, right, bottom)):
                 raise InvalidRequest("outpaint is 0 on every side; expected pixels to add on one at least")
@@ -281,20 +285,11 @@ GROUPS: dict[str, type[Group]] = {
     "noise": Noise,
     "variation": VariationSeed,
     "hires": Hires,
+    "refiner": Refiner,
+    "told_size": SizeConditioning,
     "inpaint": Inpaint,
     "canvas": Canvas,
 }
 """Field of `Request` -> its group."""
-
-
-def _numbers(name: str, values: Any, count: int, low: int, form: str) -> list[int]:
-    expected = f"{name} is {values!r}; expected {count} whole numbers {form} from {low} to {MAX_SIDE}"
-    try:
-        if any(isinstance(value, bool) for value in values):
-            raise TypeError
-        found = [operator.index(value) for value in values]
-    except TypeError:
-        raise InvalidRequest(expected) from None
-    if len(found) != count or not all(low <= value <= MAX_SIDE for value in found):
-        raise InvalidRequest(expected)
-    return found
+ABSENT = ("hires", "refiner")
+"""Groups that a request may be without."""

@@ -16,12 +16,14 @@ import torch
 from ..errors import InvalidRequest
 from ..nn.embeddings import timestep_embedding
 from ..types import Conditioning
+from .checks import number, whole_numbers
+from .group import Group
 
 Pair = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SizeConditioning:
+class SizeConditioning(Group):
     """Sizes in pixels as (width, height) and `crop` as (left, top); None means the size of the picture to be made.
 
     original   size of the training picture to be imitated    target   size after cropping, which is what is painted
@@ -34,6 +36,18 @@ class SizeConditioning:
     target: Pair | None = None
     aesthetic_score: float = 6.0
     negative_aesthetic_score: float = 2.5
+
+    def __post_init__(self) -> None:
+        for name in ("original", "target"):
+            value = getattr(self, name)
+            if value is not None:
+                self._replace(**{name: tuple(whole_numbers(name, value, 2, 1, "(width, height)"))})
+        self._replace(crop=tuple(whole_numbers("crop", self.crop, 2, 0, "(left, top)")))
+        for name in ("aesthetic_score", "negative_aesthetic_score"):
+            score = number(name, getattr(self, name), 1, 10)
+            if score is None:
+                raise InvalidRequest(f"{name} is None; expected a number from 1 to 10")
+            self._replace(**{name: score})
 
     def numbers(self, size: Pair, count: int, *, negative: bool) -> list[float]:
         """The `count` numbers for a picture of `size` (width, height), heights first as the models were trained."""

@@ -96,7 +96,7 @@ def inspect(path: str | os.PathLike[str], *, hashes: bool = True, **overrides: A
 def _inspect_single(tensors: TensorFile, metadata: Mapping[str, str], given: Overrides) -> dict[str, Any]:
     tensors = canonical(tensors)
     found = recognise(tensors, metadata, given)
-    defaults, hurry = single_defaults(found.family, metadata, tensors.path)
+    defaults, hurry = single_defaults(found.family, found.unet, metadata, tensors.path)
     return {
         "layout": "ldm",
         "family": found.family.name,

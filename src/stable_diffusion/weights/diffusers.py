@@ -38,6 +38,8 @@ def unet_diffusers(config: UNetConfig) -> KeyTable:
     """`unet/`; the vector's MLP is `add_embedding`, or `class_embedding` in models conditioned on image vectors."""
     rules = [*encoder_diffusers(config), *_unet_side("up", "upsample", config.up_stages(), config)]
     rules += modules("", "", {name: ENDS[name] for name in ("norm_out", "conv_out")})
+    if config.guidance_dim is not None:
+        rules += module("guidance_proj", "time_embedding.cond_proj", bias=False)
     vector = [name for rule in rules for name in rule.theirs if name.startswith("add_embedding.")]
     return KeyTable(tuple(rules), {name.replace("add_", "class_", 1): name for name in vector})
 

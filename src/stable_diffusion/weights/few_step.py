@@ -12,7 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..models.mmdit import MMDiTConfig
+from ..models.unet import UNetConfig
 from .parts import Defaults
+
+SCHEDULE = "sgm_uniform"
+"""Nearly all of them were trained on timesteps that are counted from the last one ("trailing")."""
 
 
 @dataclass(frozen=True)
@@ -21,19 +26,20 @@ class FewSteps:
 
     steps: int
     sampler: str
+    schedule: str = SCHEDULE
 
 
-SCHEDULE = "sgm_uniform"
-"""All of them were trained on timesteps that are counted from the last one ("trailing")."""
 KINDS = {
     "turbo": FewSteps(4, "euler_ancestral"),
     "lightning": FewSteps(4, "euler"),
-    "lcm": FewSteps(4, "lcm"),
+    "lcm": FewSteps(4, "lcm", "lcm"),
     "hyper": FewSteps(8, "ddim"),
     "dmd2": FewSteps(4, "lcm"),
 }
 SCHEDULERS = {"LCMScheduler": "lcm", "TCDScheduler": "hyper"}
 MOST_STEPS = 16
+TOLD_GUIDANCE = 8.5
+"""Guidance of models that are told it (Luo et al. 2023), as in the pipeline that was released with them."""
 
 
 def few_step_defaults(defaults: Defaults, *names: str, flow: bool = False) -> tuple[Defaults, tuple[str, ...]]:
@@ -63,5 +69,14 @@ def scheduler_defaults(defaults: Defaults, scheduler: Mapping[str, Any]) -> Defa
     return None if kind is None else _hurried(defaults, kind, KINDS[kind].steps)
 
 
+def told_defaults(defaults: Defaults, network: UNetConfig | MMDiTConfig) -> Defaults | None:
+    """The defaults of a network that is told its guidance, which only latent consistency models are; else None."""
+    if not isinstance(network, UNetConfig) or network.guidance_dim is None:
+        return None
+    steps = defaults.steps if defaults.guidance == 1 else KINDS["lcm"].steps  # 1: a name has told the steps
+    return replace(_hurried(defaults, "lcm", steps), guidance=TOLD_GUIDANCE)
+
+
 def _hurried(defaults: Defaults, kind: str, steps: int) -> Defaults:
-    return replace(defaults, steps=steps, guidance=1.0, sampler=KINDS[kind].sampler, schedule=SCHEDULE)
+    made = KINDS[kind]
+    return replace(defaults, steps=steps, guidance=1.0, sampler=made.sampler, schedule=made.schedule)

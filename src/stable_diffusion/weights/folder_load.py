@@ -22,7 +22,7 @@ from .assemble import Under, build
 from .beside import TOKENIZER, TOKENIZER_FILES
 from .diffusers import clip_transformers, unet_diffusers, vae_diffusers
 from .families import FAMILIES, Family
-from .few_step import few_step_defaults, scheduler_defaults
+from .few_step import few_step_defaults, scheduler_defaults, told_defaults
 from .folder import component, has_part, read_config, read_index, text_folders
 from .folder_configs import clip_config, latent_format, noise_schedule, size_numbers, unet_config, vae_config
 from .folder_configs_sd3 import mmdit_config, t5_config
@@ -101,6 +101,9 @@ def understand(folder: Path, variant: str | None, *, t5: bool = True) -> Folder:
     schedule, prediction, guesses = _schedule_of(folder, unet)
     family = FAMILIES[_family_of(unet, next(iter(clips.values())).activation, prediction, texts)]
     defaults, hurry = _defaults(folder, family, configs[network].get("sample_size"), vae.downscale)
+    told = told_defaults(defaults, unet)
+    if told is not None:
+        defaults, hurry = told, ()
     return Folder(
         path=folder,
         files=files,

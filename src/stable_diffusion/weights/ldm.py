@@ -21,12 +21,17 @@ UNET_RESBLOCK = {
     "conv2": "out_layers.3",
     "skip": "skip_connection",
 }
+GUIDANCE, GUIDANCE_LDM = "time_embedding.cond_proj", "time_embed.cond_proj.weight"
 VAE_RESBLOCK = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2", "skip": "nin_shortcut"}
 
 
 def unet_ldm(config: UNetConfig) -> KeyTable:
     """`input_blocks`, `middle_block` and `output_blocks`, which number residual blocks and resamplings in a row."""
-    return KeyTable((*encoder_ldm(config), *_up(config), *modules("", "out", {"norm_out": "0", "conv_out": "2"})))
+    rules = (*encoder_ldm(config), *_up(config), *modules("", "out", {"norm_out": "0", "conv_out": "2"}))
+    if config.guidance_dim is None:
+        return KeyTable(rules)
+    # converters have no name of this layout for it and leave diffusers' as it is
+    return KeyTable((*rules, *module("guidance_proj", GUIDANCE, bias=False)), {GUIDANCE_LDM: f"{GUIDANCE}.weight"})
 
 
 def encoder_ldm(config: UNetConfig) -> Iterator[Rule]:

@@ -14,7 +14,7 @@ from ..diffusion.prediction import Prediction, resolve_prediction
 from ..diffusion.schedule import DiscreteSchedule, FlowSchedule, ddpm_schedule, schedule_from_config
 from ..errors import InvalidRequest, unknown_choice
 from ..models.clip import CLIPText, CLIPTextConfig
-from ..models.mmdit import MMDiT
+from ..models.mmdit import MMDiT, MMDiTConfig
 from ..models.t5 import T5Encoder
 from ..models.unet import UNet, UNetConfig
 from ..models.vae import VAE
@@ -22,7 +22,7 @@ from .assemble import Under, build
 from .canonical import canonical
 from .diffusers import clip_transformers
 from .families import FAMILIES, SD3_T5, Family, TextPlace
-from .few_step import few_step_defaults
+from .few_step import few_step_defaults, told_defaults
 from .files import existing, read_tensors
 from .folder import INDEX
 from .folder_load import load_folder
@@ -146,6 +146,9 @@ def _overridden(parts: Parts, given: Overrides) -> Parts:
         parts = replace(parts, schedule=_changed(parts.schedule, "zero_terminal_snr", given.zero_terminal_snr))
     if given.shift is not None:
         parts = replace(parts, schedule=_changed(parts.schedule, "shift", given.shift))
+    if given.t5 and parts.t5 is None:
+        why = next((guess for guess in parts.guesses if "T5" in guess), "it has none, and none is beside it")
+        raise InvalidRequest(f"t5=True was given, but the model runs without T5: {why}")
     return parts
 
 
@@ -186,7 +189,7 @@ def _load_single(
     else:
         unet = read(MMDiT, found.unet, UNET, mmdit_ldm(found.unet), "transformer")
     family = FAMILIES[_named_for(family.name, prediction)]
-    defaults, hurry = single_defaults(family, metadata, path)
+    defaults, hurry = single_defaults(family, found.unet, metadata, path)
     return Parts(
         unet=unet,
         vae=read(VAE, found.vae, VAE_PREFIX, vae_ldm(found.vae), "autoencoder", AUTOENCODER_LEFTOVERS),
@@ -218,10 +221,14 @@ def single_schedule(found: Recognised) -> DiscreteSchedule | FlowSchedule:
     return ddpm_schedule(zero_terminal_snr=found.zero_terminal_snr)
 
 
-def single_defaults(family: Family, metadata: Mapping[str, str], path: Path) -> tuple[Defaults, tuple[str, ...]]:
+def single_defaults(
+    family: Family, network: UNetConfig | MMDiTConfig, metadata: Mapping[str, str], path: Path
+) -> tuple[Defaults, tuple[str, ...]]:
     """Settings that a single file is run with, and a sentence where they are guessed from its title or name."""
     flow = family.prediction == "flow"
-    return few_step_defaults(family.defaults, metadata.get("modelspec.title", ""), path.stem, flow=flow)
+    named, guesses = few_step_defaults(family.defaults, metadata.get("modelspec.title", ""), path.stem, flow=flow)
+    told = told_defaults(named, network)
+    return (named, guesses) if told is None else (told, ())
 
 
 def _probed(unet: UNet, found: Recognised) -> tuple[Prediction, tuple[str, ...]]:
@@ -233,7 +240,8 @@ def _probed(unet: UNet, found: Recognised) -> tuple[Prediction, tuple[str, ...]]
     """
     guessed = [guess for guess in found.guesses if guess.startswith("prediction ")]
     shape = unet.config
-    if not guessed or "training steps" in guessed[0] or shape.channels[0] != 320 or shape.in_channels != 4:
+    measured = shape.channels[0] == 320 and shape.in_channels == 4 and shape.guidance_dim is None
+    if not guessed or "training steps" in guessed[0] or not measured:
         return found.prediction, found.guesses
     like = next(unet.parameters())
     if any(parameter.dtype != like.dtype for parameter in unet.parameters()):

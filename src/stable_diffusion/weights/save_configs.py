@@ -62,6 +62,8 @@ def unet_words(config: UNetConfig, *, pooled: int | None, size_numbers: int, siz
         "flip_sin_to_cos": True,
         "freq_shift": 0,
     }
+    if config.guidance_dim is not None:
+        words["time_cond_proj_dim"] = config.guidance_dim
     if config.up_depth is not None:
         words["reverse_transformer_layers_per_block"] = [_depth(stage.depths) or 1 for stage in up]
     if size_numbers:
@@ -195,7 +197,7 @@ def _scheduler(parts: Parts, zero: bool) -> tuple[str, str]:
 
 
 def _hurried(defaults: Defaults) -> bool:
-    return defaults.guidance == 1 and defaults.steps <= 16
+    return defaults.steps <= 16 and (defaults.guidance == 1 or defaults.sampler == "lcm")
 
 
 def _check_schedule(sigma_max: float, prediction: Prediction, words: Config) -> None:

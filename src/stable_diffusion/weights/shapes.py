@@ -18,6 +18,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 VECTORS = ("label_emb.0.0.weight", "add_embedding.linear_1.weight", "class_embedding.linear_1.weight")
 """First layer of what a U-Net's vector passes through, in the LDM layout and in that of diffusers."""
 
+GUIDANCE = ("time_embedding.cond_proj.weight", "time_embed.cond_proj.weight")
+"""What a U-Net's guidance scale passes through, in single files."""
+
 
 def unet_fields(shapes: Shapes) -> dict[str, Any]:
     """Fields of `UNetConfig` from the blocks of both ways, the middle and `out`; heads cannot be told from shapes."""
@@ -25,9 +28,11 @@ def unet_fields(shapes: Shapes) -> dict[str, Any]:
     count = len(fields["channels"])
     blocks = list(per_stage("blocks_per_stage", fields["blocks_per_stage"], count, least=1))
     up = tuple(_up_depths(shapes, blocks))
+    guidance = next((name for name in GUIDANCE if name in shapes), None)
     return {
         **fields,
         "out_channels": _need(shapes, "out.2.weight")[0],
+        "guidance_dim": None if guidance is None else _need(shapes, guidance)[1],
         "up_depth": None if up == fields["transformer_depth"] else up,
     }
 

@@ -1,0 +1,139 @@
+"""Stable Diffusion XL, base and refiner: the hand-over against diffusers' two pipelines, and as a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import tiny_xl as xl
+from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.pipeline.generate import generate
+from stable_diffusion.pipeline.metadata import parse_parameters
+from stable_diffusion.pipeline.model import StableDiffusion, load
+from stable_diffusion.pipeline.request import Images, Request
+
+PROMPT, NEGATIVE = "a beautiful sunset over the ocean, oil on canvas", "blurry, low quality"
+STEPS, GUIDANCE, SEED, FLOOR = 10, 5.0, 1234, 55.0
+OURS: dict[str, Any] = {"steps": STEPS, "guidance": GUIDANCE, "seed": SEED, "width": 48, "height": 64}
+OURS |= {"sampler": "euler", "schedule": "ddim_uniform", "negative_prompt": NEGATIVE}
+
+Models = tuple[Any, Any, StableDiffusion, Path]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """Diffusers' base and refiner, our base, and the refiner's file."""
+    place = tmp_path_factory.mktemp("refiner")
+    base, refiner = xl.write_folder(xl.BASE, place / "one"), xl.write_folder(xl.REFINER, place / "two")
+    single = xl.write_single(xl.REFINER, refiner, place / "refiner.safetensors")
+    theirs = xl.read_folder(xl.BASE, base), xl.read_folder(xl.REFINER, refiner)
+    theirs[1].vae = theirs[0].vae  # released ones have the same; ours decodes with the base's
+    return *theirs, load(base, device="cpu"), single
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(-10 * (a - b).square().mean().log10())
+
+
+def reference(
+    base: Any, refiner: Any, switch: float, scores: Mapping[str, float] | None = None, **sizes: Any
+) -> torch.Tensor:
+    common = {"negative_prompt": NEGATIVE, "num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
+    latent = base(
+        PROMPT, height=64, width=48, denoising_end=switch, output_type="latent",
+        generator=torch.Generator("cpu").manual_seed(SEED), **common, **sizes,
+    ).images  # fmt: skip
+    sizes.pop("target_size", None), sizes.pop("negative_target_size", None)
+    common |= scores or {}
+    return refiner(PROMPT, image=latent, denoising_start=switch, output_type="pt", **common, **sizes).images
+
+
+def painted(model: StableDiffusion, **settings: Any) -> Images:
+    request = Request(PROMPT, **{**OURS, **settings})
+    (done,) = (event for event in generate(model, request, output="straight") if isinstance(event, Images))
+    return done
+
+
+@pytest.mark.parametrize("switch", [0.8, 0.5])
+def test_the_hand_over_agrees(models: Models, switch: float) -> None:
+    base, refiner, model, path = models
+    expected = reference(base, refiner, switch)
+    done = painted(model, refiner={"model": path, "switch": switch})
+    value = psnr(done.tensor, expected)
+    print(f"switch at {switch}: {value:.1f} dB")
+    assert float(expected.std()) > 0.02 and value > FLOOR
+    for other in ({}, {"refiner": {"model": path, "switch": 0.6}}):
+        assert psnr(painted(model, **other).tensor, expected) < FLOOR
+
+
+def test_sizes_and_scores_reach_both(models: Models) -> None:
+    base, refiner, model, path = models
+    sizes = {"original_size": (512, 640), "crops_coords_top_left": (16, 32)}
+    sizes |= {"negative_" + name: value for name, value in sizes.items()}
+    sizes |= {"target_size": (64, 48), "negative_target_size": (64, 48)}
+    told = {"original": (640, 512), "crop": (32, 16), "target": (48, 64)}
+    done = painted(model, refiner=path, told_size=told)
+    value = psnr(done.tensor, reference(base, refiner, 0.8, **sizes))
+    print(f"with sizes: {value:.1f} dB")
+    assert value > FLOOR
+    scored = painted(model, refiner=path, told_size={**told, "aesthetic_score": 9, "negative_aesthetic_score": 1})
+    expected = reference(base, refiner, 0.8, {"aesthetic_score": 9, "negative_aesthetic_score": 1}, **sizes)
+    assert psnr(scored.tensor, expected) > psnr(done.tensor, expected) + 10
+
+
+def test_the_ends_are_one_model_alone(models: Models) -> None:
+    _, _, model, path = models
+    never = painted(model, refiner={"model": path, "switch": 1})
+    assert torch.equal(never.tensor, painted(model).tensor)
+    alone = painted(load(path, device="cpu", vae=model.parts.source.path / "vae"))
+    assert torch.equal(painted(model, refiner={"model": path, "switch": 0}).tensor, alone.tensor)
+
+
+def test_with_hires_it_paints_the_end_of_the_second_pass(models: Models) -> None:
+    _, _, model, path = models
+    seen: list[int] = []
+    second = painted(model, refiner=path, hires={"scale": 2, "steps": 5, "strength": 0.8}).requests[0]
+    assert second.refiner is not None and second.refiner.model == "refiner"
+    from stable_diffusion.pipeline.handover import refining_model
+
+    hook = refining_model(model, str(path)).parts.unet.register_forward_pre_hook(
+        lambda network, told: seen.append(told[0].shape[-1])
+    )
+    try:
+        painted(model, refiner=path, hires={"scale": 2, "steps": 5, "strength": 0.8})
+    finally:
+        hook.remove()
+    assert seen == [12]  # one step of five, at twice the width of 6 latents
+
+
+def test_the_text_says_it_and_is_read_back(models: Models) -> None:
+    _, _, model, path = models
+    told = {"original": (640, 512), "crop": (32, 16), "target": (1024, 768), "aesthetic_score": 7}
+    request = Request(PROMPT, **OURS, refiner={"model": path, "switch": 0.7}, told_size=told, count=1)
+    (done,) = (event for event in generate(model, request) if isinstance(event, Images))
+    image: Image.Image = done.images[0]
+    text = image.info["parameters"]
+    digits = load(path, device="cpu").hash
+    assert f"Refiner: refiner [{digits}], Refiner switch at: 0.7" in text
+    assert "Original size: 640x512, Target size: 1024x768, Crop top left: 16 32, Aesthetic score: 7" in text
+    read = parse_parameters(text).request
+    assert read.refiner == done.requests[0].refiner and read.told_size == request.told_size
+
+
+def test_what_does_not_fit_is_refused(models: Models, tmp_path: Path) -> None:
+    model = models[2]
+    inpaint = xl.write_folder(xl.INPAINT, tmp_path)
+    with pytest.raises(InvalidRequest, match="sdxl-inpaint, which is told a picture too"):
+        generate(model, Request(PROMPT, **OURS, refiner=inpaint))
+    with pytest.raises(InvalidRequest, match="there is no model 'nowhere'"):
+        generate(model, Request(PROMPT, **OURS, refiner="nowhere"))
+
+
+def test_what_has_no_effect_is_said(models: Models) -> None:
+    model = models[2]
+    assert painted(model, noise={"shift": 2}).notes == ("shift is ignored: the model is no flow model",)
