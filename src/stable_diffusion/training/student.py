@@ -27,33 +27,32 @@ from stable_diffusion.diffusion.prediction import from_x0
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.training.config import StudentStage
 from stable_diffusion.training.data import Captions, Order, encode_texts, to_pictures
-from stable_diffusion.training.denoiser import CHUNK, DenoiserTraining
+from stable_diffusion.training.denoiser import CHUNK
 from stable_diffusion.training.low_rank import add_low_rank
 from stable_diffusion.training.optim import Group
 from stable_diffusion.training.report import sheet
 from stable_diffusion.training.stage import Context, autocast, evaluating, generator, maybe_compile, prepare
 from stable_diffusion.training.trajectories import follow, places, remembered
+from stable_diffusion.types import Conditioning, Schedule
 from stable_diffusion.weights.load import load_parts
 
 HELD = 32
 """Ways at the end that are not trained on."""
 
 
-class StudentTraining(DenoiserTraining):
+class StudentTraining:
     """Module "lora": the low-rank changes of the teacher's U-Net. The teacher is a model file."""
 
-    config: StudentStage  # type: ignore[assignment]
-
-    def __init__(self, config: StudentStage, context: Context) -> None:  # no super: the parts are the teacher's
+    def __init__(self, config: StudentStage, context: Context) -> None:
         if not Path(config.teacher).is_file():
             raise InvalidRequest(f"teacher = {config.teacher!r} is no file; give a model file (--set teacher=MODEL)")
         if config.ways <= HELD:
             raise InvalidRequest(f"ways = {config.ways}; expected more than the {HELD} that are held out")
-        self.config, self.context = config, context  # type: ignore[assignment]
+        self.config, self.context = config, context
         parts = load_parts(config.teacher)
         self.vae, self.latents = parts.full_vae.to(context.device).eval(), parts.latents
         self.text, self.text_config = parts.clip.to(context.device).eval().requires_grad_(False), parts.clip.config
-        self.unet_config, self.schedule, self.prediction = parts.unet.config, parts.schedule, parts.prediction
+        self.schedule, self.prediction = parts.schedule, parts.prediction
         if parts.tokenizer.json is None:
             raise InvalidRequest(
                 f"teacher = {config.teacher!r} holds no tokenizer; give a model in this package's format"
@@ -71,6 +70,10 @@ class StudentTraining(DenoiserTraining):
     @property
     def modules(self) -> dict[str, nn.Module]:
         return {"lora": self.lora}
+
+    @property
+    def averaged(self) -> dict[str, nn.Module]:
+        return self.modules
 
     @property
     def groups(self) -> list[Group]:
@@ -106,6 +109,18 @@ class StudentTraining(DenoiserTraining):
         with evaluating(self.unet, self.text):
             return remembered(folder, self.config.ways, shape, lambda numbers: self._paint(numbers, shape[1:]))
 
+    def condition(self, ids: Tensor) -> Conditioning:
+        """Token ids [B,T] -> what the teacher tells its network."""
+        found = self.text(ids.to(self.context.device))
+        return Conditioning(tokens=found.tokens, pooled=found.pooled, vector=found.pooled)
+
+    def _network(
+        self, x: Tensor, timestep: Tensor, tokens: Tensor, *, vector: Tensor | None = None, **added: Any
+    ) -> Tensor:
+        with autocast(self.context.device, self.config):
+            output: Tensor = self.unet(x, timestep, tokens, vector=vector, **added)
+        return output.float()
+
     def _paint(self, numbers: range, shape: tuple[int, ...]) -> Tensor:
         """Ways of these numbers; number k starts from the noise of generator k."""
         ids = self.ids[[min(k, self.config.ways - 1) for k in numbers]]
@@ -113,7 +128,7 @@ class StudentTraining(DenoiserTraining):
             cond = self.condition(ids).to(dtype=torch.float32)
             uncond = self.condition(self.nothing).to(dtype=torch.float32)
         denoise = guided(
-            network_denoiser(self._autocast_unet, self.schedule, self.prediction), cond, uncond, self.config.guidance
+            network_denoiser(self._network, self.schedule, self.prediction), cond, uncond, self.config.guidance
         )
         noise = [torch.randn(shape, generator=generator(torch.device("cpu"), self.config.seed, 9, k)) for k in numbers]
         return follow(
@@ -128,7 +143,7 @@ class StudentTraining(DenoiserTraining):
         wanted = from_x0(self.prediction, arrival(here, there, sigma, after, self.schedule), here, sigma, self.schedule)
         with autocast(self.context.device, self.config):
             told = self.condition(self.ids[rows])
-            output = network(here, self.schedule.timestep(sigma), told.tokens, vector=told.vector)
+            output: Tensor = network(here, self.schedule.timestep(sigma), told.tokens, vector=told.vector)
         return (output.float() - wanted).square().flatten(1).mean(dim=1)
 
     def backward(self, step: int, progress: float) -> dict[str, Tensor]:
@@ -158,7 +173,7 @@ class StudentTraining(DenoiserTraining):
             told = self.condition(self.ids[numbers]).to(dtype=torch.float32)
         x = self.ways[numbers, 0].float()
         with evaluating(self.unet):
-            denoise = network_denoiser(self._autocast_unet, self.schedule, self.prediction)
+            denoise = network_denoiser(self._network, self.schedule, self.prediction)
             for now, after in zip(self.sigmas[:-1], self.sigmas[1:], strict=True):
                 x0 = denoise(x, now.expand(len(x)), told)
                 alpha, next_alpha = self.schedule.alpha(now), self.schedule.alpha(after)
@@ -168,11 +183,12 @@ class StudentTraining(DenoiserTraining):
         return sheet(to_pictures(pictures), columns=8)
 
 
-def arrival(here: Tensor, there: Tensor, sigma: Tensor, after: Tensor, schedule: Any) -> Tensor:
+def arrival(here: Tensor, there: Tensor, sigma: Tensor, after: Tensor, schedule: Schedule) -> Tensor:
     """The estimate of the clean latent [B,c,h,w] with which one Euler step from `here` at sigma [B] ends in `there`.
 
     x' = a' D + s' (x - a D) / s, solved for D.
     """
     s, then = sigma.view(-1, 1, 1, 1), after.view(-1, 1, 1, 1)
     share = then / s
-    return (there - share * here) / (schedule.alpha(then) - share * schedule.alpha(s))
+    solved: Tensor = (there - share * here) / (schedule.alpha(then) - share * schedule.alpha(s))
+    return solved
