@@ -14,6 +14,7 @@ from evaluation_fakes import picture_of, record, write_pack
 
 from stable_diffusion.data.bundle import Bundle
 from stable_diffusion.errors import BrokenModel, InvalidRequest, ModelFileError
+from stable_diffusion.evaluation import tower as tower_module
 from stable_diffusion.evaluation.pack import PicturePack
 from stable_diffusion.evaluation.tower import Eye, load_eye, save_eye, text_hash
 from stable_diffusion.models.clip import CLIPText
@@ -172,3 +173,25 @@ def test_the_script_that_makes_the_judges(tmp_path: Path, eye: Eye, embedded: St
     assert {record.split for record in few.records} == {"heldout"}
     small, _ = script.bundle(pack, 12, 4, 2500)
     assert len(small) <= 2500
+
+
+def test_an_embedding_is_the_mean_of_five_views(eye: Eye) -> None:
+    picture = torch.rand(3, 4, 8, 8)
+    views = [tower_module._view(eye._prepared(picture), *view) for view in tower_module.VIEWS]
+    with torch.no_grad():
+        seen = [torch.nn.functional.normalize(eye.tower(view).embedding, dim=-1) for view in views]
+        plain = eye.tower(views[0]).features.mean(dim=(2, 3))
+    expected = torch.nn.functional.normalize(torch.stack(seen).mean(dim=0), dim=-1)
+    torch.testing.assert_close(eye.look(picture).embedding, expected, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(expected, seen[0], atol=1e-4)
+    torch.testing.assert_close(eye.look(picture).features, plain)
+
+
+def test_a_view_moves_the_picture_and_brings_in_nothing() -> None:
+    image = torch.full((1, 4, 8, 8), -1.0)
+    image[:, :, 2, 3] = 1.0
+    moved = tower_module._view(image, 1.0, 0.25)  # by one pixel of eight: the view goes right and down
+    expected = torch.full_like(image, -1.0)
+    expected[:, :, 1, 2] = 1.0
+    torch.testing.assert_close(moved, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(tower_module._view(torch.ones(1, 4, 8, 8), 1.0, 0.25)[:, :, 7], -torch.ones(1, 4, 8))

@@ -37,8 +37,14 @@ ALIKE = 0.98
 """Cosine above which two text encoders read a word alike: what packing to 8 bits changes stays well above it."""
 
 
+VIEWS = ((1.0, 0.0), (1.08, 0.0), (0.94, 0.0), (1.0, 0.06), (1.0, -0.06))
+"""Share of the side that is seen, and how far its middle is off the picture's, in half sides, right and down. All lie
+within the shifts and scales that the tower was trained with."""
+
+
 class Seen(NamedTuple):
-    """`embedding` [B,P]: unit vectors to compare with sentences; `features` [B,D]: the feature map's means."""
+    """`embedding` [B,P]: unit vectors to compare with sentences, the direction of the mean over five views (as
+    Krizhevsky et al. 2012, section 4.1, average a classifier's answers); `features` [B,D]: the feature map's means."""
 
     embedding: Tensor
     features: Tensor
@@ -59,9 +65,14 @@ class Eye:
     @torch.no_grad()
     def look(self, pictures: Tensor) -> Seen:
         """Straight pictures [B, 3 or 4, H, W] from 0 to 1 -> Seen; three channels count as opaque."""
-        parts = [self.tower(self._prepared(rows)) for rows in torch.split(pictures, CHUNK)]
-        embedding = torch.cat([F.normalize(part.embedding.float(), dim=-1) for part in parts])
-        return Seen(embedding, torch.cat([part.features.float().mean(dim=(2, 3)) for part in parts]))
+        embeddings, features = [], []
+        for rows in torch.split(pictures, CHUNK):
+            prepared = self._prepared(rows)
+            views = [self.tower(_view(prepared, *view)) for view in VIEWS]
+            found = sum(F.normalize(view.embedding.float(), dim=-1) for view in views)
+            embeddings.append(F.normalize(found, dim=-1))
+            features.append(views[0].features.float().mean(dim=(2, 3)))
+        return Seen(torch.cat(embeddings), torch.cat(features))
 
     def _prepared(self, pictures: Tensor) -> Tensor:
         """[B,4,size,size] premultiplied, from -1 to 1, as in training."""
@@ -77,6 +88,15 @@ class Eye:
         ids = [self.tokenizer.window(self.tokenizer.encode(text)[: self.tokenizer.capacity]) for text in sentences]
         parts = [self.text(rows).pooled for rows in torch.split(torch.tensor(ids), CHUNK)]
         return F.normalize(torch.cat(parts).float(), dim=-1)
+
+
+def _view(image: Tensor, scale: float, shift: float) -> Tensor:
+    """[B,4,R,R] premultiplied from -1 to 1, seen nearer or from aside; what comes in from outside is transparent."""
+    if (scale, shift) == (1.0, 0.0):
+        return image
+    rows = torch.tensor([[scale, 0.0, shift], [0.0, scale, shift]]).expand(len(image), 2, 3)
+    grid = F.affine_grid(rows, list(image.shape), align_corners=False)
+    return F.grid_sample(image + 1, grid, align_corners=False) - 1
 
 
 def load_eye(path: str | Path, *, tokenizer: str | None = None) -> Eye:
