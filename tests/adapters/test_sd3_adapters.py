@@ -79,7 +79,7 @@ def test_t5_answers_as_under_peft(style: str, model: StableDiffusion, folder: Pa
         path = spelled(tmp_path / f"{style}.safetensors", layers, style)
         with model.attach(path, 0.0, 1.0) as attachment:
             assert attachment.kinds == {"LoRA": len(layers)} and not attachment.unmatched
-            torch.testing.assert_close(t5(ids), reference, rtol=1e-5, atol=1e-5)
+            assert float((t5(ids) - reference).norm() / reference.norm()) < 1e-5
         torch.testing.assert_close(t5(ids), plain, rtol=1e-5, atol=1e-5)
 
 

@@ -98,8 +98,8 @@ def suits(straight: Tensor, background: str | None) -> Tensor:
 
 
 def is_full(straight: Tensor) -> Tensor:
-    """Whether pictures [B,4,H,W] are meant to fill their frame, bool [B]."""
-    return (straight[:, 3] < 0.5).double().flatten(1).mean(dim=1) <= HOLES
+    """Whether pictures [B,4,H,W] are meant to fill their frame, bool [B]; not where alpha is no number."""
+    return (~(straight[:, 3] >= 0.5)).double().flatten(1).mean(dim=1) <= HOLES
 
 
 def edge_alpha(straight: Tensor) -> Tensor:
