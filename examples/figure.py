@@ -13,6 +13,8 @@ import stable_diffusion
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 GAP, LABEL = 6, 20
+SIDE = 128
+"""Pictures are shown no wider than this, so that a figure of many stays small."""
 
 
 def font(size: int = 12) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
@@ -24,8 +26,17 @@ def over_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
+def shown(image: Image.Image, side: int) -> Image.Image:
+    """Over white, shrunk by the factor that makes a picture of this side `SIDE` wide."""
+    factor = min(1.0, SIDE / side)
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return over_white(image) if factor == 1 else over_white(image).resize(size, Image.Resampling.LANCZOS)
+
+
 def grid(rows: Sequence[Sequence[Image.Image]], columns: Sequence[str] = (), names: Sequence[str] = ()) -> Image.Image:
     """Pictures of one size in rows, with a label above each column and before each row."""
+    side = rows[0][0].width
+    rows = [[shown(picture, side) for picture in row] for row in rows]
     width, height = rows[0][0].size
     left = max((int(font().getlength(name)) + 2 * GAP for name in names), default=GAP)
     top = LABEL if columns else GAP
@@ -37,7 +48,7 @@ def grid(rows: Sequence[Sequence[Image.Image]], columns: Sequence[str] = (), nam
         if names:
             pen.text((GAP, top + index * (height + GAP) + height // 2 - 8), names[index], "black", font())
         for column, picture in enumerate(row):
-            sheet.paste(over_white(picture), (left + column * (width + GAP), top + index * (height + GAP)))
+            sheet.paste(picture, (left + column * (width + GAP), top + index * (height + GAP)))
     return sheet
 
 

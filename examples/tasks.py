@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 import stable_diffusion
-from figure import GAP, LABEL, font, over_white, run
+from figure import GAP, LABEL, font, over_white, run, shown
 
 SCENE = "a mountain landscape with a lake"
 SEED = 4
@@ -49,7 +49,9 @@ def beside(pictures: Sequence[Image.Image]) -> Image.Image:
 
 
 def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
-    """Rows of pictures of any size, each under its label."""
+    """Rows of pictures of any size, each under its label; the first is of the model's own."""
+    side = rows[0][1][0].width
+    rows = [(text, [shown(picture, side) for picture in pictures]) for text, pictures in rows]
     width = max(sum(p.width + GAP for p in pictures) for _, pictures in rows) + GAP
     heights = [LABEL + GAP + max(p.height for p in pictures) for _, pictures in rows]
     figure = Image.new("RGB", (max(width, 420), sum(heights) + GAP), "white")
@@ -58,7 +60,7 @@ def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
         pen.text((GAP, top + 2), text, "black", font())
         left = GAP
         for picture in pictures:
-            figure.paste(over_white(picture), (left, top + LABEL))
+            figure.paste(picture, (left, top + LABEL))
             left += picture.width + GAP
         top += height
     return figure
