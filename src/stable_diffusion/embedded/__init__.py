@@ -1,6 +1,5 @@
 """The small model that ships with the package: model.safetensors, its sha256, its model card and its licence.
 
-Beside it student.safetensors, a LoRA with which the model paints in a few steps (`recipes/embedded/student.toml`).
 And what judges models where nothing else is given: tower.safetensors, an image tower beside the model's text encoder,
 and heldout.zip, a few pictures that training never saw (`scripts/embedded_judges.py` makes both).
 """
@@ -12,7 +11,6 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 MODEL = FOLDER / "model.safetensors"
 HASH = FOLDER / "model.sha256"
-STUDENT = FOLDER / "student.safetensors"
 TOWER = FOLDER / "tower.safetensors"
 PICTURES = FOLDER / "heldout.zip"
 
@@ -25,11 +23,6 @@ def model_path() -> Path | None:
 def recorded_hash() -> str | None:
     """The sha256 that the built-in model had when it was shipped, or None where none was recorded."""
     return HASH.read_text(encoding="ascii").split()[0] if HASH.is_file() else None
-
-
-def student_path() -> Path | None:
-    """The built-in few-step student's file, or None where it is missing from the installation."""
-    return STUDENT if STUDENT.is_file() else None
 
 
 def tower_path() -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ import torch
 
 from ..adapters.attach import Attachment, attach
 from ..adapters.names import Network, networks
-from ..adapters.read import read_adapter
 from ..adapters.textual_inversion import Embedding, read_embedding
 from ..diffusion.samplers import automatic_schedule, resolve_sampler
-from ..embedded import model_path, student_path
+from ..embedded import model_path
 from ..errors import InvalidRequest, ModelFileError, nearest, unknown_choice
 from ..models.tiny_vae import TinyVAE
 from ..text.encode import TextEncoder
@@ -30,8 +29,6 @@ from .text import text_encoder
 
 EMBEDDED = "embedded"
 """Name of the model that comes with the package."""
-EMBEDDED_FAST = "embedded-fast"
-"""The same with its student, which paints in a few steps and without guidance."""
 MODEL_FOLDERS = "STABLE_DIFFUSION_MODELS"
 """Environment variable: folders, parted as in PATH, in which `load` looks for a model by name."""
 MODEL_ENDINGS = (".safetensors", ".gguf", ".ckpt", ".pt")
@@ -186,7 +183,6 @@ def load(
 ) -> StableDiffusion:
     """The model at a path, or of a name in a folder of `STABLE_DIFFUSION_MODELS`; without one, the embedded model.
 
-    The name "embedded-fast" means the embedded model with its few-step student, which is a LoRA that stays attached.
     A path is a single file (.safetensors, .gguf or .ckpt of Stable Diffusion 1.x, 2.x, XL or 3.x, or our own format)
     or a diffusers folder. device "auto" is a CUDA GPU where there is one, else the CPU; dtype "auto" is float32 on the
     CPU and float16 on a GPU. The embedded model and the last one loaded from a path stay in memory, so loading them
@@ -206,8 +202,6 @@ def load(
     chosen = tuple(sorted({**extras, **given}.items()))
     if path_or_name is None or str(path_or_name) == EMBEDDED:
         return _embedded(where, precision, chosen)
-    if str(path_or_name) == EMBEDDED_FAST:
-        return _embedded_fast(where, precision, chosen)
     path = find_model(path_or_name)
     stat = path.stat()
     return _from_path(path, stat.st_mtime_ns, stat.st_size, where, precision, chosen)
@@ -223,25 +217,6 @@ def _embedded(device: torch.device, dtype: torch.dtype, chosen: Chosen) -> Stabl
     if path is None:
         raise ModelFileError("this installation has no embedded model; give the path of a model, or install a release")
     return _load(path, device, dtype, dict(chosen), name=EMBEDDED)
-
-
-@functools.lru_cache(maxsize=1)
-def _embedded_fast(device: torch.device, dtype: torch.dtype, chosen: Chosen) -> StableDiffusion:
-    base, path = model_path(), student_path()
-    if base is None or path is None:
-        raise ModelFileError("this installation has no few-step student of the embedded model; use 'embedded'")
-    model, told = _load(base, device, dtype, dict(chosen)), read_adapter(path).metadata
-    quick = replace(
-        model.parts.defaults,
-        steps=int(told["steps"]),
-        guidance=float(told["guidance"]),
-        sampler=told["sampler"],
-        schedule=told["schedule"],
-    )
-    fast = StableDiffusion.from_parts(replace(model.parts, defaults=quick), name=EMBEDDED_FAST)
-    fast.image_decoder.tiny = model.image_decoder.tiny
-    fast.attach(path)
-    return fast
 
 
 @functools.lru_cache(maxsize=1)
@@ -293,11 +268,11 @@ def find_model(path_or_name: str | os.PathLike[str]) -> Path:
     for name, known in names.items():
         if str(path_or_name) in (name, known.name):
             return known.resolve()
-    close = nearest(str(path_or_name), [*names, EMBEDDED, EMBEDDED_FAST])
+    close = nearest(str(path_or_name), [*names, EMBEDDED])
     hint = f"did you mean {close!r}? " if close is not None else ""
     raise InvalidRequest(
         f"there is no model {str(path_or_name)!r}: {hint}expected the path of a model file or diffusers folder, "
-        f"'{EMBEDDED}', '{EMBEDDED_FAST}', or the name of a model in a folder of {MODEL_FOLDERS}"
+        f"'{EMBEDDED}', or the name of a model in a folder of {MODEL_FOLDERS}"
     )
 
 
