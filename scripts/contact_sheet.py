@@ -1,7 +1,7 @@
 """Draw the prompts of a text file on labelled sheets, one for each group: `python scripts/contact_sheet.py --help`.
 
     python scripts/contact_sheet.py       six sheets of 100 prompts: docs/images/contact_GROUP.webp
-    python scripts/contact_sheet.py --prompts recipes/embedded/prompts.txt --format png     one: contact_sheet.png
+    python scripts/contact_sheet.py --prompts recipes/embedded/prompts.txt     one: contact_sheet.webp
 
 A prompt a line; "## name" begins a group. Pictures are painted at the model's own size and shrunk to --side; a sheet
 that is still larger than --kilobytes loses quality first (WebP) and then size.

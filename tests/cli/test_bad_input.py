@@ -178,7 +178,7 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(here: Path, model_file: Path) -
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, text=True, env=environment(), preexec_fn=_hear_interrupts, **pipes) as run:
         deadline = time.monotonic() + 200
-        while not (here / "outputs").exists() and time.monotonic() < deadline and run.poll() is None:
+        while not list((here / "outputs").glob("*.png")) and time.monotonic() < deadline and run.poll() is None:
             time.sleep(0.1)
         run.send_signal(signal.SIGINT)
         stdout, stderr = run.communicate(timeout=100)
@@ -213,7 +213,7 @@ def test_terminate_unwinds(here: Path, model_file: Path) -> None:
     command = [sys.executable, "-m", "stable_diffusion", "a cat", "-m", str(model_file), "-n", "1000", "-t", "1000"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment()) as run:
         deadline = time.monotonic() + 200
-        while not (here / "outputs").exists() and time.monotonic() < deadline and run.poll() is None:
+        while not list((here / "outputs").glob("*.png")) and time.monotonic() < deadline and run.poll() is None:
             time.sleep(0.1)
         run.send_signal(signal.SIGTERM)
         assert run.wait(100) == 143
