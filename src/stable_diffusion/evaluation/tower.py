@@ -69,7 +69,7 @@ class Eye:
         for rows in torch.split(pictures, CHUNK):
             prepared = self._prepared(rows)
             views = [self.tower(_view(prepared, *view)) for view in VIEWS]
-            found = sum(F.normalize(view.embedding.float(), dim=-1) for view in views)
+            found = torch.stack([F.normalize(view.embedding.float(), dim=-1) for view in views]).mean(dim=0)
             embeddings.append(F.normalize(found, dim=-1))
             features.append(views[0].features.float().mean(dim=(2, 3)))
         return Seen(torch.cat(embeddings), torch.cat(features))
