@@ -128,6 +128,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
     state.address = f"http://127.0.0.1:{running.server_port}"
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)  # read when it was imported
     monkeypatch.setenv("HF_ENDPOINT", state.address)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     thread = threading.Thread(target=running.serve_forever, daemon=True)
