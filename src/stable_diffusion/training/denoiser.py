@@ -44,9 +44,10 @@ from stable_diffusion.training.stage import (
 )
 from stable_diffusion.training.tables import build, to_table
 from stable_diffusion.training.text import held_out
+from stable_diffusion.training.trajectories import places
 from stable_diffusion.training.vae import latent_format_from
 from stable_diffusion.training.warm_start import towers_of
-from stable_diffusion.types import Conditioning
+from stable_diffusion.types import Conditioning, Schedule
 from stable_diffusion.weights.load import load_parts
 
 CHUNK = 32
@@ -238,11 +239,9 @@ class DenoiserTraining:
         return output.float()
 
 
-def integrate(denoise: Any, noise: Tensor, schedule: DiscreteSchedule | FlowSchedule, steps: int) -> Tensor:
+def integrate(denoise: Any, noise: Tensor, schedule: Schedule, steps: int) -> Tensor:
     """Deterministic first-order sampling (DDIM; for a flow it is Euler's method) over evenly spaced timesteps."""
-    last = schedule.timestep(torch.tensor(schedule.sigma_max))
-    grid = torch.linspace(float(last), 0.0, steps + 1)[:-1]
-    sigmas = torch.cat([schedule.sigma(grid), torch.zeros(1)]).to(noise.device, torch.float32)
+    sigmas = places(schedule, steps).to(noise.device)
     x = noise * sigmas[0]
     for now, after in itertools.pairwise(sigmas):
         x0 = denoise(x, now.expand(len(x)))

@@ -27,7 +27,7 @@ from stable_diffusion.diffusion.prediction import from_x0
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.training.config import StudentStage
 from stable_diffusion.training.data import Captions, Order, encode_texts, to_pictures
-from stable_diffusion.training.denoiser import CHUNK
+from stable_diffusion.training.denoiser import CHUNK, integrate
 from stable_diffusion.training.low_rank import add_low_rank
 from stable_diffusion.training.optim import Group
 from stable_diffusion.training.report import sheet
@@ -171,13 +171,10 @@ class StudentTraining:
         numbers = torch.arange(self.config.ways - 8, self.config.ways)
         with evaluating(self.unet), autocast(self.context.device, self.config):
             told = self.condition(self.ids[numbers]).to(dtype=torch.float32)
-        x = self.ways[numbers, 0].float()
+        noise = self.ways[numbers, 0].float() / self.sigmas[0]
         with evaluating(self.unet):
             denoise = network_denoiser(self._network, self.schedule, self.prediction)
-            for now, after in zip(self.sigmas[:-1], self.sigmas[1:], strict=True):
-                x0 = denoise(x, now.expand(len(x)), told)
-                alpha, next_alpha = self.schedule.alpha(now), self.schedule.alpha(after)
-                x = next_alpha * x0 + after * (x - alpha * x0) / now
+            x = integrate(lambda x, sigma: denoise(x, sigma, told), noise, self.schedule, self.config.jumps)
             latent = self.latents.denormalise(torch.cat([x, self.ways[numbers, -1].float()]))
             pictures = torch.cat([self.vae.decode(part).float() for part in torch.split(latent, CHUNK)])
         return sheet(to_pictures(pictures), columns=8)
