@@ -99,6 +99,26 @@ def test_a_student_learns_and_its_file_is_a_lora(pack_folder: Path, teacher: Pat
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_student_within_a_budget_of_numbers(pack_folder: Path, teacher: Path, tmp_path: Path) -> None:
+    """In 8 bits and with room for everything its changes are those of the run, within the precision of the bits."""
+    distil(pack_folder, tmp_path / "run", teacher, steps=30, **{"optimiser.learning_rate": 0.01})
+    whole = save_student(tmp_path / "run", tmp_path / "whole.safetensors", dtype=torch.float32)
+    small = save_student(tmp_path / "run", tmp_path / "small.safetensors", budget=10**6)
+    less = save_student(tmp_path / "run", tmp_path / "less.safetensors", budget=1000)
+    assert less.stat().st_size < small.stat().st_size < whole.stat().st_size
+    parts = load_parts(teacher)
+    before = {name: value.clone() for name, value in parts.unet.state_dict().items()}
+
+    def changed(file: Path) -> torch.Tensor:
+        with attach(networks(parts.unet, parts.clip, None, None), file):
+            now = parts.unet.state_dict()
+            return torch.cat([(now[name] - before[name]).flatten() for name in before])
+
+    expected = changed(whole)
+    assert 1e-4 < (changed(small) - expected).norm() / expected.norm() < 0.05
+    assert (changed(less) - expected).norm() < expected.norm()
+
+
 def test_bad_settings_say_why(pack_folder: Path, teacher: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="no file"):
         distil(pack_folder, tmp_path, Path("nowhere"), steps=1)

@@ -1,4 +1,5 @@
-"""The small model that ships with the package: model.safetensors, its sha256, its model card and its licence.
+"""The small model that ships with the package: model.safetensors, its sha256, its model card and its licence;
+and fast.safetensors, a LoRA that lets it paint in a few steps.
 
 And what judges models where nothing else is given: tower.safetensors, an image tower beside the model's text encoder,
 and heldout.zip, a few pictures that training never saw (`scripts/embedded_judges.py` makes both).
@@ -10,6 +11,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 MODEL = FOLDER / "model.safetensors"
+FAST = FOLDER / "fast.safetensors"
 HASH = FOLDER / "model.sha256"
 TOWER = FOLDER / "tower.safetensors"
 PICTURES = FOLDER / "heldout.zip"
@@ -18,6 +20,11 @@ PICTURES = FOLDER / "heldout.zip"
 def model_path() -> Path | None:
     """The built-in model's file, or None where it is missing from the installation."""
     return MODEL if MODEL.is_file() else None
+
+
+def fast_path() -> Path | None:
+    """The file that makes the built-in model paint in a few steps, or None where it is missing."""
+    return FAST if FAST.is_file() else None
 
 
 def recorded_hash() -> str | None:

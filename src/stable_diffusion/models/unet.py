@@ -23,6 +23,7 @@ from ..errors import InvalidRequest
 from ..nn.attention import SpatialTransformer
 from ..nn.blocks import Downsample, ResBlock, Upsample, zero_conv
 from ..nn.embeddings import EmbeddingMLP, guidance_embedding, timestep_embedding
+from ..nn.fine import FineStage
 from ..nn.patches import detail_velocity, fold, unfold
 from ..types import Residuals
 from .config import ModelConfig, check_divisible, per_stage
@@ -48,7 +49,8 @@ class UNetConfig(ModelConfig):
     model is the same. `patch_size` p folds p x p latents into channels before the first convolution and unfolds them
     after the last, which costs p * p times less. `patch_detail`, for the velocity of rectified flows only, is the
     variance in latents of what differs inside a patch, with which the velocity of that part is guessed before the
-    network adds its own (0: no guess). No foreign layout has these.
+    network adds its own (0: no guess). `fine_channels` (0: none) is the width of a last stage of `fine_blocks` residual
+    blocks at the latents' own grid (`nn.fine`). No foreign layout has these.
     """
 
     in_channels: int = 4
@@ -69,11 +71,19 @@ class UNetConfig(ModelConfig):
     groups: int = 32
     patch_size: int = 1
     patch_detail: float = 0.0
+    fine_channels: int = 0
+    fine_blocks: int = 2
 
     def __post_init__(self) -> None:
         if self.patch_size < 1 or self.patch_detail < 0:
             given = f"patch_size is {self.patch_size} and patch_detail {self.patch_detail}"
             raise InvalidRequest(f"{given}; expected at least 1 and at least 0")
+        if self.fine_channels < 0 or self.fine_blocks < 0:
+            given = f"fine_channels is {self.fine_channels} and fine_blocks {self.fine_blocks}"
+            raise InvalidRequest(f"{given}; expected at least 0")
+        if self.fine_channels:
+            check_divisible("fine_channels", self.fine_channels, self.groups, "the number of groups of a norm")
+            check_divisible("channels[0]", self.channels[0], self.patch_size**2, "the latents of a patch")
         if not self.channels:
             raise InvalidRequest("channels is empty; a U-Net needs at least one stage")
         if self.heads is not None and self.head_dim is not None:
@@ -198,6 +208,13 @@ class UNetStage:
 
 def resblock(config: UNetConfig, channels_in: int, channels_out: int) -> ResBlock:
     return ResBlock(channels_in, channels_out, time_width=config.time_dim, groups=config.groups, eps=1e-5)
+
+
+def fine_stage(config: UNetConfig) -> FineStage:
+    return FineStage(
+        config.in_channels, config.out_channels, config.channels[0], config.patch_size, width=config.fine_channels,
+        blocks=config.fine_blocks, time_width=config.time_dim, groups=config.groups,
+    )  # fmt: skip
 
 
 def transformer(config: UNetConfig, plan: UNetStage, index: int = 0) -> SpatialTransformer:
@@ -343,6 +360,7 @@ class UNet(UNetEncoder):
         self.up = nn.ModuleList(UpStage(config, plan) for plan in config.up_stages())
         self.norm_out = nn.GroupNorm(config.groups, config.channels[0], eps=1e-5)
         self.conv_out = zero_conv(config.channels[0], config.out_channels * config.patch_size**2)
+        self.fine = fine_stage(config) if config.fine_channels else None
 
     def forward(
         self,
@@ -368,8 +386,10 @@ class UNet(UNetEncoder):
             skips, x = self._add_residuals(skips, x, residuals)
         for stage in self.up:
             x = stage(x, skips, time, tokens)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(x)))  # [B, C_out p p, H / p, W / p]
-        return out if self.config.patch_size == 1 else self._unfolded(out, latent, timestep)
+        x = F.silu(self.norm_out(x))
+        out: Tensor = self.conv_out(x)  # [B, C_out p p, H / p, W / p]
+        out = out if self.config.patch_size == 1 else self._unfolded(out, latent, timestep)
+        return out if self.fine is None else out + self.fine(latent, out, x, time)
 
     def _unfolded(self, out: Tensor, latent: Tensor, timestep: Tensor) -> Tensor:
         """The latents of the patches in `out`, and what a straight line knows of their detail."""

@@ -15,7 +15,7 @@ from ..adapters.attach import Attachment, attach
 from ..adapters.names import Network, networks
 from ..adapters.textual_inversion import Embedding, read_embedding
 from ..diffusion.samplers import automatic_schedule, resolve_sampler
-from ..embedded import model_path
+from ..embedded import fast_path, model_path
 from ..errors import InvalidRequest, ModelFileError, nearest, unknown_choice
 from ..models.tiny_vae import TinyVAE
 from ..text.encode import TextEncoder
@@ -23,12 +23,15 @@ from ..weights.load import load_parts
 from ..weights.parts import Defaults, Parts
 from ..weights.separate import AnyPath, as_paths, load_vae, with_vae
 from .codec import ImageDecoder, ImageEncoder
+from .distilled import distilled
 from .forward import AnySchedule, DiffusionProcess
 from .process import DenoisingProcess
 from .text import text_encoder
 
 EMBEDDED = "embedded"
 """Name of the model that comes with the package."""
+EMBEDDED_FAST = "embedded-fast"
+"""Name of the same model made to paint in a few steps."""
 MODEL_FOLDERS = "STABLE_DIFFUSION_MODELS"
 """Environment variable: folders, parted as in PATH, in which `load` looks for a model by name."""
 MODEL_ENDINGS = (".safetensors", ".gguf", ".ckpt", ".pt")
@@ -185,8 +188,8 @@ def load(
 
     A path is a single file (.safetensors, .gguf or .ckpt of Stable Diffusion 1.x, 2.x, XL or 3.x, or our own format)
     or a diffusers folder. device "auto" is a CUDA GPU where there is one, else the CPU; dtype "auto" is float32 on the
-    CPU and float16 on a GPU. The embedded model and the last one loaded from a path stay in memory, so loading them
-    again costs nothing.
+    CPU and float16 on a GPU. "embedded-fast" is the embedded model made to paint in a few steps. The embedded models
+    and the last one loaded from a path stay in memory, so loading them again costs nothing.
 
     vae, text_encoders  files or folders whose networks take the place of the model's own, or that it lacks
     preview_vae         a tiny autoencoder (TAESD) for previews alone
@@ -200,8 +203,8 @@ def load(
     extras = {name: str(value) if name != "text_encoders" else value for name, value in parts.items() if value}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}
     chosen = tuple(sorted({**extras, **given}.items()))
-    if path_or_name is None or str(path_or_name) == EMBEDDED:
-        return _embedded(where, precision, chosen)
+    if path_or_name is None or str(path_or_name) in (EMBEDDED, EMBEDDED_FAST):
+        return _embedded(str(path_or_name or EMBEDDED), where, precision, chosen)
     path = find_model(path_or_name)
     stat = path.stat()
     return _from_path(path, stat.st_mtime_ns, stat.st_size, where, precision, chosen)
@@ -211,12 +214,13 @@ Chosen = tuple[tuple[str, Any], ...]
 """Keyword arguments in a form that can be the key of a cache."""
 
 
-@functools.lru_cache(maxsize=2)
-def _embedded(device: torch.device, dtype: torch.dtype, chosen: Chosen) -> StableDiffusion:
-    path = model_path()
-    if path is None:
-        raise ModelFileError("this installation has no embedded model; give the path of a model, or install a release")
-    return _load(path, device, dtype, dict(chosen), name=EMBEDDED)
+@functools.lru_cache(maxsize=3)
+def _embedded(name: str, device: torch.device, dtype: torch.dtype, chosen: Chosen) -> StableDiffusion:
+    path, fast = model_path(), fast_path() if name == EMBEDDED_FAST else None
+    if path is None or (fast is None and name == EMBEDDED_FAST):
+        kind = "few-step" if path is not None else "embedded"
+        raise ModelFileError(f"this installation has no {kind} model; give the path of a model, or install a release")
+    return _load(path, device, dtype, dict(chosen), name=name, fast=fast)
 
 
 @functools.lru_cache(maxsize=1)
@@ -228,10 +232,17 @@ def _from_path(
 
 
 def _load(
-    path: Path, device: torch.device, dtype: torch.dtype, chosen: dict[str, Any], name: str | None = None
+    path: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    chosen: dict[str, Any],
+    name: str | None = None,
+    fast: Path | None = None,
 ) -> StableDiffusion:
     preview = chosen.pop("preview_vae", None)
     parts = load_parts(path, device=device, dtype=dtype, **chosen)
+    if fast is not None:
+        parts = distilled(parts, fast)
     model = StableDiffusion.from_parts(parts, name=name)
     if preview is not None:
         model.image_decoder.tiny = _tiny(preview, parts, device, dtype)
@@ -268,11 +279,11 @@ def find_model(path_or_name: str | os.PathLike[str]) -> Path:
     for name, known in names.items():
         if str(path_or_name) in (name, known.name):
             return known.resolve()
-    close = nearest(str(path_or_name), [*names, EMBEDDED])
+    close = nearest(str(path_or_name), [*names, EMBEDDED, EMBEDDED_FAST])
     hint = f"did you mean {close!r}? " if close is not None else ""
     raise InvalidRequest(
         f"there is no model {str(path_or_name)!r}: {hint}expected the path of a model file or diffusers folder, "
-        f"'{EMBEDDED}', or the name of a model in a folder of {MODEL_FOLDERS}"
+        f"'{EMBEDDED}' or '{EMBEDDED_FAST}', or the name of a model in a folder of {MODEL_FOLDERS}"
     )
 
 

@@ -2,33 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.pipeline.distilled import FORMAT
 from stable_diffusion.training.checkpoint import load_part
 from stable_diffusion.training.low_rank import adapter_tensors
+from stable_diffusion.training.shrink import as_float8, truncated
+from stable_diffusion.weights.hashes import sha256
 from stable_diffusion.weights.load import load_parts
 from stable_diffusion.weights.safetensors_writer import write_safetensors
 
 
-def save_student(run: str | Path, out: str | Path, *, dtype: torch.dtype = torch.float16) -> Path:
+def save_student(
+    run: str | Path, out: str | Path, *, dtype: torch.dtype = torch.float16, budget: int | None = None
+) -> Path:
     """Write the LoRA file `out` of a student run: averaged weights, names of this package's U-Net, strength 1.
 
-    The metadata holds how it was distilled: steps, guidance (1: none), sampler and noise schedule. Errors:
-    InvalidRequest for a run of another stage or whose teacher is gone.
+    budget  keep only the directions that matter most, at most so many numbers, each in 8 bits (`dtype` is not used)
+
+    The metadata holds what `pipeline.distilled` reads. Errors: InvalidRequest for a run of another stage or whose
+    teacher is gone, and for a budget that leaves nothing.
     """
     weights, state = load_part(run, "lora")
     if state["stage"] != "student":
         raise InvalidRequest(f"{str(run)!r} is a run of the stage {state['stage']!r}, expected 'student'")
-    layers = dict(load_parts(state["config"]["teacher"]).unet.named_modules())
+    teacher = Path(state["config"]["teacher"])
+    layers = dict(load_parts(teacher).unet.named_modules())
     metadata = {
-        "format": "stable_diffusion.lora.v1",
+        "format": FORMAT,
+        "base_sha256": sha256(teacher),
         "steps": str(state["facts"]["jumps"]),
         "guidance": "1",
         "sampler": "euler",
         "schedule": "sgm_uniform",
     }
-    write_safetensors(Path(out), adapter_tensors(weights, layers, "unet"), metadata, dtype=dtype)
+    if budget is None:
+        write_safetensors(Path(out), adapter_tensors(weights, layers, "unet"), metadata, dtype=dtype)
+    else:
+        small = adapter_tensors(truncated(weights, budget), layers, "unet")
+        write_safetensors(Path(out), in_8_bits(small), metadata)
     return Path(out)
+
+
+def in_8_bits(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A LoRA's factors as 8-bit floats, whose scale is said by an alpha for each layer."""
+    stored: dict[str, Tensor] = {}
+    for name in tensors:
+        stem, _, rest = name.partition(".lora_down")
+        if rest:
+            down, first = as_float8(tensors[name])
+            up, second = as_float8(tensors[f"{stem}.lora_up.weight"])
+            stored |= {name: down, f"{stem}.lora_up.weight": up}
+            stored[f"{stem}.alpha"] = torch.tensor(first * second * len(down))  # what is read is alpha / rank
+    return stored

@@ -49,6 +49,8 @@ def folded(module: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Ten
     if not isinstance(module, UNet):
         return weights
     patch, own = module.config.patch_size, module.state_dict()
+    new = {name: value for name, value in own.items() if name.startswith("fine.") and name not in weights}
+    weights = {**weights, **new}
     first, last = weights.get("conv_in.weight"), weights.get("conv_out.weight")
     if patch == 1 or first is None or last is None or first.shape[1] * patch**2 != own["conv_in.weight"].shape[1]:
         return weights
