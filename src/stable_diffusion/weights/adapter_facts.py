@@ -10,6 +10,7 @@ from typing import Any
 from .adapter_keys import group_names, is_adapter, kind_of
 from .embedding_keys import embedding_tensors
 from .files import read_tensors
+from .finite import not_finite
 from .hashes import adapter_hash, sha256
 from .tensors import TensorFile
 
@@ -55,6 +56,8 @@ TEXT_STARTS = ("lora_te", "text_encoder", "text.", "te.", "cond_stage_model", "t
 def adapter_facts(path: Path, *, hashes: bool = True) -> dict[str, Any] | None:
     """Facts about the adapter or embedding at `path`, `kind` first; None where it is neither.
 
+    `damaged` names the tensors that hold NaN or infinite numbers; such files are small, so that all are looked at.
+
     Raises ModelFileError where the file cannot be read.
     """
     if not path.is_file():
@@ -69,6 +72,7 @@ def adapter_facts(path: Path, *, hashes: bool = True) -> dict[str, Any] | None:
     else:
         return None
     facts = {"kind": facts.pop("kind"), "path": str(path), "container": tensors.kind, **facts}
+    facts["damaged"] = [name for name in tensors if not_finite({name: tensors[name]})]
     if hashes:
         full = digest(path)
         facts |= {"hash": full, "short_hash": full[:12]}
