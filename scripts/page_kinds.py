@@ -274,7 +274,7 @@ KINDS: tuple[Kind, ...] = (
         "LoCon, LoHa, LoKr, IA3, OFT, BOFT, GLoRA, DoRA, full differences, norms",
         "",
         partial(adapters.write_lycoris, Path()),
-        tuple(info(name, only="^(adapter|rank|for)") for name in adapters.LYCORIS),
+        tuple(info(name, only="^(adapter|rank|for|guesses)") for name in adapters.LYCORIS),
     ),
     Kind(
         "Textual inversion",

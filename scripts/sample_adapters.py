@@ -36,6 +36,13 @@ LYCORIS: dict[str, dict[str, tuple[int, ...]]] = {
     "norm": {"w_norm": (640,), "b_norm": (640,)},
 }
 """Kinds of adapters for one layer of Stable Diffusion 1.x -> tensors, whose names follow that of the layer."""
+TEXT = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+IN_TEXT: dict[str, dict[str, tuple[int, ...]]] = {
+    "ia3": {"weight": (768,), "on_input": ()},
+    "oft": {"oft_blocks": (8, 96, 96)},
+    "boft": {"oft_blocks": (2, 8, 96, 96)},
+}
+"""Kinds that show rows alone -> tensors of a layer of the text encoder, whose width tells the family."""
 SPELLINGS = {
     "kohya": ("lora_unet_{flat}", "lora_up.weight", "lora_down.weight"),
     "diffusers": ("unet.{dotted}", "lora_B.weight", "lora_A.weight"),
@@ -63,7 +70,9 @@ def write_lycoris(place: Path) -> None:
     for kind, tensors in LYCORIS.items():
         layer = f"lora_unet_{BLOCK}_norm1" if kind == "norm" else KOHYA
         layer = "lora_unet_down_blocks_1_resnets_0_conv1" if kind == "locon" else layer
-        write_header(place / f"{kind}.safetensors", of_shapes({f"{layer}.{name}": s for name, s in tensors.items()}))
+        shapes = {f"{layer}.{name}": shape for name, shape in tensors.items()}
+        shapes |= {f"{TEXT}.{name}": shape for name, shape in IN_TEXT.get(kind, {}).items()}
+        write_header(place / f"{kind}.safetensors", of_shapes(shapes))
 
 
 def write_spellings(place: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -11,7 +12,12 @@ from adapter_files import QUERY, shapes
 from safetensors.torch import save_file
 from torch import Tensor
 
+from stable_diffusion.adapters.attach import attach
+from stable_diffusion.adapters.names import networks
 from stable_diffusion.errors import BrokenModel, ModelFileError
+from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
+from stable_diffusion.models.unet import UNet, UNetConfig
+from stable_diffusion.pipeline.generate import generate_image
 from stable_diffusion.pipeline.model import StableDiffusion
 from stable_diffusion.weights.adapter_facts import adapter_facts
 
@@ -114,3 +120,66 @@ def test_many_layers_that_fit_nothing_are_counted(tiny_model: StableDiffusion, t
     path.write_bytes(len(raw).to_bytes(8, "little") + raw)
     with pytest.raises(BrokenModel, match="it has no layer 'lora_unet_0'"):
         tiny_model.attach(path)
+
+
+def huge(rows: int, columns: int) -> dict[str, dict[str, Tensor]]:
+    """Kind -> finite tensors of one group whose product is not."""
+    big, small = torch.full((rows, 2), 1e20), torch.full((2, columns), 1e20)
+    low = {"lora_up.weight": big, "lora_down.weight": small}
+    return {
+        "LoRA": low,
+        "DoRA": {**low, "dora_scale": torch.ones(rows, 1)},
+        "LoHa": {"hada_w1_a": big, "hada_w1_b": small, "hada_w2_a": big, "hada_w2_b": small},
+        "LoKr": {"lokr_w1": torch.full((2, 2), 1e30), "lokr_w2": torch.full((rows // 2, columns // 2), 1e30)},
+        "full difference": {"diff": torch.full((rows, columns), 3e38)},
+    }
+
+
+@pytest.mark.parametrize("kind", huge(8, 8))
+def test_finite_factors_whose_product_is_not(kind: str, tiny_model: StableDiffusion, tmp_path: Path) -> None:
+    group = {name: tensor.clone() for name, tensor in huge(*shapes(tiny_model)[QUERY])[kind].items()}
+    path = tmp_path / "huge.safetensors"
+    text = "lora_te_text_model_encoder_layers_1_self_attn_v_proj"
+    width = tiny_model.parts.clip.config.width
+    fine = {f"{text}.lora_up.weight": torch.ones(width, 1), f"{text}.lora_down.weight": torch.ones(1, width)}
+    save_file({**fine, **{f"{STEM}.{name}": tensor for name, tensor in group.items()}}, path)
+    networks = (tiny_model.parts.unet, tiny_model.parts.clip)
+    before = [{name: tensor.clone() for name, tensor in each.state_dict().items()} for each in networks]
+    strength = 100.0 if kind == "full difference" else 1.0
+    with pytest.raises(BrokenModel, match=r"huge\.safetensors would change the weight \S+ to numbers beyond the range"):
+        tiny_model.attach(path, strength)
+    request = {"steps": 1, "width": 16, "height": 16, "seed": 0, "loras": [(path, strength)]}
+    with pytest.raises(BrokenModel, match="beyond the range of float32"):
+        generate_image("a cat", model=tiny_model, **request)
+    for each, known in zip(networks, before, strict=True):
+        assert all(torch.equal(tensor, known[name]) for name, tensor in each.state_dict().items())
+    assert tiny_model.attachments == ()
+
+
+def test_a_strength_that_a_narrow_weight_cannot_hold(tmp_path: Path) -> None:
+    """In float16 a difference of 1000 fits and 70 times as much does not; then the strength stays what it was."""
+    config = UNetConfig(channels=(32, 64), transformer_depth=(1, 0), mid_depth=1, heads=8, context_dim=32)
+    unet, clip = UNet(config).half(), CLIPText(CLIPTextConfig(width=64, layers=2, heads=1)).half()
+    stem = next(name for name in unet.state_dict() if name.endswith("cross_attention.query.weight"))
+    rows, columns = unet.state_dict()[stem].shape
+    text = "layers.0.attention.value"
+    save_file(
+        {
+            f"unet.{stem.removesuffix('.weight')}.lora_up.weight": torch.full((rows, 1), 1000.0),
+            f"unet.{stem.removesuffix('.weight')}.lora_down.weight": torch.ones(1, columns),
+            f"text.{text}.lora_up.weight": torch.ones(64, 1),
+            f"text.{text}.lora_down.weight": torch.ones(1, 64),
+        },
+        tmp_path / "large.safetensors",
+    )
+    found = attach(networks(unet, clip), tmp_path / "large.safetensors", 0.5)
+    before = [copy.deepcopy(each.state_dict()) for each in (unet, clip)]
+    with pytest.raises(BrokenModel, match=r"large\.safetensors would change .* beyond the range of float16"):
+        found.set_strength(70.0)
+    assert found.strength == 0.5
+    for each, known in zip((unet, clip), before, strict=True):
+        assert all(torch.equal(tensor, known[name]) for name, tensor in each.state_dict().items())
+    found.set_strength(60.0)
+    assert float(unet.state_dict()[stem].max()) > 5e4
+    found.detach()
+    assert float(unet.state_dict()[stem].max()) < 10

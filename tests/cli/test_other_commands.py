@@ -139,6 +139,33 @@ def test_info_of_an_autoencoder_alone(run: Run, here: Path) -> None:
     assert json.loads(run("info", "vae.safetensors", "--json").stdout)["kind"] == "autoencoder"
 
 
+def test_info_looks_for_numbers_that_are_not_finite(run: Run, here: Path, model_file: Path) -> None:
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    with safe_open(model_file, "pt") as opened:
+        metadata = opened.metadata()
+    state = load_file(model_file)
+    names = [name for name in state if name.startswith("unet.") and state[name].is_floating_point()][:7]
+    for name in names:
+        state[name].view(-1)[0] = float("nan")
+    save_file(state, here / "nan.safetensors", metadata=metadata)
+    assert json.loads(run("info", model_file, "--check", "--json").stdout)["damaged"] == []
+    assert run("info", "nan.safetensors", "--no-hash").exit_code == 0
+    result = run("info", "nan.safetensors", "--check")
+    assert_one_sentence(result.exit_code, result.stderr, "nan.safetensors has numbers that are not finite", names[0])
+    assert f"not finite: {names[0]}; " in result.stdout and "and 2 more" in result.stdout
+    told = json.loads(run("info", "nan.safetensors", "--check", "--json").stdout)
+    assert sorted(told["damaged"]) == sorted(names)
+    result = run("a cat", "-m", "nan.safetensors", "-o", "nan.png")
+    assert_one_sentence(result.exit_code, result.stderr, "nan.safetensors has numbers that are not finite")
+    assert not (here / "nan.png").exists()
+    save_file({"emb_params": torch.tensor([[0.0, float("inf")]])}, here / "word.safetensors")
+    assert "not finite: emb_params" in run("info", "word.safetensors").stdout  # small files are always looked at
+    assert run("info", "word.safetensors", "--check").exit_code == 1
+
+
 def test_list_names_every_sampler_and_schedule(run: Run) -> None:
     from stable_diffusion.diffusion.samplers import SAMPLERS
     from stable_diffusion.diffusion.sigmas import SCHEDULES

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import tiny_xl as xl
+from stable_diffusion.adapters.textual_inversion import read_embedding
 from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.pipeline.adapters import request_adapters
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.metadata import parse_parameters
 from stable_diffusion.pipeline.model import StableDiffusion, load
+from stable_diffusion.pipeline.prompts import words
 from stable_diffusion.pipeline.request import Images, Request
 
 PROMPT, NEGATIVE = "a beautiful sunset over the ocean, oil on canvas", "blurry, low quality"
@@ -123,6 +128,48 @@ def test_the_text_says_it_and_is_read_back(models: Models) -> None:
     assert "Original size: 640x512, Target size: 1024x768, Crop top left: 16 32, Aesthetic score: 7" in text
     read = parse_parameters(text).request
     assert read.refiner == done.requests[0].refiner and read.told_size == request.told_size
+
+
+def test_new_words_reach_the_refiner(models: Models, tmp_path: Path) -> None:
+    """The refiner reads a word as the base's second encoder does, from `clip_g` alone."""
+    _, _, base, path = models
+    refiner = load(path, device="cpu", vae=base.parts.source.path / "vae", dtype=torch.float32)
+    assert base.parts.clip2 is not None
+    weights = {name: tensor.clone() for name, tensor in base.parts.clip2.state_dict().items()}
+    (tmp_path / "words").mkdir()
+    vectors = {"clip_l": torch.randn(2, xl.WIDTH), "clip_g": torch.randn(2, xl.WIDTH_G)}
+    save_file(vectors, tmp_path / "words" / "moonish.safetensors")
+    request = Request("a (moonish:1.3) castle", **OURS, embeddings_dir=tmp_path / "words", refiner={"model": path})
+    own = {name: tensor.clone() for name, tensor in refiner.parts.clip.state_dict().items()}
+    refiner.parts.clip.load_state_dict(weights)
+    try:
+        ready = words(base, request, refiner)
+        plain = words(base, replace(request, embeddings_dir=None), refiner)
+        added = base.add_embedding(tmp_path / "words" / "moonish.safetensors")
+        again = words(base, replace(request, embeddings_dir=None), refiner)
+    finally:
+        refiner.parts.clip.load_state_dict(own)
+        base.text_encoder.embeddings = {}
+        base._embeddings.remove(added)
+    assert ready.handover is not None and plain.handover is not None and again.handover is not None
+    ((of_base, _),) = ready.passes[0][0].at(1)
+    ((of_refiner, _),), ((as_text, _),) = ready.handover.prompt.at(1), plain.handover.prompt.at(1)
+    torch.testing.assert_close(of_refiner.tokens, of_base.tokens[..., xl.WIDTH :])
+    torch.testing.assert_close(of_refiner.vector, of_base.vector)
+    assert not torch.allclose(of_refiner.tokens, as_text.tokens, atol=1e-2)
+    assert torch.equal(again.handover.prompt.at(1)[0][0].tokens, of_refiner.tokens)
+    assert not refiner.text_encoder.embeddings and not any("moonish" in note for note in ready.notes)
+
+
+def test_a_word_without_vectors_for_the_refiner_is_told(models: Models, tmp_path: Path) -> None:
+    _, _, base, path = models
+    refiner = load(path, device="cpu", vae=base.parts.source.path / "vae")
+    save_file({"emb_params": torch.randn(1, xl.WIDTH)}, tmp_path / "narrow.safetensors")
+    found = {"narrow": read_embedding(tmp_path / "narrow.safetensors")}
+    adapters = replace(request_adapters(base, Request("a narrow castle", **OURS)), embeddings=found)
+    assert adapters.words_for(refiner) == (
+        {}, ["the refiner reads 'narrow' as text: the embedding has no vectors for its text encoder"]
+    )  # fmt: skip
 
 
 def test_what_does_not_fit_is_refused(models: Models, tmp_path: Path) -> None:

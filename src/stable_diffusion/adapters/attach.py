@@ -38,7 +38,8 @@ class Matched:
     def layers(self, strength: float, text_strength: float | None) -> dict[str, Layer]:
         """One layer for each network that the adapter changes."""
         strengths = _strengths(strength, text_strength)
-        return {role: Layer(changes, strengths[role]) for role, changes in self.changes.items() if changes}
+        source = str(self.file.path)
+        return {role: Layer(changes, strengths[role], source) for role, changes in self.changes.items() if changes}
 
 
 class Attachment:
@@ -66,9 +67,13 @@ class Attachment:
             for network in networks
             if network.role in layers
         }
-        for stack, layer in self._on.values():
-            stack.attach(layer)
         self._listed = listed
+        try:
+            for stack, layer in self._on.values():
+                stack.attach(layer)
+        except BrokenModel:
+            self.detach()
+            raise
         listed.append(self)
 
     @property
@@ -85,12 +90,18 @@ class Attachment:
         return bool(self._on)
 
     def set_strength(self, strength: float, text_strength: float | None = None) -> None:
-        """Change how much of the adapter is added; 0 is none of it, less than 0 its opposite."""
+        """Change how much of the adapter is added; 0 is none of it, less than 0 its opposite. BrokenModel, and it stays
+        as it was, where a weight would not be finite."""
         strengths = _strengths(strength, text_strength)
+        before = {role: layer.strength for role, (_, layer) in self._on.items()}
+        try:
+            for role, (stack, layer) in self._on.items():
+                stack.set_strength(layer, strengths[role])
+        except BrokenModel:
+            for role, (stack, layer) in self._on.items():
+                stack.set_strength(layer, before[role])
+            raise
         self.strength, self.text_strength = strengths["unet"], strengths["text"]
-        for role, (stack, layer) in self._on.items():
-            layer.strength = strengths[role]
-            stack.refresh(layer)
 
     def detach(self) -> None:
         """Take the adapter off; the weights are again what they were, bit for bit. A second call does nothing."""

@@ -19,6 +19,9 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
+from ..errors import BrokenModel
+from ..weights.finite import not_finite
+
 Deltas = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 """Originals in float32 -> as many differences at strength 1."""
 
@@ -33,10 +36,11 @@ class Change:
 
 @dataclass(eq=False)
 class Layer:
-    """The changes that one adapter makes to one network, all times `strength`."""
+    """The changes that one adapter makes to one network, all times `strength`; `source` is its file, for messages."""
 
     changes: tuple[Change, ...]
     strength: float
+    source: str = "an adapter"
 
     @property
     def names(self) -> list[str]:
@@ -52,26 +56,49 @@ class Stack:
         self._layers: list[Layer] = []
 
     def attach(self, layer: Layer) -> None:
+        """Put a layer on. BrokenModel, and nothing is changed, where a weight would not be finite."""
+        changed = self.finite([*self._layers, layer], set(layer.names))
         self._layers.append(layer)
-        self.refresh(layer)
+        self._set(layer.names, changed)
 
     def detach(self, layer: Layer) -> None:
         """Take a layer off; what it alone changed is the original again, bit for bit."""
         if layer in self._layers:
             self._layers.remove(layer)
-            self.refresh(layer)
+            self._set(layer.names, self.changed(self._layers, set(layer.names)))
 
     def fuse(self, layer: Layer) -> None:
-        """Make a layer's change part of the originals, for good."""
-        fused = self.changed([layer])
+        """Make a layer's change part of the originals, for good. BrokenModel where a weight would not be finite."""
+        fused = self.finite([layer])
         for name in fused:
             self._originals[name] = fused[name]
         self._layers.remove(layer)
         self._set(fused, self.changed(self._layers, set(fused)))
 
-    def refresh(self, layer: Layer) -> None:
-        """Compute the weights anew that a layer changes, or changed."""
-        self._set(layer.names, self.changed(self._layers, set(layer.names)))
+    def set_strength(self, layer: Layer, strength: float) -> None:
+        """Give a layer that is on another strength. BrokenModel, and it keeps its own, where a weight would not be
+        finite."""
+        before, layer.strength = layer.strength, strength
+        try:
+            changed = self.finite(self._layers, set(layer.names))
+        except BrokenModel:
+            layer.strength = before
+            raise
+        self._set(layer.names, changed)
+
+    def finite(self, layers: Sequence[Layer], only: set[str] | None = None) -> dict[str, Tensor]:
+        """What `changed` gives. BrokenModel where factors multiply to more than the dtype of a weight can hold; a
+        weight that was not finite before is not the layers' fault."""
+        changed = self.changed(layers, only)
+        for name in not_finite(changed):
+            if not not_finite({name: self.original(name)}):
+                sources = dict.fromkeys(layer.source for layer in layers if layer.strength and name in layer.names)
+                dtype = str(changed[name].dtype).removeprefix("torch.")
+                raise BrokenModel(
+                    f"{' and '.join(sources)} would change the weight {name} to numbers beyond the range of {dtype}; "
+                    f"expected a smaller strength, or another file"
+                )
+        return changed
 
     @torch.no_grad()
     def changed(self, layers: Iterable[Layer], only: set[str] | None = None) -> dict[str, Tensor]:
@@ -90,9 +117,10 @@ class Stack:
         return {name: torch.empty_like(self.original(name)).copy_(value) for name, value in sums.items()}
 
     def with_layers(self, layers: Sequence[Layer]) -> Swapped:
-        """The weights under the attached layers and `layers`, ready to be swapped in for a while."""
+        """The weights under the attached layers and `layers`, ready to be swapped in for a while; BrokenModel where one
+        would not be finite."""
         only = {name for layer in layers for name in layer.names}
-        changed = self.changed([*self._layers, *layers], only)
+        changed = self.finite([*self._layers, *layers], only)
         return Swapped([(self._parameters[name], value) for name, value in changed.items()])
 
     def original(self, name: str) -> Tensor:

@@ -10,12 +10,15 @@ import click
 from stable_diffusion.cli.command import Command
 from stable_diffusion.cli.format import echo_json, echo_table, in_units
 from stable_diffusion.cli.options import override_option
-from stable_diffusion.errors import InvalidRequest, UnknownModel, printable
+from stable_diffusion.errors import BrokenModel, InvalidRequest, UnknownModel, brief, printable
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+SHOWN = 5
+"""How many damaged tensors people are told; JSON has all."""
 EXAMPLES = """
 stable-diffusion info
 stable-diffusion info model.safetensors --json
+stable-diffusion info model.safetensors --check
 stable-diffusion info outputs/7-a-red-apple.png
 """
 
@@ -24,13 +27,15 @@ stable-diffusion info outputs/7-a-red-apple.png
 @click.argument("path", type=click.Path(path_type=Path), required=False)
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 @click.option("--hash/--no-hash", "hashes", default=True, show_default=True, help="Hash the whole file.")
+@click.option("--check", is_flag=True, help="Look at all numbers that are used: NaN or infinite ones are an error.")
 @override_option
-def command(path: Path | None, as_json: bool, hashes: bool, overrides: dict[str, Any]) -> None:
+def command(path: Path | None, as_json: bool, hashes: bool, check: bool, overrides: dict[str, Any]) -> None:
     """Say what a file is: a model, an adapter (LoRA and relatives, textual inversion, ControlNet, T2I-Adapter,
     IP-Adapter), an autoencoder or text encoder alone, a picture with its settings, or a latent. Without PATH: the
     built-in model.
 
-    A model is recognised by the names and shapes of its tensors; no code in a file is ever run.
+    A model is recognised by the names and shapes of its tensors; no code in a file is ever run. Adapters are always
+    looked at for numbers that are not finite, models with --check.
     """
     if path is not None and path.suffix.lower() in PICTURES:
         _show(picture_facts(path), as_json)
@@ -40,7 +45,16 @@ def command(path: Path | None, as_json: bool, hashes: bool, overrides: dict[str,
     if path is not None and is_latent(path):
         _show(latent_facts(path), as_json)
         return
-    _show(_adapter_facts(path, hashes) or model_facts(path, hashes, overrides), as_json)
+    facts = _adapter_facts(path, hashes) or model_facts(path, hashes, overrides)
+    if check:
+        from stable_diffusion.weights.damage import damaged
+
+        facts["damaged"] = damaged(_given_or_embedded(path), **overrides)
+    _show(facts, as_json)
+    if check and facts["damaged"]:
+        names = facts["damaged"]
+        tensors = "the tensor" if len(names) == 1 else f"{len(names)} tensors, the first of which is"
+        raise BrokenModel(f"{facts['path']} has numbers that are not finite in {tensors} {brief(names[0], 200)}")
 
 
 def _adapter_facts(path: Path | None, hashes: bool) -> dict[str, Any] | None:
@@ -107,6 +121,9 @@ def _shown(name: str, value: Any) -> str:
         return ", ".join([*counts, f"together {sum(value.values()) / 1e6:.1f} M"] if len(counts) > 1 else counts)
     if name == "averaged" and value:
         return f"{value / 1e6:.1f} M, a second copy that is not used"
+    if name == "damaged" and value:
+        more = f"; and {len(value) - SHOWN} more" if len(value) > SHOWN else ""
+        return f"not finite: {'; '.join(value[:SHOWN])}{more}"
     if value is True:
         return "yes"
     if isinstance(value, dict):

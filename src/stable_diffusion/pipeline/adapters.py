@@ -20,8 +20,8 @@ from ..adapters.attach import MAX_STRENGTH, Matched, match
 from ..adapters.folder import in_folder, listing
 from ..adapters.read import read_adapter
 from ..adapters.stack import Layer, stack_of
-from ..adapters.textual_inversion import read_embedding
-from ..errors import InvalidRequest
+from ..adapters.textual_inversion import Embedding, read_embedding
+from ..errors import BrokenModel, InvalidRequest
 from ..text.new_words import mentioned
 from ..text.tags import LoraTag, take_tags
 
@@ -124,7 +124,19 @@ class RequestAdapters:
     notes: tuple[str, ...]
     layers: Mapping[str, Sequence[Layer]]
     words: Mapping[str, Tensor]
+    embeddings: Mapping[str, Embedding]
     _model: StableDiffusion = field(repr=False)
+
+    def words_for(self, refiner: StableDiffusion) -> tuple[dict[str, Tensor], list[str]]:
+        """(the new words of the prompts for another model's text encoder, a note for each that it has no vectors of)"""
+        words: dict[str, Tensor] = {}
+        notes: list[str] = []
+        for name, embedding in self.embeddings.items():
+            try:
+                words[name] = embedding.fitting(refiner.text_widths)
+            except BrokenModel:
+                notes.append(f"the refiner reads {name!r} as text: the embedding has no vectors for its text encoder")
+        return words, notes
 
     def encoding(self) -> AbstractContextManager[object]:
         """While this is open, the text encoder has the request's adapters and words."""
@@ -174,9 +186,15 @@ def request_adapters(model: StableDiffusion, request: Request) -> RequestAdapter
             layers[role].append(layer)
         hashes[matched.file.name] = matched.file.hash[:HASH]
         notes += _unmatched_note(matched)
-    words, word_hashes = _words(model, f"{prompt}\n{negative}", request.embeddings_dir)
+    text = f"{prompt}\n{negative}"
+    own = [embedding for embedding in model.embeddings if mentioned(embedding.names, text)]
+    word_hashes = {embedding.names[0]: embedding.hash[:HASH] for embedding in own}
+    found = _mentioned_in(request.embeddings_dir, text)
+    word_hashes |= {name: embedding.hash[:HASH] for name, embedding in found.items()}
+    words = {name: embedding.fitting(model.text_widths) for name, embedding in found.items()}
     used = Used(hashes, word_hashes, "".join(written))
-    return RequestAdapters(prompt, negative, used, tuple(notes), layers, words, model)
+    known = {name: embedding for embedding in own for name in embedding.names} | found
+    return RequestAdapters(prompt, negative, used, tuple(notes), layers, words, known, model)
 
 
 def _resolved(tag: LoraTag, folder: Path | None) -> Lora:
@@ -200,16 +218,7 @@ def _unmatched_note(matched: Matched) -> list[str]:
     return [f"{matched.file.name}: {count} parts fit nothing in this model and were left out: {first}{more}"]
 
 
-def _words(model: StableDiffusion, text: str, folder: Path | None) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(new words of the folder that a text mentions, hashes of all that it mentions)."""
-    hashes = {
-        embedding.names[0]: embedding.hash[:HASH] for embedding in model.embeddings if mentioned(embedding.names, text)
-    }
-    words: dict[str, Tensor] = {}
-    if folder is None:
-        return words, hashes
-    for name in mentioned(list(listing(folder, EMBEDDINGS)), text):
-        embedding = read_embedding(in_folder(name, folder, EMBEDDINGS, "embeddings_dir"), name)
-        words[name] = embedding.fitting(model.text_widths)
-        hashes[name] = embedding.hash[:HASH]
-    return words, hashes
+def _mentioned_in(folder: Path | None, text: str) -> dict[str, Embedding]:
+    """The embeddings of a folder that a text mentions, by name."""
+    names = [] if folder is None else mentioned(list(listing(folder, EMBEDDINGS)), text)
+    return {name: read_embedding(in_folder(name, folder, EMBEDDINGS, "embeddings_dir"), name) for name in names}

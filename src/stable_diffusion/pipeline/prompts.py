@@ -87,7 +87,9 @@ def words(model: StableDiffusion, request: Request, refiner: StableDiffusion | N
             passes.append(pair)
             notes += said
     if refiner is not None and request.refiner is not None:
-        with refiner.text_encoder.with_emphasis(emphasis):
+        new_words, unread = adapters.words_for(refiner)
+        notes += unread
+        with refiner.text_encoder.with_embeddings(new_words), refiner.text_encoder.with_emphasis(emphasis):
             pair, _ = _encoded(refiner.text_encoder, texts, *runs[-1], request.clip_skip)
         handover = Handover(refiner.denoising_process, *pair, request.refiner.switch)
     notes += [*_unread(request), *adapters.notes]

@@ -6,6 +6,7 @@ message definitions of SentencePiece's model file; Raffel et al. 2020, section 2
 
 from __future__ import annotations
 
+import base64
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from ..errors import BrokenModel, ModelFileError, brief
-from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer, guarded
+from .tokenizer_limits import check_steps, check_tokenizer
 
 SPECIAL = END, PADDING, UNKNOWN = "</s>", "<pad>", "<unk>"
 SPACE = "\u2581"
@@ -35,9 +37,11 @@ def t5_tokenizer(folder: str | Path, *, context_length: int = CONTEXT) -> Tokeni
     if (folder / "tokenizer.json").is_file():
         path = folder / "tokenizer.json"
         try:
-            backend = Backend.from_str(_bytes(path).decode("utf-8"))
-        except Exception as error:  # the library raises bare Exception
-            raise BrokenModel(f"{path} is no valid tokenizer: {brief(error, 200)}") from error
+            text = _bytes(path).decode("utf-8")
+            check_tokenizer(text)
+        except (UnicodeDecodeError, BrokenModel) as error:
+            raise BrokenModel(f"{path} is no valid tokenizer: {brief(error, 400)}") from error
+        backend = guarded(f"{path} is no valid tokenizer", lambda: Backend.from_str(text))
     elif (folder / "spiece.model").is_file():
         path = folder / "spiece.model"
         backend = _unigram(path)
@@ -65,12 +69,12 @@ def _unigram(path: Path) -> Backend:
     if missing is not None:
         raise BrokenModel(f"{path} is not a SentencePiece model of T5: it has no piece {missing!r}")
     pieces += [(f"<extra_id_{number}>", 0.0) for number in reversed(range(SENTINELS))]
-    try:
-        backend = Backend(models.Unigram(pieces, unk_id=names.index(UNKNOWN), byte_fallback=False))
-        if maps and maps[0]:
-            backend.normalizer = normalizers.Precompiled(maps[0])
-    except Exception as error:  # the library raises bare Exception
-        raise BrokenModel(f"{path} holds no usable vocabulary: {brief(error, 200)}") from error
+    what = f"{path} holds no usable vocabulary"
+    unknown = names.index(UNKNOWN)
+    backend: Backend = guarded(what, lambda: Backend(models.Unigram(pieces, unk_id=unknown, byte_fallback=False)))
+    if maps and maps[0]:
+        check_steps([{"type": "Precompiled", "precompiled_charsmap": base64.b64encode(maps[0]).decode()}], "normalizer")
+        backend.normalizer = guarded(what, lambda: normalizers.Precompiled(maps[0]))
     metaspace = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
     backend.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")

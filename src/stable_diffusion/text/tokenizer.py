@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -24,6 +24,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Backend
 
 from ..errors import BrokenModel, ModelFileError, brief
+from .tokenizer_limits import MOST_TOKENS, check_tokenizer
 
 START = "<|startoftext|>"
 END = "<|endoftext|>"
@@ -88,14 +89,15 @@ class Tokenizer:
         return [Piece(int(i), int(s), int(e)) for i, (s, e) in zip(encoding.ids, encoding.offsets, strict=True)]
 
     def _encoding(self, text: str) -> Any:
-        try:
-            return self._backend.encode(text, add_special_tokens=False)
-        except (
-            BaseException
-        ) as error:  # what the library raises where it panics is no Exception, and has no public name
-            if type(error).__name__ != "PanicException":
-                raise
-            raise BrokenModel(f"the model's tokenizer cannot read a text: {brief(error, 200)}") from None
+        encoding = guarded(
+            "the model's tokenizer cannot read a text", lambda: self._backend.encode(text, add_special_tokens=False)
+        )
+        if len(encoding.ids) > MOST_TOKENS * (len(text) + 1):
+            raise BrokenModel(
+                f"the model's tokenizer makes {len(encoding.ids)} tokens of {len(text)} characters; "
+                f"expected at most {MOST_TOKENS} of each"
+            )
+        return encoding
 
     def decode(self, ids: Sequence[int]) -> str:
         """Readable text of `ids`; special tokens are left out."""
@@ -146,10 +148,8 @@ class Tokenizer:
     @classmethod
     def from_json(cls, text: str, *, pad: str | None = None, context_length: int = CLIP_CONTEXT) -> Tokenizer:
         """From `tokenizer.json` text with CLIP-like special tokens; `pad` is a token's text (the end token)."""
-        try:
-            backend = Backend.from_str(text)
-        except Exception as error:  # the library raises bare Exception
-            raise BrokenModel(f"the tokenizer is not valid tokenizer.json text: {brief(error, 200)}") from error
+        check_tokenizer(text)
+        backend = guarded("the tokenizer is not valid tokenizer.json text", lambda: Backend.from_str(text))
         ids: dict[str, int] = {}
         for token in (START, END, pad or END):
             index = backend.token_to_id(token)
@@ -166,20 +166,22 @@ class Tokenizer:
         return cls(backend, bos=vocab[START], eos=vocab[END], pad=pad, context_length=context_length)
 
 
-def _clip_backend(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Backend:
+def guarded(what: str, call: Callable[[], Any]) -> Any:
+    """What a call of the library gives; BrokenModel, beginning with `what`, where it raises or panics."""
     try:
-        model = models.BPE(
-            vocab=vocab,
-            merges=merges,
-            continuing_subword_prefix="",
-            end_of_word_suffix=WORD_END,
-            fuse_unk=False,
-            unk_token=END,
-        )
-    except Exception as error:  # a merge whose parts are not in the vocabulary
-        raise BrokenModel(
-            f"the tokenizer's vocabulary and merges do not fit each other: {brief(error, 200)}"
-        ) from error
+        return call()
+    except BaseException as error:  # its own errors are bare Exceptions, its panics no Exceptions and without a name
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise BrokenModel(f"{what}: {brief(error, 200)}") from None
+
+
+def _clip_backend(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Backend:
+    settings = {"continuing_subword_prefix": "", "end_of_word_suffix": WORD_END, "fuse_unk": False, "unk_token": END}
+    model = guarded(  # a merge's parts may not be in the vocabulary
+        "the tokenizer's vocabulary and merges do not fit each other",
+        lambda: models.BPE(vocab=vocab, merges=merges, **settings),
+    )
     backend = Backend(model)
     backend.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]

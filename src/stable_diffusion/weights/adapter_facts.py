@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .adapter_family import TEXT_STARTS, WIDTHS, adapter_family
 from .adapter_keys import group_names, is_adapter, kind_of
 from .embedding_keys import embedding_tensors
 from .files import read_tensors
+from .finite import not_finite
 from .hashes import adapter_hash, sha256
 from .tensors import TensorFile
 
@@ -35,25 +37,12 @@ STYLES: tuple[tuple[str, str], ...] = (
     ("diffusion_model.", "the names of single files"),
     ("model.diffusion_model.", "the names of single files"),
 )
-WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
-"""Width of the tokens that the cross-attention of a U-Net reads, or of an embedding's vectors (XL has two)."""
-TOLD = {
-    "sd_v1": "Stable Diffusion 1.x",
-    "sd_v2": "Stable Diffusion 2.x",
-    "sdxl": "Stable Diffusion XL",
-    "sd3": "Stable Diffusion 3",
-    "stable-diffusion-v1": "Stable Diffusion 1.x",
-    "stable-diffusion-v2": "Stable Diffusion 2.x",
-    "stable-diffusion-xl": "Stable Diffusion XL",
-    "stable-diffusion-3": "Stable Diffusion 3",
-    "flux": "Flux",
-}
-CROSS_KEYS = ("attn2_to_k", "attn2.to_k", "attn2.processor.to_k", "cross_attention.key")
-TEXT_STARTS = ("lora_te", "text_encoder", "text.", "te.", "cond_stage_model", "text_model.", "lycoris_te")
 
 
 def adapter_facts(path: Path, *, hashes: bool = True) -> dict[str, Any] | None:
     """Facts about the adapter or embedding at `path`, `kind` first; None where it is neither.
+
+    `damaged` names the tensors that hold NaN or infinite numbers; such files are small, so that all are looked at.
 
     Raises ModelFileError where the file cannot be read.
     """
@@ -69,6 +58,7 @@ def adapter_facts(path: Path, *, hashes: bool = True) -> dict[str, Any] | None:
     else:
         return None
     facts = {"kind": facts.pop("kind"), "path": str(path), "container": tensors.kind, **facts}
+    facts["damaged"] = [name for name in tensors if not_finite({name: tensors[name]})]
     if hashes:
         full = digest(path)
         facts |= {"hash": full, "short_hash": full[:12]}
@@ -81,7 +71,7 @@ def _adapter(tensors: TensorFile, metadata: Mapping[str, str]) -> dict[str, Any]
     kinds = Counter(_kind(tensors, names) for names in grouped.groups.values())
     kinds.pop("", None)
     in_text = sum(stem.startswith(TEXT_STARTS) or "text_model" in stem for stem in grouped.groups)
-    family, guess = _family(tensors, grouped.groups, metadata)
+    family, guess = adapter_family(tensors, grouped.groups, metadata)
     return {
         "kind": "adapter",
         "adapter": ", ".join(kinds),
@@ -129,29 +119,6 @@ def _style(stems: Iterable[str]) -> str:
         return "diffusers, as before version 0.18"
     styles.pop("", None)
     return styles.most_common(1)[0][0] if styles else "no known style"
-
-
-def _family(
-    tensors: TensorFile, groups: Mapping[str, Mapping[str, str]], metadata: Mapping[str, str]
-) -> tuple[str, str]:
-    """(the models that an adapter is for, a sentence where that is a guess)."""
-    for key in ("ss_base_model_version", "modelspec.architecture"):
-        value = metadata.get(key, "").lower()
-        told = next((family for start, family in TOLD.items() if value.startswith(start)), None)
-        if told is not None:
-            return told, ""
-    for stem, names in groups.items():
-        name = names.get("down", names.get("hada_w1_b", names.get("diff")))
-        if name is not None and stem.endswith(CROSS_KEYS) and len(tensors.info(name).shape) >= 2:
-            width = tensors.info(name).shape[1]
-            return WIDTHS.get(width, f"a model whose tokens have width {width}"), ""
-    if any("joint_blocks" in stem or "joint_transformer" in stem for stem in groups):
-        return "Stable Diffusion 3", ""
-    if any("double_blocks" in stem or "single_transformer_blocks" in stem for stem in groups):
-        return "Flux", ""
-    if any(stem.startswith(("transformer.transformer_blocks.", "lora_transformer_transformer_")) for stem in groups):
-        return "Stable Diffusion 3", "that it is for Stable Diffusion 3 is a guess from the names of its layers"
-    return "", "nothing in the file says which models it is for"
 
 
 def _embedding(tensors: TensorFile, metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BrokenModel
+from .finite import check_at_first_use
 from .keys import KeyTable
 from .tensors import TensorFile
 
@@ -32,6 +33,12 @@ class Under(Mapping[str, Tensor]):
 
     def shape(self, name: str) -> Shape:
         return self._file.info(self._names[name]).shape
+
+    def full_name(self, name: str) -> str:
+        """The name in the file, and which file that is where it is not the one of the others."""
+        full = self._names[name]
+        origin = self._file.origin(full)
+        return full if origin == self._file.path else f"{full} of {origin}"
 
     def __getitem__(self, name: str) -> Tensor:
         return self._file[self._names[name]]
@@ -57,7 +64,7 @@ def build(
     It is built without memory, its names and shapes are compared with those of the file, and then its parameters are
     the file's tensors; `dtype` None keeps each tensor's own. BrokenModel lists what is missing, unexpected, and of
     another shape. `what` names the network and the file in that message. Gradients are off; training switches them on
-    where it wants them.
+    where it wants them. Numbers that are not finite are found at the first use (see `finite`).
     """
     with torch.device("meta"):
         network = make()
@@ -67,6 +74,9 @@ def build(
         raise BrokenModel(f"{what} does not fit: {'; '.join(problems)}")
     state = {name: tensor.to(device=device, dtype=dtype) for name, tensor in table.convert(tensors).items()}
     network.load_state_dict(state, strict=True, assign=True)
+    full_name = tensors.full_name if isinstance(tensors, Under) else str
+    sources = {ours: [full_name(name) for name in theirs] for ours, theirs in table.sources(tensors).items()}
+    check_at_first_use(network, what, sources)
     return network.eval().requires_grad_(False)
 
 

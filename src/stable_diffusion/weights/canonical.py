@@ -116,4 +116,5 @@ def merged(first: TensorFile, *others: TensorFile) -> TensorFile:
         place.update(dict.fromkeys(file, file))
     infos = {name: file.info(name) for name, file in place.items()}
     stored: Mapping[str, str] = {name: file.stored(name) for name, file in place.items()}
-    return TensorFile(first.path, infos, lambda name: place[name][name], first.kind, stored)
+    origins = {name: file.origin(name) for name, file in place.items()}
+    return TensorFile(first.path, infos, lambda name: place[name][name], first.kind, stored, origins)

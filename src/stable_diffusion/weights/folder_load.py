@@ -126,7 +126,12 @@ def load_folder(
     folder: Path, variant: str | None, dtype: torch.dtype | None, device: torch.device | str, *, t5: bool = True
 ) -> Parts:
     """The model of a diffusers folder; `t5` False leaves out T5."""
-    found = understand(folder, variant, t5=t5)
+    return load_understood(understand(folder, variant, t5=t5), dtype, device)
+
+
+def load_understood(found: Folder, dtype: torch.dtype | None, device: torch.device | str) -> Parts:
+    """The model of a folder whose configs and headers were read."""
+    folder = found.path
 
     def read(kind: Any, config: Any, table: KeyTable, part: str, drop: tuple[str, ...] = ()) -> Any:
         tensors = found.files[part]

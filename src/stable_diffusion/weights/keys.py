@@ -137,6 +137,11 @@ class KeyTable:
             ours.update(zip(rule.ours, made, strict=True))
         return ours
 
+    def sources(self, names: Collection[str]) -> dict[str, list[str]]:
+        """Our name -> the names, among those of a file, of the tensors that it is made of."""
+        found = self._resolve(names)
+        return {ours: [found[name] for name in rule.theirs] for rule in self.rules for ours in rule.ours}
+
     def invert(self, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Our tensors to theirs: what `convert` would make `ours` from. Works on `meta`, to learn their shapes."""
         theirs: dict[str, Tensor] = {}

@@ -36,6 +36,7 @@ from .recognise import VAE as VAE_PREFIX
 from .recognise_sd3 import T5_LEFTOVERS
 from .sd3_keys import mmdit_ldm, t5_transformers
 from .separate import AnyPath, as_paths, complete, load_vae, text_places, with_text, with_vae
+from .tensors import TensorFile
 
 SHAPING = ("family", "heads", "head_dim", "clip_heads")
 """Settings that shape networks."""
@@ -83,26 +84,29 @@ def load_parts(
         for text in as_paths(text_encoders):
             parts = with_text(parts, text, dtype=dtype, device=device)
     else:
-        parts = _load_file(place, given, vae, as_paths(text_encoders), dtype, device)
+        tensors, metadata = read_tensors(place)
+        parts = load_file(tensors, metadata, given, dtype, device, vae=vae, texts=as_paths(text_encoders))
     if vae is not None:
         parts = with_vae(parts, load_vae(vae, dtype=dtype, device=device))
     return _overridden(parts, given)
 
 
-def _load_file(
-    place: Path,
+def load_file(
+    tensors: TensorFile,
+    metadata: Mapping[str, str],
     given: Overrides,
-    vae: AnyPath | None,
-    texts: Sequence[AnyPath],
     dtype: torch.dtype | None,
     device: torch.device | str,
+    *,
+    vae: AnyPath | None = None,
+    texts: Sequence[AnyPath] = (),
 ) -> Parts:
-    tensors, metadata = read_tensors(place)
+    """The model in the tensors of a single file, with the autoencoder and text encoders of other files."""
     refuse_overrides(given, "native" if is_native(metadata) else "ldm")
     if is_native(metadata):
         if texts:
             raise InvalidRequest("a text encoder was given, but a file in our own format has one that belongs to it")
-        return load_native(place, tensors, metadata, dtype=dtype, device=device)
+        return load_native(tensors.path, tensors, metadata, dtype=dtype, device=device)
     files, folder = text_places(texts)
     if folder is not None:
         given = replace(given, text_folder=folder)

@@ -17,7 +17,7 @@ from ..models.mmdit import MMDiT
 from ..models.t5 import T5Encoder
 from ..models.tiny_vae import TinyVAE
 from ..models.vae import VAE, VAEConfig
-from .assemble import build
+from .assemble import Under, build
 from .beside import holds_texts, t5_tokenizer
 from .canonical import CPP_FIRST, SD2_TEXT, UNET, XL_FIRST, XL_SECOND, as_openclip, merged
 from .diffusers import clip_transformers, vae_diffusers
@@ -76,7 +76,7 @@ def load_vae(
     shapes = _shapes(tensors, prefix, DROPPED)
     with using_config(tensors.path):
         kind, config, table = vae_kind(tensors.path, shapes)
-    theirs = _Chosen(tensors, {short: prefix + short for short in shapes})
+    theirs = Under(tensors, prefix, DROPPED)
     what = f"{tensors.path} looks like an autoencoder, but it"
     made: VAE | TinyVAE = build(lambda: kind(config), theirs, table, what=what, dtype=dtype, device=device)
     return made
@@ -95,22 +95,6 @@ def vae_kind(path: Path, shapes: Shapes) -> tuple[Any, Any, KeyTable]:
         config = VAEConfig(**vae_fields(shapes))
         return VAE, config, vae_ldm(config)
     raise UnknownModel(f"{path} holds no autoencoder that this version knows: AutoencoderKL or TAESD is expected")
-
-
-class _Chosen(Mapping[str, Tensor]):
-    """Some tensors of a file under other names, read when asked for."""
-
-    def __init__(self, file: TensorFile, names: Mapping[str, str]) -> None:
-        self._file, self._names = file, names
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._file[self._names[name]]
-
-    def __iter__(self) -> Any:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 def with_vae(parts: Parts, vae: VAE | TinyVAE) -> Parts:
@@ -245,7 +229,7 @@ def with_text(parts: Parts, path: AnyPath, *, dtype: torch.dtype | None, device:
     fields["projection_dim"] = fields["projection_dim"] if old.config.projection_dim is not None else None
     config = CLIPTextConfig(**fields)
     table = clip_transformers(config) if layout == "transformers" else clip_openclip(config)
-    theirs = _Chosen(tensors, {short: short for short in shapes})
+    theirs = Under(tensors, "")
     what = f"{tensors.path} looks like a text encoder, but it"
     made = build(lambda: CLIPText(config), theirs, table, what=what, dtype=dtype, device=device)
     # an encoder with the layers that a folder leaves out is read at the same layer as before
@@ -265,7 +249,7 @@ def _with_t5(parts: Parts, tensors: TensorFile, *, dtype: torch.dtype | None, de
     if config is None or source is None or config.width != parts.unet.config.context_dim:
         why = "has no vocabulary beside it" if source is None else "makes tokens of another width than the model reads"
         raise InvalidRequest(f"{tensors.path} is a T5 text encoder that {why}")
-    theirs = _Chosen(tensors, {name: name for name in _shapes(tensors, "", T5_LEFTOVERS)})
+    theirs = Under(tensors, "", T5_LEFTOVERS)
     what = f"{tensors.path} looks like T5, but it"
     made = build(lambda: T5Encoder(config), theirs, t5_transformers(config), what=what, dtype=dtype, device=device)
     return replace(parts, t5=made, tokenizer3=source)

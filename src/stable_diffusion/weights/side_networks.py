@@ -19,7 +19,7 @@ from ..models.controlnet import ControlNet
 from ..models.ip_adapter import IPAdapter
 from ..models.t2i_adapter import T2IAdapter
 from ..models.unet import UNet, UNetConfig
-from .adapter_facts import WIDTHS
+from .adapter_family import WIDTHS
 from .controlnet import build_controlnet, controlnet_layout
 from .detect import main_dtype
 from .files import existing, read_tensors

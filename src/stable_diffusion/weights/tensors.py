@@ -47,11 +47,14 @@ class TensorFile(Mapping[str, Tensor]):
         read: Callable[[str], Tensor],
         kind: str,
         stored: Mapping[str, str] | None = None,
+        origins: Mapping[str, Path] | None = None,
     ) -> None:
         """`read` makes the named tensor; `kind` names the container ("safetensors", "torch zip", "torch stream",
-        "gguf"); `stored` is how tensors are stored, where that is not their dtype ("Q8_0")."""
+        "gguf"); `stored` is how tensors are stored, where that is not their dtype ("Q8_0"); `origins` are the files of
+        those that come from another one than `path`."""
         self.path = path
         self.kind = kind
+        self._origins = {} if origins is None else origins
         self._stored = {} if stored is None else stored
         self._infos = infos
         self._read = read
@@ -68,11 +71,16 @@ class TensorFile(Mapping[str, Tensor]):
         """How a tensor is stored: its dtype as torch names it, or a kind of quantisation."""
         return self._stored.get(name, str(self._infos[name].dtype).removeprefix("torch."))
 
+    def origin(self, name: str) -> Path:
+        """The file that a tensor is in."""
+        return self._origins.get(name, self.path)
+
     def renamed(self, names: Mapping[str, str]) -> TensorFile:
         """The tensors under other names, {new name: name here}; those not mentioned are left out."""
         infos = {new: self._infos[name] for new, name in names.items()}
         stored = {new: self._stored[name] for new, name in names.items() if name in self._stored}
-        return TensorFile(self.path, infos, lambda new: self[names[new]], self.kind, stored)
+        origins = {new: self._origins[name] for new, name in names.items() if name in self._origins}
+        return TensorFile(self.path, infos, lambda new: self[names[new]], self.kind, stored, origins)
 
     def __getitem__(self, name: str) -> Tensor:
         info = self._infos[name]

@@ -1,0 +1,164 @@
+"""NaN and infinite numbers in model files: found at the first use, in what is used, and told in one sentence."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import stable_diffusion as sd
+import tiny_checkpoints as tiny
+from stable_diffusion.errors import BrokenModel
+from stable_diffusion.weights.damage import damaged
+from stable_diffusion.weights.finite import complaint, not_finite
+from stable_diffusion.weights.load import load_parts
+from stable_diffusion.weights.native import save_native
+
+UNET = "model.diffusion_model.input_blocks.1.1.proj_in.weight"
+DECODER = "first_stage_model.decoder.conv_in.weight"
+ENCODER = "first_stage_model.encoder.conv_in.bias"
+
+
+def spoiled(single: Path, place: Path, *names: str, value: float = float("nan")) -> Path:
+    """A copy of a single file in which one number of each of `names` is another."""
+    state = load_file(single)
+    for name in names:
+        state[name].view(-1)[-1] = value
+    with single.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    save_file(state, place, metadata=header.get("__metadata__"))
+    return place
+
+
+def painted(model: sd.StableDiffusion) -> Image.Image:
+    return sd.generate_image("a cat", model=model, steps=1, width=64, height=64, seed=0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.float8_e5m2, torch.complex64]
+)
+def test_one_number_among_many_is_found(dtype: torch.dtype, value: float) -> None:
+    base = torch.full((7, 300), 3e4 if dtype != torch.float8_e5m2 else 100.0)
+    wrong = base.clone()
+    wrong[5, 299] = value
+    state = {"fine": base.to(dtype), "wrong": wrong.to(dtype), "empty": torch.zeros(0), "ids": torch.arange(3)}
+    assert not_finite(state) == ["wrong"]
+    assert not_finite({"column": wrong.to(dtype).t(), "whole": torch.ones((), dtype=dtype)}) == ["column"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_the_first_picture_names_file_and_tensor(single: Path, tmp_path: Path, dtype: str) -> None:
+    path = spoiled(single, tmp_path / "broken.safetensors", UNET)
+    model = sd.load(path, device="cpu", dtype=dtype)
+    for _ in range(2):  # and every later one
+        with pytest.raises(BrokenModel) as error:
+            painted(model)
+        text = str(error.value)
+        assert str(path) in text and f"not finite (NaN or infinite) in the tensor {UNET}" in text and "\n" not in text
+
+
+def test_what_is_not_used_does_not_matter(single: Path, tmp_path: Path) -> None:
+    """Averaged weights, position numbers and tables beside the weights may hold anything."""
+    state = load_file(single)
+    state["model_ema.diffusion_modelinput_blocks00weight"][:] = float("nan")
+    state["alphas_cumprod"][:] = float("inf")
+    ids = "cond_stage_model.transformer.text_model.embeddings.position_ids"
+    if ids in state:
+        state[ids] = torch.full((1, 77), float("nan"))
+    save_file(state, tmp_path / "odd.safetensors", metadata={"modelspec.prediction_type": "v"})
+    assert not damaged(tmp_path / "odd.safetensors")
+    model = sd.load(tmp_path / "odd.safetensors", device="cpu")
+    assert painted(model).size == (64, 64)
+
+
+def test_an_encoder_that_no_picture_needs_does_not_matter(single: Path, tmp_path: Path) -> None:
+    path = spoiled(single, tmp_path / "blind.safetensors", ENCODER)
+    model = sd.load(path, device="cpu")
+    picture = painted(model)
+    with pytest.raises(BrokenModel, match=f"not finite.*{ENCODER}"):
+        model.image_encoder(picture)
+
+
+def test_a_good_model_is_looked_at_once(single: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stable_diffusion.weights import finite
+
+    looked: list[int] = []
+    real = finite.not_finite
+    monkeypatch.setattr(finite, "not_finite", lambda state: looked.append(len(state)) or real(state))
+    parts = load_parts(single)
+    assert not looked
+    twin = copy.deepcopy(parts.vae)
+    for _ in range(2):
+        parts.vae.decode(torch.zeros(1, 4, 2, 2))
+    halves = len(looked)
+    assert halves == 2  # post_quant_conv and decoder
+    twin.decode(torch.zeros(1, 4, 2, 2))
+    assert len(looked) == 2 * halves  # a copy is looked at for itself
+    compiled = torch.compile(parts.clip, backend="eager", fullgraph=True)
+    assert bool(compiled(torch.zeros(1, 77, dtype=torch.int64)).tokens.isfinite().all())
+
+
+def test_the_file_of_a_part_of_its_own_is_named(single: Path, tmp_path: Path, kind: tiny.Kind) -> None:
+    state, vae, text = load_file(single), "first_stage_model.", "cond_stage_model."
+    prefix = text + ("transformer." if kind.name == "sd1" else "model.")
+    parts = {
+        "vae": {name.removeprefix(vae): tensor for name, tensor in state.items() if name.startswith(vae)},
+        "text": {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)},
+    }
+    token = next(name for name in parts["text"] if name.endswith("token_embedding.weight"))
+    parts["vae"]["decoder.conv_in.weight"][0, 0, 0, 0] = parts["text"][token][0, 0] = float("inf")
+    for name, tensors in parts.items():
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    model = sd.load(single, device="cpu", vae=tmp_path / "vae.safetensors")
+    with pytest.raises(BrokenModel, match=r"^\S*/vae\.safetensors looks .* the tensor decoder\.conv_in\.weight$"):
+        model.image_decoder(torch.zeros(1, 4, 2, 2))
+    model = sd.load(single, device="cpu", text_encoders=tmp_path / "text.safetensors")
+    with pytest.raises(BrokenModel, match=rf"the tensor {prefix}{token} of \S*/text\.safetensors$"):
+        model.text_encoder("a cat")
+
+
+def test_numbers_beyond_float16_are_told_as_such(single: Path, tmp_path: Path) -> None:
+    path = spoiled(single, tmp_path / "large.safetensors", DECODER, value=1e6)
+    load_parts(path).vae.decode(torch.zeros(1, 4, 2, 2))
+    with pytest.raises(BrokenModel, match=r"decoder\.conv_in\.weight; float16 may be too narrow.*dtype='float32'"):
+        load_parts(path, dtype=torch.float16).vae.decode(torch.zeros(1, 4, 2, 2, dtype=torch.float16))
+
+
+def test_all_that_is_damaged_is_listed(single: Path, folder: Path, tmp_path: Path, kind: tiny.Kind) -> None:
+    assert not damaged(single) and not damaged(folder)
+    path = spoiled(single, tmp_path / "broken.safetensors", UNET, DECODER, value=float("inf"))
+    assert sorted(damaged(path)) == sorted([UNET, DECODER])
+    copied = tmp_path / "folder"
+    shutil.copytree(folder, copied)
+    weights = copied / "vae" / "diffusion_pytorch_model.safetensors"
+    spoiled(weights, weights, "decoder.conv_in.weight")
+    assert damaged(copied) == ["vae/decoder.conv_in.weight"]
+    model = sd.load(copied, device="cpu")
+    with pytest.raises(BrokenModel, match=r"vae/diffusion_pytorch_model\.safetensors has .* decoder\.conv_in\.weight$"):
+        model.image_decoder(torch.zeros(1, 4, 2, 2))
+
+
+def test_a_scale_of_our_own_format(single: Path, tmp_path: Path, kind: tiny.Kind) -> None:
+    if kind.name != "sd1":
+        pytest.skip("one family is enough: the format is the same for all")
+    path = tmp_path / "native.safetensors"
+    save_native(path, load_parts(single), dtype="int8")
+    assert not damaged(path)
+    scale = next(name for name in load_file(path) if name.startswith("unet.") and name.endswith(".scale"))
+    spoiled(path, path, scale)
+    assert damaged(path) == [scale]
+    with pytest.raises(BrokenModel, match=f"unet of .* not finite.*{scale.split('.', 1)[1].removesuffix('.scale')}"):
+        painted(sd.load(path, device="cpu"))
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_the_sentence_is_short(count: int) -> None:
+    text = complaint("x.safetensors", ["name"] * count, torch.zeros(1))
+    assert text.count("name") == min(count, 3) and (f"and {count - 3} more" in text) == (count > 3)
