@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from released_shapes import CLIP_L, OPENCLIP_G, SD3, SD3_VAE, SD_VAE, SDXL
 from torch import Tensor
 
-from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
-from stable_diffusion.models.mmdit import MMDiT, MMDiTConfig
-from stable_diffusion.models.unet import UNet, UNetConfig
-from stable_diffusion.models.vae import VAE, VAEConfig
+from stable_diffusion.models.clip import CLIPText
+from stable_diffusion.models.mmdit import MMDiT
+from stable_diffusion.models.unet import UNet
+from stable_diffusion.models.vae import VAE
 from stable_diffusion.weights.diffusers import clip_transformers
 from stable_diffusion.weights.families import SD3_CLIP_G, SD3_CLIP_L, XL_CLIP_G, XL_CLIP_L
 from stable_diffusion.weights.ldm import unet_ldm, vae_ldm
@@ -34,22 +35,15 @@ from stable_diffusion.weights.recognise import UNET
 from stable_diffusion.weights.recognise import VAE as VAE_PREFIX
 from stable_diffusion.weights.sd3_keys import mmdit_ldm
 
-OPENCLIP_G = CLIPTextConfig(width=1280, layers=32, heads=20, mlp_width=5120, activation="gelu", projection_dim=1280)
-SD3_VAE = VAEConfig(latent_channels=16, quant_conv=False)
-SDXL = UNetConfig(
-    channels=(320, 640, 1280), transformer_depth=(0, 2, 10), head_dim=64, context_dim=2048, vector_dim=2816,
-    linear_projection=True,
-)  # fmt: skip
-
 
 def networks(family: str) -> tuple[tuple[str, Any, Any], ...]:
     """(prefix in the file, key table, network without memory)."""
-    clip, vae = CLIPTextConfig(), SD3_VAE if family == "sd3" else VAEConfig()
+    clip, vae = CLIP_L, SD3_VAE if family == "sd3" else SD_VAE
     with torch.device("meta"):
         shared = (VAE_PREFIX, vae_ldm(vae), VAE(vae))
         if family == "sd3":
             return (
-                (UNET, mmdit_ldm(MMDiTConfig()), MMDiT(MMDiTConfig())),
+                (UNET, mmdit_ldm(SD3), MMDiT(SD3)),
                 shared,
                 (SD3_CLIP_L.prefix, clip_transformers(clip), CLIPText(clip)),
                 (SD3_CLIP_G.prefix, clip_transformers(OPENCLIP_G), CLIPText(OPENCLIP_G)),

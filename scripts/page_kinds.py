@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import released_shapes as shapes
 import sample_adapters as adapters
 import sample_files as sample
 import torch
@@ -56,47 +57,47 @@ def single(name: str, parts: Callable[[], Parts], dtype: torch.dtype = torch.flo
 
 
 def sd1() -> None:
-    state = ldm_state(model("sd1", sample.SD1))
+    state = ldm_state(model("sd1", shapes.SD1))
     write_header(Path("v1-5-pruned.safetensors"), {**state, **sample.averaged(state)}, torch.float32)
 
 
 def few_steps() -> None:
-    parts = model("sdxl", sample.XL)
+    parts = model("sdxl", shapes.SDXL)
     for name in FEW_STEPS[:3]:
         write_header(Path(f"{name}.safetensors"), ldm_state(parts))
-    single(FEW_STEPS[3], partial(model, "sd1", sample.SD1))
+    single(FEW_STEPS[3], partial(model, "sd1", shapes.SD1))
 
 
 def xl() -> None:
     said = {"modelspec.title": "Stable Diffusion XL 1.0 Base", "modelspec.architecture": "stable-diffusion-xl-v1-base"}
-    single("sd_xl_base_1.0", partial(model, "sdxl", sample.XL), **said)
+    single("sd_xl_base_1.0", partial(model, "sdxl", shapes.SDXL), **said)
 
 
 def with_channels() -> None:
     """The U-Nets that see a picture beside the noise."""
     for name, family, base, channels in (
-        ("sd-v1-5-inpainting", "sd1-inpaint", sample.SD1, 9),
-        ("512-depth-ema", "sd2-depth", sample.SD2, 5),
-        ("instruct-pix2pix-00-22000", "sd1-pix2pix", sample.SD1, 8),
+        ("sd-v1-5-inpainting", "sd1-inpaint", shapes.SD1, 9),
+        ("512-depth-ema", "sd2-depth", shapes.SD2, 5),
+        ("instruct-pix2pix-00-22000", "sd1-pix2pix", shapes.SD1, 8),
     ):
         single(name, partial(model, family, replace(base, in_channels=channels)))
 
 
 def zero_snr() -> None:
     # both are said by tensors without elements, `v_pred` and `ztsnr`
-    parts = model("sdxl", sample.XL, prediction="v", schedule=ddpm_schedule(zero_terminal_snr=True))
+    parts = model("sdxl", shapes.SDXL, prediction="v", schedule=ddpm_schedule(zero_terminal_snr=True))
     write_header(Path("noobai-xl-vpred.safetensors"), ldm_state(parts))
 
 
 def sd3() -> None:
     title = {"modelspec.title": "Stable Diffusion 3 Medium"}
-    single("sd3_medium_incl_clips", partial(model, "sd3", sample.SD3), **title)
+    single("sd3_medium_incl_clips", partial(model, "sd3", shapes.SD3), **title)
 
 
 def sd35() -> None:
     whole = {
-        "sd3.5_large": ldm_state(model("sd3.5-large", sample.SD35_LARGE, t5=True)),
-        "sd3.5_medium": ldm_state(model("sd3.5-medium", sample.SD35_MEDIUM)),
+        "sd3.5_large": ldm_state(model("sd3.5-large", shapes.SD35_LARGE, t5=True)),
+        "sd3.5_medium": ldm_state(model("sd3.5-medium", shapes.SD35_MEDIUM)),
     }
     for name, state in whole.items():
         own = {key: tensor for key, tensor in state.items() if not key.startswith("text_encoders.")}
@@ -109,8 +110,8 @@ def sd35() -> None:
 
 
 def folders() -> None:
-    sample.write_folder(Path("stable-diffusion-xl-base-1.0"), model("sdxl", sample.XL), variants=(None, "fp16"))
-    sample.write_folder(Path("stable-diffusion-3.5-large"), model("sd3.5-large", sample.SD35_LARGE), shards=2)
+    sample.write_folder(Path("stable-diffusion-xl-base-1.0"), model("sdxl", shapes.SDXL), variants=(None, "fp16"))
+    sample.write_folder(Path("stable-diffusion-3.5-large"), model("sd3.5-large", shapes.SD35_LARGE), shards=2)
 
 
 def checkpoint() -> None:
@@ -119,7 +120,7 @@ def checkpoint() -> None:
 
 
 def gguf() -> None:
-    sample.write_gguf(Path("sd3-medium-Q8_0.gguf"), ldm_state(model("sd3", sample.SD3)), "sd3")
+    sample.write_gguf(Path("sd3-medium-Q8_0.gguf"), ldm_state(model("sd3", shapes.SD3)), "sd3")
 
 
 def small(family: str, **changes: object) -> Parts:
@@ -134,14 +135,14 @@ def small(family: str, **changes: object) -> Parts:
 
 
 def autoencoder() -> None:
-    state = vae_ldm(sample.SD_VAE).invert(sample.network(sample.SD_VAE).state_dict())
+    state = vae_ldm(shapes.SD_VAE).invert(sample.network(shapes.SD_VAE).state_dict())
     write_header(Path("vae-ft-mse-840000.safetensors"), state)
 
 
 def text_encoders() -> None:
-    t5 = t5_transformers(sample.T5).invert(sample.network(sample.T5).state_dict())
+    t5 = t5_transformers(shapes.T5).invert(sample.network(shapes.T5).state_dict())
     write_header(Path("t5xxl_fp8_e4m3fn.safetensors"), t5, torch.float8_e4m3fn)
-    for name, config in (("clip_l", sample.CLIP_L), ("clip_g", sample.OPENCLIP_G)):
+    for name, config in (("clip_l", shapes.CLIP_L), ("clip_g", shapes.OPENCLIP_G)):
         state = clip_transformers(config).invert(sample.network(config).state_dict())
         write_header(Path(f"{name}.safetensors"), state)
 
@@ -161,7 +162,7 @@ def native() -> None:
 def useless() -> None:
     names = {"img_in.weight": (3072, 64), "double_blocks.0.img_attn.qkv.weight": (9216, 3072)}
     write_header(Path("flux1-dev.safetensors"), sample.of_shapes(names))
-    state = ldm_state(model("sd1", sample.SD1))
+    state = ldm_state(model("sd1", shapes.SD1))
     bare = {name: tensor for name, tensor in state.items() if not name.startswith("first_stage_model.")}
     write_header(Path("without-a-vae.safetensors"), bare)
     write_header(Path("half-a-download.safetensors"), state)
@@ -191,7 +192,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "Stable Diffusion 2.x, eps and v",
         "Nothing in such a file tells the two apart. Loading it asks the network itself; `--set` says which it is.",
-        partial(single, "v2-1_768-ema-pruned", partial(model, "sd2", sample.SD2)),
+        partial(single, "v2-1_768-ema-pruned", partial(model, "sd2", shapes.SD2)),
         (info("v2-1_768-ema-pruned"), info("v2-1_768-ema-pruned", "--set prediction=eps", only=SAID)),
     ),
     Kind(
@@ -204,7 +205,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "The refiner of XL",
         "One text encoder, and a vector that holds an aesthetic score.",
-        partial(single, "sd_xl_refiner_1.0", partial(model, "sdxl-refiner", sample.REFINER)),
+        partial(single, "sd_xl_refiner_1.0", partial(model, "sdxl-refiner", shapes.REFINER)),
         (info("sd_xl_refiner_1.0", only=SHORT),),
     ),
     Kind(
@@ -216,7 +217,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "Pruned U-Nets",
         "Which blocks are there is read from the shapes. This is SSD-1B.",
-        partial(single, "SSD-1B", partial(model, "sdxl", sample.SSD_1B)),
+        partial(single, "SSD-1B", partial(model, "sdxl", shapes.SSD_1B)),
         (info("SSD-1B", only=SHORT),),
     ),
     Kind(

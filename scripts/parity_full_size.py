@@ -21,47 +21,35 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from released_shapes import (
+    CLIP_L,
+    OPENCLIP_G,
+    OPENCLIP_H,
+    REFINER,
+    SD1,
+    SD2,
+    SD3,
+    SD35_LARGE,
+    SD35_MEDIUM,
+    SD_VAE,
+    SDXL,
+    SSD_1B,
+    T5,
+)
 from torch import Tensor, nn
 
 from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.config import ModelConfig
 from stable_diffusion.models.mmdit import MMDiT, MMDiTConfig
-from stable_diffusion.models.t5 import T5Config, T5Encoder
+from stable_diffusion.models.t5 import T5Encoder
 from stable_diffusion.models.unet import UNet, UNetConfig
-from stable_diffusion.models.vae import VAE, VAEConfig
+from stable_diffusion.models.vae import VAE
 from stable_diffusion.nn.embeddings import timestep_embedding
 from stable_diffusion.weights.diffusers import clip_transformers, unet_diffusers, vae_diffusers
 from stable_diffusion.weights.keys import KeyTable
 from stable_diffusion.weights.sd3_keys import mmdit_diffusers, t5_transformers
 
 TOLERANCE = 1e-5
-
-SD15 = UNetConfig()
-SD21 = UNetConfig(context_dim=1024, head_dim=64, linear_projection=True, upcast_attention=True)
-SDXL = UNetConfig(
-    channels=(320, 640, 1280),
-    transformer_depth=(0, 2, 10),
-    head_dim=64,
-    context_dim=2048,
-    vector_dim=2816,
-    linear_projection=True,
-)
-REFINER = UNetConfig(
-    channels=(384, 768, 1536, 1536),
-    transformer_depth=(0, 4, 4, 0),
-    mid_depth=4,
-    head_dim=64,
-    context_dim=1280,
-    vector_dim=2560,
-    linear_projection=True,
-)
-SSD_1B = replace(SDXL, transformer_depth=(0, 2, 4), up_depth=(0, (2, 1, 1), (4, 4, 10)), mid_depth=0, mid_blocks=1)
-SD3 = MMDiTConfig()
-SD35_MEDIUM = replace(SD3, positions=384, qk_norm=True, dual_attention=tuple(range(13)))
-SD35_LARGE = replace(SD3, width=2432, depth=38, heads=38, qk_norm=True)
-CLIP_L = CLIPTextConfig()
-OPENCLIP_H = CLIPTextConfig(width=1024, layers=24, heads=16, mlp_width=4096, activation="gelu", projection_dim=1024)
-OPENCLIP_G = CLIPTextConfig(width=1280, layers=32, heads=20, mlp_width=5120, activation="gelu", projection_dim=1280)
 
 Outputs = list[tuple[str, Tensor, Tensor]]
 """(what it is, ours, theirs)"""
@@ -163,7 +151,7 @@ def xl_unet_case(name: str, config: UNetConfig, size: int, **settings: Any) -> C
 def vae_case(size: int) -> Case:
     from diffusers import AutoencoderKL
 
-    config = VAEConfig()
+    config = SD_VAE
     reference = empty(
         lambda: AutoencoderKL(
             block_out_channels=config.channels,
@@ -249,7 +237,7 @@ def mmdit_case(name: str, config: MMDiTConfig, size: int) -> Case:
 def t5_case() -> Case:
     import transformers
 
-    config = T5Config()
+    config = T5
     reference = transformers.T5EncoderModel(
         transformers.T5Config(
             vocab_size=config.vocab_size,
@@ -309,8 +297,8 @@ def cases(size: int, only: str | None, family: str, name: str) -> Iterator[Case]
     if only in (None, "vae"):
         yield vae_case(size)
     if only in (None, "unet"):
-        yield unet_case("SD 1.5 U-Net", SD15, size)
-        yield unet_case("SD 2.1 U-Net", SD21, size)
+        yield unet_case("SD 1.5 U-Net", SD1, size)
+        yield unet_case("SD 2.1 U-Net", replace(SD2, upcast_attention=True), size)
 
 
 @torch.no_grad()

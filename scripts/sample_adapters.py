@@ -6,8 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from released_shapes import SD1, SDXL
 from safetensors.torch import save_file
-from sample_files import SD1, XL, empty, of_shapes, write_header
+from sample_files import empty, of_shapes, write_header
 from torch import Tensor
 
 from stable_diffusion.models.clip_vision import CLIPVision, CLIPVisionConfig
@@ -102,9 +103,9 @@ def write_controlnets(place: Path) -> None:
     config, state = controlnet(SD1)
     ldm = controlnet_ldm(config).prefixed("control_model.").invert(state)
     write_header(place / "control_v11p_sd15_canny.safetensors", ldm)
-    config, state = controlnet(XL, tasks=6)
+    config, state = controlnet(SDXL, tasks=6)
     write_header(place / "union_sdxl.safetensors", controlnet_diffusers(config).invert(state))
-    config, state = controlnet(XL)
+    config, state = controlnet(SDXL)
     write_header(place / "control-lora-canny-rank128.safetensors", control_lora(controlnet_ldm(config).invert(state)))
 
 

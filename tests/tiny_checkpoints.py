@@ -5,12 +5,21 @@ single files in the LDM layout. All are true in kind (blocks, conventions, text 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    PNDMScheduler,
+    StableDiffusionDepth2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig as TransformersConfig
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -36,6 +45,12 @@ class Kind:
     activation: str
     pad: str
     scheduler: Any
+    pipeline: Any = StableDiffusionPipeline
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What a single file of it says of itself, so that nothing is guessed."""
+        return {"modelspec.prediction_type": "v"} if self.name == "sd2" else {}
 
 
 SD1 = Kind(
@@ -64,6 +79,20 @@ SD2 = Kind(
         prediction_type="v_prediction", set_alpha_to_one=False, steps_offset=1, **NOISE
     ),
 )  # fmt: skip
+
+
+def told(kind: Kind, name: str, channels: int, pipeline: Any, **ours: Any) -> Kind:
+    """A kind whose U-Net takes `channels`: the latent's, and those of what it is told besides."""
+    return replace(
+        kind, name=name, pipeline=pipeline, unet={**kind.unet, "in_channels": channels}, scheduler=SD1.scheduler,
+        ours=replace(kind.ours, in_channels=channels, **ours),
+    )  # fmt: skip
+
+
+INPAINT = told(SD1, "sd1-inpaint", 9, StableDiffusionInpaintPipeline)
+EDIT = told(SD1, "sd1-pix2pix", 8, StableDiffusionInstructPix2PixPipeline)
+INPAINT_2 = told(SD2, "sd2-inpaint", 9, StableDiffusionInpaintPipeline, upcast_attention=False)
+DEPTH = told(SD2, "sd2-depth", 5, StableDiffusionDepth2ImgPipeline, upcast_attention=False)
 VAE_CONFIG = VAEConfig(channels=(32, 32, 32, 64), blocks_per_stage=1)
 CLIP_LAYERS = 2
 
@@ -86,7 +115,7 @@ def write_tokenizer(folder: Path, pad: str) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def make_pipeline(kind: Kind, work: Path) -> StableDiffusionPipeline:
+def make_pipeline(kind: Kind, work: Path) -> Any:
     """A random model, with every zero-initialised tensor filled so that all parts matter."""
     torch.manual_seed(17)
     unet = UNet2DConditionModel(
@@ -118,13 +147,22 @@ def make_pipeline(kind: Kind, work: Path) -> StableDiffusionPipeline:
             for parameter in module.parameters():
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.02)
         # About unit variance, as a trained network answers: a whisper would hide errors of samplers.
-        x, tokens = (torch.randn(shape, generator=generator) for shape in ((4, 4, 8, 8), (4, 77, 64)))
+        shapes = (4, kind.ours.in_channels, 8, 8), (4, 77, 64)
+        x, tokens = (torch.randn(shape, generator=generator) for shape in shapes)
         unet.conv_out.weight.div_(unet(x, torch.tensor([10, 300, 600, 900]), tokens).sample.std())
-    return StableDiffusionPipeline(
+    absent = absent_parts(kind.pipeline)
+    if kind.pipeline is not StableDiffusionDepth2ImgPipeline:
+        absent["requires_safety_checker"] = False
+    return kind.pipeline(
         vae=vae.eval(), text_encoder=text.eval(), unet=unet.eval(),
-        tokenizer=write_tokenizer(work / "tokenizer", kind.pad), scheduler=kind.scheduler(),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        tokenizer=write_tokenizer(work / "tokenizer", kind.pad), scheduler=kind.scheduler(), **absent,
     )  # fmt: skip
+
+
+def absent_parts(pipeline: Any) -> dict[str, Any]:
+    """The parts of a pipeline that these models do without, as diffusers wants to be told."""
+    name = "depth_estimator" if pipeline is StableDiffusionDepth2ImgPipeline else "safety_checker"
+    return {name: None, "feature_extractor": None}
 
 
 def write_folder(kind: Kind, place: Path) -> Path:
@@ -155,11 +193,13 @@ def ldm_state(kind: Kind, folder: Path) -> dict[str, torch.Tensor]:
     return {name: tensor.contiguous() for name, tensor in state.items()}
 
 
-def write_single(kind: Kind, folder: Path, path: Path, metadata: dict[str, str] | None = None) -> Path:
+def write_single(kind: Kind, folder: Path, path: Path) -> Path:
     """A .safetensors file in the LDM layout with what the released checkpoints carry beside the weights."""
     state = ldm_state(kind, folder)
     state["model_ema.diffusion_modelinput_blocks00weight"] = torch.zeros(3)
     state["model_ema.decay"] = torch.tensor(0.9999)
     state["alphas_cumprod"] = torch.linspace(0.99, 0.01, 1000)
-    save_file(state, path, metadata=metadata)
+    if kind.ours.in_channels == 5:
+        state["depth_model.model.pretrained.model.cls_token"] = torch.zeros(1, 1, 8)
+    save_file(state, path, metadata=kind.metadata)
     return path

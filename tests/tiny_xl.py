@@ -15,6 +15,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLInstructPix2PixPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -71,6 +72,7 @@ REFINER = Kind(
     settings={"requires_aesthetics_score": True, "force_zeros_for_empty_prompt": False},
 )  # fmt: skip
 INPAINT = Kind("sdxl-inpaint", StableDiffusionXLInpaintPipeline, in_channels=9)
+EDIT = Kind("sdxl-pix2pix", StableDiffusionXLInstructPix2PixPipeline, in_channels=8)
 PRUNED = Kind(
     "ssd-1b",
     unet={

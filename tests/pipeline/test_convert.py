@@ -3,101 +3,34 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import diffusers
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import tiny_checkpoints as tiny
-import tiny_sd3 as sd3
-import tiny_xl as xl
+from convert_cases import FLOOR, KINDS, Case, from_pretrained, from_single_file, make_case, paint, psnr
 from stable_diffusion.errors import InvalidRequest, ModelFileError
 from stable_diffusion.pipeline.convert import convert
 from stable_diffusion.pipeline.model import load
 from stable_diffusion.weights.detect import inspect
 
-PROMPT, NEGATIVE = "a beautiful sunset over the ocean", "blurry"
-FLOOR = 55.0  # dB
 
-
-@dataclass(frozen=True)
-class Case:
-    """A model in both forms as other tools write them."""
-
-    name: str
-    folder: Path
-    single: Path
-    pipeline: Any
-
-    @property
-    def extra(self) -> dict[str, Any]:
-        """What diffusers wants to be told besides the path."""
-        if "Diffusion3" in self.pipeline.__name__:
-            absent = [part for part in ("text_encoder_3", "tokenizer_3") if not (self.folder / part).is_dir()]
-            return dict.fromkeys(absent)
-        return {"add_watermarker": False} if "XL" in self.pipeline.__name__ else {"safety_checker": None}
-
-
-def make_case(kind: Any, place: Path) -> Case:
-    if isinstance(kind, xl.Kind):
-        folder = xl.write_folder(kind, place)
-        return Case(kind.name, folder, xl.write_single(kind, folder, place / "single.safetensors"), kind.pipeline)
-    if isinstance(kind, sd3.Kind):
-        folder = sd3.write_folder(kind, place)
-        single = sd3.write_single(kind, folder, place / "single" / "single.safetensors")
-        return Case(kind.name, folder, single, diffusers.StableDiffusion3Pipeline)
-    folder = tiny.write_folder(kind, place)
-    metadata = {"modelspec.prediction_type": "v"} if kind.name == "sd2" else {}
-    single = tiny.write_single(kind, folder, place / "single.safetensors", metadata)
-    return Case(kind.name, folder, single, diffusers.StableDiffusionPipeline)
-
-
-@pytest.fixture(
-    scope="module",
-    params=[tiny.SD1, tiny.SD2, xl.BASE, xl.PRUNED, xl.INPAINT, xl.REFINER, *sd3.KINDS],
-    ids=lambda kind: kind.name,
-)
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return make_case(request.param, tmp_path_factory.mktemp("convert"))
 
 
-def paint(pipeline: Any) -> torch.Tensor:
-    pipeline.set_progress_bar_config(disable=True)
-    run: dict[str, Any] = {"height": 64, "width": 48}
-    if "Img2Img" in type(pipeline).__name__:
-        run = {"image": torch.randn(1, 4, 8, 6, generator=torch.Generator().manual_seed(3)), "strength": 0.7}
-    if "Inpaint" in type(pipeline).__name__:
-        mask = torch.zeros(1, 1, 64, 48)
-        mask[..., 16:48, 8:40] = 1
-        picture = torch.rand(1, 3, 64, 48, generator=torch.Generator().manual_seed(5))
-        run |= {"image": picture, "mask_image": mask, "strength": 1.0}
-    made: torch.Tensor = pipeline(
-        PROMPT, negative_prompt=NEGATIVE, num_inference_steps=5, guidance_scale=5.0, output_type="pt",
-        generator=torch.Generator("cpu").manual_seed(11), **run,
-    ).images  # fmt: skip
-    return made
-
-
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(-10 * (a - b).square().mean().clamp(min=1e-20).log10())
-
-
-def from_pretrained(case: Case, folder: Path, **settings: Any) -> Any:
-    return case.pipeline.from_pretrained(folder, local_files_only=True, **case.extra, **settings)
-
-
 UNREAD = ("position_ids", "logit_scale", "alphas_cumprod")
+OTHERS = ("model_ema.", "depth_model.")
 
 
 def of_networks(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a single file that a network is made of: not the training's, not what nothing reads."""
     state = load_file(path)
-    return {name: t for name, t in state.items() if not name.startswith("model_ema.") and not name.endswith(UNREAD)}
+    return {name: t for name, t in state.items() if not name.startswith(OTHERS) and not name.endswith(UNREAD)}
 
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
@@ -119,7 +52,8 @@ def single_in(case: Case, dtype: torch.dtype, place: Path) -> Path:
 def assert_same_networks(case: Case, before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> None:
     """Equal bits of all that is read."""
     # Stable Diffusion 2: a folder ends with the layer that is read; what comes after it is filled by the last again
-    unused = {name for name in before if case.name == "sd2" and ("resblocks.2." in name or "text_projection" in name)}
+    ends = case.name.startswith("sd2")
+    unused = {name for name in before if ends and ("resblocks.2." in name or "text_projection" in name)}
     assert set(before) - unused <= set(after) and set(after) <= set(before)
     for name in set(before) - unused:
         assert after[name].dtype == before[name].dtype and torch.equal(before[name], after[name]), name
@@ -189,9 +123,7 @@ def test_diffusers_paints_the_same_from_both_forms(case: Case, tmp_path: Path) -
     value = psnr(paint(ours), reference)
     print(f"{case.name}: from the folder {value:.1f} dB")
     assert value > FLOOR
-    single = case.pipeline.from_single_file(
-        tmp_path / "single.safetensors", config=str(tmp_path / "folder"), local_files_only=True, **case.extra
-    )
+    single = from_single_file(case, tmp_path / "single.safetensors", tmp_path / "folder")
     value = psnr(paint(single), reference)
     print(f"{case.name}: from one file {value:.1f} dB")
     assert value > FLOOR

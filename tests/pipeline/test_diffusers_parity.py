@@ -60,8 +60,7 @@ def models(
     kind: tiny.Kind = request.param
     place: Path = tmp_path_factory.mktemp(kind.name)
     folder = tiny.write_folder(kind, place)
-    metadata = {"modelspec.prediction_type": "v"} if kind.name == "sd2" else {}
-    single = tiny.write_single(kind, folder, place / "single.safetensors", metadata)
+    single = tiny.write_single(kind, folder, place / "single.safetensors")
     theirs = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
     theirs.set_progress_bar_config(disable=True)
     return theirs, {"folder": load(folder, device="cpu"), "single file": load(single, device="cpu")}

@@ -36,7 +36,7 @@ Models = tuple[Any, dict[str, Path], dict[str, StableDiffusion]]
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     place = tmp_path_factory.mktemp("lcm")
     folder = tiny.write_folder(LCM, place)
-    paths = {"folder": folder, "single file": tiny.write_single(LCM, folder, place / "quick.safetensors", {})}
+    paths = {"folder": folder, "single file": tiny.write_single(LCM, folder, place / "quick.safetensors")}
     parts = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None).components
     theirs = LatentConsistencyModelPipeline(**{**parts, "requires_safety_checker": False})
     theirs.set_progress_bar_config(disable=True)

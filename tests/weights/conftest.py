@@ -21,6 +21,5 @@ def folder(kind: tiny.Kind, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def single(kind: tiny.Kind, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    metadata = {"modelspec.prediction_type": "v"} if kind.name == "sd2" else {}
     place = tmp_path_factory.mktemp(f"single_{kind.name}") / f"{kind.name}.safetensors"
-    return tiny.write_single(kind, folder, place, metadata)
+    return tiny.write_single(kind, folder, place)

@@ -39,8 +39,10 @@ PIPELINES = {
     "sd2": "StableDiffusionPipeline",
     "sd2-base": "StableDiffusionPipeline",
     "sd2-inpaint": "StableDiffusionInpaintPipeline",
+    "sd2-depth": "StableDiffusionDepth2ImgPipeline",
     "sdxl": "StableDiffusionXLPipeline",
     "sdxl-inpaint": "StableDiffusionXLInpaintPipeline",
+    "sdxl-pix2pix": "StableDiffusionXLInstructPix2PixPipeline",
     "sdxl-refiner": "StableDiffusionXLImg2ImgPipeline",
     "sd3": "StableDiffusion3Pipeline",
     "sd3.5-medium": "StableDiffusion3Pipeline",
@@ -192,6 +194,8 @@ def index_words(
     elif parts.size_numbers:
         index["force_zeros_for_empty_prompt"] = parts.zero_empty
         absent = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "image_encoder", "feature_extractor")
+    elif parts.family == "sd2-depth":
+        absent = ("depth_estimator", "feature_extractor")
     else:
         absent = ("safety_checker", "feature_extractor", "image_encoder")
         index["requires_safety_checker"] = False
