@@ -1,12 +1,12 @@
 """How fast the built-in model paints, beside diffusers on a U-Net of the same size.
 
-    python benchmarks/embedded_speed.py [--threads 2] [--few-steps 4 --few-sampler lcm] [--json]
+    python benchmarks/embedded_speed.py [--threads 2] [--json]
 
-Warm: one picture of the model's own size in a process that has painted before, at default settings and with few steps
-and no guidance (a distilled model is the better for it; a model that is not is as fast, and paints worse). Cold: a new
-process from its start to the PNG. The peer makes as many calls of as many rows of diffusers' U-Net, with random
-weights, and its scheduler's steps; it neither reads the prompt nor decodes, so its time is a lower bound. Both take
-turns, and medians are compared, so that other work on the machine weighs on both alike.
+Warm: one picture of the model's own size in a process that has painted before, at default settings, and the same of its
+few-step form. Cold: a new process from its start to the PNG, of both. The peer makes as many calls of as many rows of
+diffusers' U-Net, with random weights, on a latent folded into as many channels, and its scheduler's steps; it neither
+reads the prompt nor decodes, so its time is a lower bound. Both take turns, and medians are compared, so that other
+work on the machine weighs on both alike.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ import torch
 
 import stable_diffusion
 from stable_diffusion.diffusion.samplers import resolve_sampler
+from stable_diffusion.embedded import fast_path
 from stable_diffusion.models.unet import UNet, UNetConfig
+from stable_diffusion.pipeline.model import EMBEDDED_FAST
 
 PROMPT = "a red apple"
 
@@ -66,7 +68,7 @@ def in_turns(ours: Callable[[], object], theirs: Callable[[], object] | None, re
 
 
 def diffusers_unet(config: UNetConfig) -> Any:
-    """diffusers' U-Net of the same shape, with random weights."""
+    """diffusers' U-Net of the same shape on latents folded as ours are, with random weights."""
     from diffusers import UNet2DConditionModel
 
     stages = config.down_stages()
@@ -75,8 +77,8 @@ def diffusers_unet(config: UNetConfig) -> Any:
     if config.vector_dim is not None:
         vector = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": config.vector_dim}
     return UNet2DConditionModel(
-        in_channels=config.in_channels,
-        out_channels=config.out_channels,
+        in_channels=config.in_channels * config.patch_size**2,
+        out_channels=config.out_channels * config.patch_size**2,
         block_out_channels=config.channels,
         layers_per_block=config.blocks_per_stage,
         cross_attention_dim=config.context_dim,
@@ -94,13 +96,14 @@ def peer(config: UNetConfig, size: tuple[int, int], tokens: int, steps: int, cal
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     unet, scheduler = diffusers_unet(config), FlowMatchEulerDiscreteScheduler()
-    rows = 2 if guided else 1
+    rows, patch = 2 if guided else 1, config.patch_size
+    shape = (1, config.in_channels * patch**2, *(side // patch for side in size))
     text = torch.randn(rows, tokens, config.context_dim)
     vector = None if config.vector_dim is None else torch.randn(rows, config.vector_dim)
 
     @torch.inference_mode()
     def paint() -> None:
-        x = torch.randn(1, config.in_channels, *size)
+        x = torch.randn(shape)
         scheduler.set_timesteps(steps)
         for timestep in scheduler.timesteps:
             for _ in range(calls):
@@ -119,19 +122,16 @@ def _meta(config: UNetConfig) -> UNet:
         return UNet(config)
 
 
-def warm(model: stable_diffusion.StableDiffusion, what: str, repeats: int, **settings: Any) -> Row:
-    """One picture, with and without the peer's way of making it."""
+def warm(model: stable_diffusion.StableDiffusion, what: str, repeats: int) -> Row:
+    """One picture at default settings, and the peer's way of making it."""
     defaults, network = model.defaults, model.parts.unet
-    steps, guidance = settings.get("steps", defaults.steps), settings.get("guidance", defaults.guidance)
-    calls = resolve_sampler(settings.get("sampler", defaults.sampler)).sampler.calls
+    steps, guidance, calls = defaults.steps, defaults.guidance, resolve_sampler(defaults.sampler).sampler.calls
     size = (defaults.height // model.factor, defaults.width // model.factor)
     theirs = None
     if isinstance(network, UNet) and model.parts.clip is not None:
         tokens = model.parts.clip.config.context_length
         theirs = peer(network.config, size, tokens, steps, calls, guidance != 1)
-    ours, others = in_turns(
-        lambda: stable_diffusion.generate_image(PROMPT, model=model, seed=0, **settings), theirs, repeats
-    )
+    ours, others = in_turns(lambda: stable_diffusion.generate_image(PROMPT, model=model, seed=0), theirs, repeats)
     named = f"{what}: {defaults.width}x{defaults.height}, {steps} steps, guidance {guidance:g}"
     return Row(named, statistics.median(ours), min(ours), statistics.median(others) if others else None)
 
@@ -146,7 +146,9 @@ def cold(model: str | None, threads: int | None, repeats: int) -> Row:
             timed(lambda: subprocess.run(command, check=True, capture_output=True, env=environment))
             for _ in range(repeats)
         ]
-    return Row("cold: a new process to the PNG, default settings", statistics.median(seconds), min(seconds))
+    return Row(
+        f"cold: a new process to the PNG, {model or 'default settings'}", statistics.median(seconds), min(seconds)
+    )
 
 
 def machine(model: stable_diffusion.StableDiffusion) -> dict[str, Any]:
@@ -167,24 +169,21 @@ def machine(model: stable_diffusion.StableDiffusion) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="model file; without one the built-in model")
+    parser.add_argument("--model", help="model file; without one the built-in model and its few-step form")
     parser.add_argument("--threads", type=int, help="CPU threads (torch's own choice)")
     parser.add_argument("--repeats", type=int, default=7, help="of warm pictures")
     parser.add_argument("--cold-repeats", type=int, default=5)
-    parser.add_argument("--few-steps", type=int, default=4)
-    parser.add_argument("--few-sampler", default="lcm")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     if given.threads is not None:
         torch.set_num_threads(given.threads)
     model = stable_diffusion.load(given.model, device="cpu")
     about = machine(model)
-    few = {"steps": given.few_steps, "guidance": 1.0, "sampler": given.few_sampler}
-    rows = [
-        warm(model, "warm", given.repeats),
-        warm(model, "warm, few steps", given.repeats, **few),
-        cold(given.model, given.threads, given.cold_repeats),
-    ]
+    rows = [warm(model, "warm", given.repeats), cold(given.model, given.threads, given.cold_repeats)]
+    if given.model is None and fast_path() is not None:
+        fast = stable_diffusion.load(EMBEDDED_FAST, device="cpu")
+        rows.insert(1, warm(fast, "warm, few steps", given.repeats))
+        rows.append(cold(EMBEDDED_FAST, given.threads, given.cold_repeats))
     if given.json:
         print(json.dumps({**about, "rows": [{**asdict(row), "ratio": row.ratio} for row in rows]}, indent=1))
         return
