@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
@@ -162,3 +164,19 @@ def tiny_native_parts(tiny_native_unet: UNet, tiny_native_vae: VAE, tiny_native_
 @pytest.fixture(scope="session")
 def tiny_native_model(tiny_native_parts: Parts) -> StableDiffusion:
     return StableDiffusion.from_parts(tiny_native_parts, name="tiny native")
+
+
+@pytest.fixture(scope="session")
+def sd3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder of a tiny Stable Diffusion 3 medium, not to be changed."""
+    import tiny_sd3  # not above, since diffusers takes long to import
+
+    return tiny_sd3.write_folder(tiny_sd3.MEDIUM, tmp_path_factory.mktemp("sd3"))
+
+
+@pytest.fixture(scope="session")
+def sd3_single(sd3_folder: Path) -> Path:
+    """The same as one file, with T5's vocabulary beside it; not to be changed, nor anything put there."""
+    import tiny_sd3
+
+    return tiny_sd3.write_single(tiny_sd3.MEDIUM, sd3_folder, sd3_folder.parent / "single" / "sd3.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import diffusers
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import tiny_checkpoints as tiny
 import tiny_sd3 as sd3
@@ -18,8 +21,8 @@ PROMPT, NEGATIVE = "a beautiful sunset over the ocean", "blurry"
 STEPS, GUIDANCE, IMAGE_GUIDANCE, SEED = 5, 5.0, 1.7, 11
 FLOOR = 55.0  # dB
 KINDS: tuple[Any, ...] = (
-    tiny.SD1, tiny.INPAINT, tiny.EDIT, tiny.SD2, tiny.INPAINT_2, tiny.DEPTH, xl.BASE, xl.PRUNED, xl.INPAINT, xl.EDIT,
-    xl.REFINER, *sd3.KINDS,
+    tiny.SD1, tiny.SMALL, tiny.INPAINT, tiny.EDIT, tiny.SD2, tiny.SD2_BASE, tiny.INPAINT_2, tiny.DEPTH, xl.BASE,
+    xl.PRUNED, xl.KOALA, xl.V_ZERO, xl.INPAINT, xl.EDIT, xl.REFINER, *sd3.KINDS,
 )  # fmt: skip
 
 
@@ -51,6 +54,19 @@ def make_case(kind: Any, place: Path) -> Case:
         return Case(kind.name, folder, single, diffusers.StableDiffusion3Pipeline)
     folder = tiny.write_folder(kind, place)
     return Case(kind.name, folder, tiny.write_single(kind, folder, place / "single.safetensors"), kind.pipeline)
+
+
+def cast(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def single_in(case: Case, dtype: torch.dtype, place: Path) -> Path:
+    """The single file of a case in another dtype, with what lies beside it."""
+    with safe_open(case.single, "pt") as file:
+        save_file(cast(load_file(case.single), dtype), place / "a.safetensors", metadata=file.metadata())
+    if (case.single.parent / "tokenizer_3").is_dir():
+        shutil.copytree(case.single.parent / "tokenizer_3", place / "tokenizer_3")
+    return place / "a.safetensors"
 
 
 def from_pretrained(case: Case, folder: Path, **settings: Any) -> Any:
@@ -92,11 +108,19 @@ def depth_map() -> torch.Tensor:
     return torch.frombuffer(bytearray(depth_picture().tobytes()), dtype=torch.uint8).reshape(1, 64, 48) / 255
 
 
+def euler(pipeline: Any) -> Any:
+    """The pipeline with the sampler that "euler" on the grid "ddim_uniform" is here."""
+    noise = {name: value for name, value in tiny.NOISE.items() if name != "clip_sample"}
+    pipeline.scheduler = diffusers.EulerDiscreteScheduler(timestep_spacing="leading", steps_offset=1, **noise)
+    return pipeline
+
+
 def paint(pipeline: Any, **settings: Any) -> torch.Tensor:
     """Diffusers' picture [1,3,64,48] in [0, 1] of what the pipeline is for."""
     pipeline.set_progress_bar_config(disable=True)
     name = type(pipeline).__name__
     run: dict[str, Any] = {"height": 64, "width": 48}
+    shared: dict[str, Any] = {"negative_prompt": NEGATIVE, "num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
     if "Depth2Img" in name:
         run = {"image": picture(), "depth_map": depth_map(), "strength": 1.0}
     elif "Img2Img" in name:
@@ -106,10 +130,8 @@ def paint(pipeline: Any, **settings: Any) -> torch.Tensor:
     elif "Pix2Pix" in name:
         run = {"image": picture(), "image_guidance_scale": IMAGE_GUIDANCE}
         run |= {"height": 64, "width": 48} if "XL" in name else {}
-    made: torch.Tensor = pipeline(
-        PROMPT, negative_prompt=NEGATIVE, num_inference_steps=STEPS, guidance_scale=GUIDANCE, output_type="pt",
-        generator=torch.Generator("cpu").manual_seed(SEED), **{**run, **settings},
-    ).images  # fmt: skip
+    generator = torch.Generator("cpu").manual_seed(SEED)
+    made: torch.Tensor = pipeline(PROMPT, generator=generator, output_type="pt", **{**shared, **run, **settings}).images
     return made
 
 

@@ -5,6 +5,7 @@ single files in the LDM layout. All are true in kind (blocks, conventions, text 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ class Kind:
     @property
     def metadata(self) -> dict[str, str]:
         """What a single file of it says of itself, so that nothing is guessed."""
-        return {"modelspec.prediction_type": "v"} if self.name == "sd2" else {}
+        told = {"sd2": "v", "sd2-base": "epsilon"}.get(self.name)
+        return {} if told is None else {"modelspec.prediction_type": told}
 
 
 SD1 = Kind(
@@ -89,6 +91,11 @@ def told(kind: Kind, name: str, channels: int, pipeline: Any, **ours: Any) -> Ki
     )  # fmt: skip
 
 
+SD2_BASE = told(SD2, "sd2-base", 4, StableDiffusionPipeline, upcast_attention=False)
+SMALL = replace(
+    SD1, name="small-sd", unet={**SD1.unet, "layers_per_block": 1, "mid_block_type": None},
+    ours=replace(SD1.ours, blocks_per_stage=1, mid_depth=0, mid_blocks=0),
+)  # fmt: skip
 INPAINT = told(SD1, "sd1-inpaint", 9, StableDiffusionInpaintPipeline)
 EDIT = told(SD1, "sd1-pix2pix", 8, StableDiffusionInstructPix2PixPipeline)
 INPAINT_2 = told(SD2, "sd2-inpaint", 9, StableDiffusionInpaintPipeline, upcast_attention=False)
@@ -120,11 +127,10 @@ def make_pipeline(kind: Kind, work: Path) -> Any:
     torch.manual_seed(17)
     unet = UNet2DConditionModel(
         sample_size=8,
-        layers_per_block=2,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=64,
-        **kind.unet,
+        **{"layers_per_block": 2, **kind.unet},
     )
     vae = AutoencoderKL(
         block_out_channels=VAE_CONFIG.channels,
@@ -191,6 +197,11 @@ def ldm_state(kind: Kind, folder: Path) -> dict[str, torch.Tensor]:
         text["text_projection"], text["logit_scale"] = torch.randn(64, 48), torch.tensor(4.6)
     state.update({prefix + name: tensor for name, tensor in text.items()})
     return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def under(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def write_single(kind: Kind, folder: Path, path: Path) -> Path:

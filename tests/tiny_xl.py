@@ -39,7 +39,10 @@ WIDTH, WIDTH_G = 64, 128
 
 @dataclass(frozen=True)
 class Kind:
-    """How a tiny XL model differs from the others, in both languages; `numbers` on size, `first` has CLIP-L too."""
+    """How a tiny XL model differs from the others, in both languages; `numbers` on size, `first` has CLIP-L too.
+
+    `noise` are settings of its scheduler, `marks` empty tensors by which a single file says the same.
+    """
 
     name: str
     pipeline: Any = StableDiffusionXLPipeline
@@ -49,6 +52,8 @@ class Kind:
     unet: dict[str, Any] = field(default_factory=lambda: {"transformer_layers_per_block": [1, 2]})
     ours: dict[str, Any] = field(default_factory=lambda: {"transformer_depth": (0, 2), "mid_depth": 2})
     settings: dict[str, Any] = field(default_factory=dict)
+    noise: dict[str, Any] = field(default_factory=lambda: {"timestep_spacing": "leading"})
+    marks: tuple[str, ...] = ()
 
     @property
     def config(self) -> UNetConfig:
@@ -82,13 +87,24 @@ PRUNED = Kind(
     },
     ours={"transformer_depth": (0, (2, 1)), "up_depth": (0, (1, 2, 3)), "mid_depth": 0, "mid_blocks": 1},
 )
+KOALA = Kind(
+    "koala",
+    unet={"layers_per_block": 1, "transformer_layers_per_block": [1, 2], "mid_block_type": None},
+    ours={"blocks_per_stage": 1, "transformer_depth": (0, 2), "mid_depth": 0, "mid_blocks": 0},
+)
+V_ZERO = Kind(
+    "sdxl-v-zero-snr", marks=("v_pred", "ztsnr"),
+    noise={"timestep_spacing": "trailing", "prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
+)  # fmt: skip
+FAMILIES = {"ssd-1b": "sdxl", "koala": "sdxl", "sdxl-v-zero-snr": "sdxl"}
+"""Kind -> family, where they are not called the same."""
 CLIP_L = CLIPTextConfig(width=WIDTH, layers=LAYERS, heads=1, mlp_width=96)
 CLIP_G = CLIPTextConfig(width=WIDTH_G, layers=LAYERS, heads=2, mlp_width=96, activation="gelu", projection_dim=POOLED)
 
 
-def scheduler() -> EulerDiscreteScheduler:
+def scheduler(kind: Kind) -> EulerDiscreteScheduler:
     """The one of the released folders."""
-    return EulerDiscreteScheduler(timestep_spacing="leading", steps_offset=1, **NOISE)
+    return EulerDiscreteScheduler(steps_offset=1, **NOISE, **kind.noise)
 
 
 def text_config(config: CLIPTextConfig) -> TransformersConfig:
@@ -103,11 +119,11 @@ def networks(kind: Kind) -> dict[str, Any]:
     """Random networks, with every zero-initialised tensor filled so that all parts matter."""
     torch.manual_seed(29)
     unet = UNet2DConditionModel(
-        sample_size=8, in_channels=kind.in_channels, layers_per_block=2, block_out_channels=(32, 64),
+        sample_size=8, in_channels=kind.in_channels, block_out_channels=(32, 64),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=[1, 1], use_linear_projection=True, cross_attention_dim=kind.context,
         addition_embed_type="text_time", addition_time_embed_dim=256,
-        projection_class_embeddings_input_dim=kind.vector, **kind.unet,
+        projection_class_embeddings_input_dim=kind.vector, **{"layers_per_block": 2, **kind.unet},
     )  # fmt: skip
     vae = AutoencoderKL(
         block_out_channels=tiny.VAE_CONFIG.channels, layers_per_block=1, latent_channels=4, sample_size=64,
@@ -135,7 +151,7 @@ def write_folder(kind: Kind, place: Path) -> Path:
     tokenizer = tiny.write_tokenizer(place / "work" / "1", END) if kind.first else None
     second = tiny.write_tokenizer(place / "work" / "2", "!")
     pipeline = kind.pipeline(
-        **networks(kind), tokenizer=tokenizer, tokenizer_2=second, scheduler=scheduler(), add_watermarker=False,
+        **networks(kind), tokenizer=tokenizer, tokenizer_2=second, scheduler=scheduler(kind), add_watermarker=False,
         **kind.settings,
     )  # fmt: skip
     pipeline.save_pretrained(place / kind.name)
@@ -163,10 +179,11 @@ def single_state(kind: Kind, folder: Path) -> dict[str, torch.Tensor]:
         text["text_model.embeddings.position_ids"] = torch.arange(77).unsqueeze(0)
         parts["conditioner.embedders.1.model."] = parts.pop("conditioner.embedders.0.model.")
         parts["conditioner.embedders.0.transformer."] = text
-    return {prefix + name: tensor.contiguous() for prefix, part in parts.items() for name, tensor in part.items()}
+    state = {prefix + name: tensor.contiguous() for prefix, part in parts.items() for name, tensor in part.items()}
+    return {**state, **{mark: torch.zeros(0) for mark in kind.marks}}
 
 
-def write_single(kind: Kind, folder: Path, path: Path, **extra: torch.Tensor) -> Path:
-    """A .safetensors file in the SGM layout, with `extra` tensors."""
-    save_file({**single_state(kind, folder), **extra}, path)
+def write_single(kind: Kind, folder: Path, path: Path) -> Path:
+    """A .safetensors file in the SGM layout."""
+    save_file(single_state(kind, folder), path)
     return path

@@ -30,13 +30,8 @@ PREFIXES = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_sd3.write_folder(tiny_sd3.MEDIUM, tmp_path_factory.mktemp("sd3"))
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> StableDiffusion:
-    return load(folder, device="cpu")
+def model(sd3_folder: Path) -> StableDiffusion:
+    return load(sd3_folder, device="cpu")
 
 
 def spelled(path: Path, layers: Mapping[str, tuple[Tensor, Tensor]], style: str) -> Path:
@@ -58,10 +53,10 @@ def spelled(path: Path, layers: Mapping[str, tuple[Tensor, Tensor]], style: str)
 
 
 @pytest.mark.parametrize("style", ["diffusers", "kohya"])
-def test_t5_answers_as_under_peft(style: str, model: StableDiffusion, folder: Path, tmp_path: Path) -> None:
+def test_t5_answers_as_under_peft(style: str, model: StableDiffusion, sd3_folder: Path, tmp_path: Path) -> None:
     t5 = model.parts.t5
     assert t5 is not None
-    theirs = tiny_sd3.read_folder(folder).text_encoder_3
+    theirs = tiny_sd3.read_folder(sd3_folder).text_encoder_3
     ids = torch.randint(3, 40, (2, 9), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         plain = theirs(ids).last_hidden_state
@@ -110,8 +105,8 @@ def paint(model: StableDiffusion, **settings: Any) -> bytes:
 
 
 @pytest.mark.parametrize("style", ["diffusers", "kohya"])
-def test_pictures_with_without_and_fused(style: str, model: StableDiffusion, folder: Path, tmp_path: Path) -> None:
-    layers = all_layers(folder)
+def test_pictures_with_without_and_fused(style: str, model: StableDiffusion, sd3_folder: Path, tmp_path: Path) -> None:
+    layers = all_layers(sd3_folder)
     path = spelled(tmp_path / f"{style}.safetensors", layers, style)
     plain = paint(model)
     with model.attach(path, 0.8) as attachment:
@@ -127,8 +122,8 @@ def test_pictures_with_without_and_fused(style: str, model: StableDiffusion, fol
     assert fused.attachments == () and paint(fused) == unfused
 
 
-def test_both_styles_make_the_same_weights(model: StableDiffusion, folder: Path, tmp_path: Path) -> None:
-    layers, found = all_layers(folder), []
+def test_both_styles_make_the_same_weights(model: StableDiffusion, sd3_folder: Path, tmp_path: Path) -> None:
+    layers, found = all_layers(sd3_folder), []
     for style in ("diffusers", "kohya"):
         with model.attach(spelled(tmp_path / f"{style}.safetensors", layers, style)):
             networks = [network.module for network in model.networks]

@@ -37,7 +37,7 @@ class Pair:
             self.pipeline, self.config = tiny_xl.read_folder(tiny_xl.BASE, folder), tiny_xl.BASE.config
         else:
             self.pipeline, self.config = tiny.make_pipeline(tiny.SD1, place / "work"), tiny.SD1.ours
-            self.pipeline.scheduler = tiny_xl.scheduler()
+            self.pipeline.scheduler = tiny_xl.scheduler(tiny_xl.BASE)
             self.pipeline.save_pretrained(folder := place / "sd1")
         self.folder = folder
         self.model: StableDiffusion = load(folder, device="cpu")

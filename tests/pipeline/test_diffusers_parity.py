@@ -53,7 +53,7 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(-10 * (a - b).square().mean().log10())
 
 
-@pytest.fixture(scope="module", params=[tiny.SD1, tiny.SD2], ids=lambda kind: kind.name)
+@pytest.fixture(scope="module", params=[tiny.SD1, tiny.SMALL, tiny.SD2, tiny.SD2_BASE], ids=lambda kind: kind.name)
 def models(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[StableDiffusionPipeline, dict[str, StableDiffusion]]:

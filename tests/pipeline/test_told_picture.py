@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import diffusers
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 import tiny_checkpoints as tiny
+import tiny_xl as xl
+from convert_cases import (
+    FLOOR,
+    GUIDANCE,
+    IMAGE_GUIDANCE,
+    NEGATIVE,
+    PROMPT,
+    SEED,
+    STEPS,
+    depth_picture,
+    euler,
+    from_pretrained,
+    make_case,
+    paint,
+    picture,
+    psnr,
+)
 from stable_diffusion.diffusion.image_guidance import image_guided
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.generate import generate
@@ -25,61 +37,17 @@ from stable_diffusion.pipeline.request import Images, Request
 from stable_diffusion.pipeline.told_picture import scaled_depth
 from stable_diffusion.types import Conditioning
 
-PROMPT, NEGATIVE, SEED, STEPS = "make it a beautiful sunset", "blurry", 1234, 5
-KINDS = {"sd1-pix2pix": (tiny.SD1, 8), "sd2-depth": (tiny.SD2, 5)}
-NOISE = {name: value for name, value in tiny.NOISE.items() if name != "clip_sample"}
 
-
-def write(family: str, place: Path) -> tuple[Path, Path]:
-    """(folder, single file) of a tiny model whose first convolution takes more channels."""
-    kind, channels = KINDS[family]
-    folder = tiny.write_folder(kind, place)
-    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    state = load_file(weights)
-    more = torch.randn(32 if kind is tiny.SD1 else 64, channels - 4, 3, 3, generator=torch.Generator().manual_seed(3))
-    state["conv_in.weight"] = torch.cat([state["conv_in.weight"], more * 0.1], dim=1)
-    save_file(state, weights, metadata={"format": "pt"})
-    config = json.loads((folder / "unet" / "config.json").read_text())
-    (folder / "unet" / "config.json").write_text(json.dumps({**config, "in_channels": channels}))
-    scheduler = EulerDiscreteScheduler(timestep_spacing="leading", steps_offset=1, **NOISE)
-    scheduler.save_pretrained(folder / "scheduler")
-    single = tiny.ldm_state(replace(kind, ours=replace(kind.ours, in_channels=channels)), folder)
-    save_file(single, place / "single.safetensors")
-    return folder, place / "single.safetensors"
-
-
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=[tiny.EDIT, tiny.DEPTH, xl.EDIT], ids=lambda kind: kind.name)
 def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any, list]:
-    folder, single = write(request.param, tmp_path_factory.mktemp(request.param))
-    base = diffusers.StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
-    base.scheduler = EulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler")
-    parts = {name: getattr(base, name) for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")}
-    if request.param == "sd2-depth":
-        theirs: Any = diffusers.StableDiffusionDepth2ImgPipeline(**parts, depth_estimator=None, feature_extractor=None)
-    else:
-        theirs = diffusers.StableDiffusionInstructPix2PixPipeline(
-            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-        )
-    theirs.set_progress_bar_config(disable=True)
-    return request.param, theirs, [load(folder, device="cpu"), load(single, device="cpu")]
-
-
-def picture() -> Image.Image:
-    pixels = torch.rand(8, 6, 3, generator=torch.Generator().manual_seed(5)) * 255
-    return Image.fromarray(pixels.byte().numpy()).resize((48, 64), Image.Resampling.BICUBIC)
-
-
-def depth_picture() -> Image.Image:
-    return picture().convert("L")
-
-
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(-10 * (a - b).square().mean().clamp(min=1e-20).log10())
+    case = make_case(request.param, tmp_path_factory.mktemp(request.param.name))
+    theirs = euler(from_pretrained(case, case.folder))
+    return case.name, theirs, [load(case.folder, device="cpu"), load(case.single, device="cpu")]
 
 
 def ours(model: StableDiffusion, **settings: Any) -> torch.Tensor:
     request = Request(
-        PROMPT, negative_prompt=NEGATIVE, seed=SEED, steps=STEPS, guidance=5.0, sampler="euler",
+        PROMPT, negative_prompt=NEGATIVE, seed=SEED, steps=STEPS, guidance=GUIDANCE, sampler="euler",
         schedule="ddim_uniform", image=picture(), width=48, height=64, **settings,
     )  # fmt: skip
     made = [event for event in generate(model, request, output="straight") if isinstance(event, Images)]
@@ -91,30 +59,25 @@ def test_a_run_agrees_with_diffusers(models: tuple[str, Any, list], monkeypatch:
     # diffusers starts from a sample of the encoder's distribution, drawn before the noise; we start from its mean
     monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
     family, theirs, both = models
-    shared = {
-        "prompt": PROMPT, "negative_prompt": NEGATIVE, "num_inference_steps": STEPS, "guidance_scale": 5.0,
-        "image": picture(), "generator": torch.Generator("cpu").manual_seed(SEED), "output_type": "pt",
-    }  # fmt: skip
-    if family == "sd2-depth":
-        pixels = torch.frombuffer(bytearray(depth_picture().tobytes()), dtype=torch.uint8).reshape(1, 64, 48) / 255
-        run, told = {"depth_map": pixels, "strength": 1.0}, {"depth": depth_picture(), "strength": 1.0}
-    else:
-        run, told = {"image_guidance_scale": 1.7}, {"image_guidance": 1.7}
-    expected = theirs(**shared, **run).images
+    depth = family == "sd2-depth"
+    told = {"depth": depth_picture(), "strength": 1.0} if depth else {"image_guidance": IMAGE_GUIDANCE}
+    expected = paint(theirs)
     for model in both:
         assert model.parts.family == family
         value = psnr(ours(model, **told), expected)
         print(f"{family}: {value:.1f} dB")
-        assert float(expected.std()) > 0.02 and value > 55
+        assert float(expected.std()) > 0.02 and value > FLOOR
+    other = {"strength": 0.9} if depth else {"image_guidance": IMAGE_GUIDANCE + 0.5}
+    assert psnr(ours(model, **{**told, **other}), expected) < FLOOR
 
 
 def test_settings_that_are_filled_in_make_the_same_picture(models: tuple[str, Any, list]) -> None:
     family, _, (model, _) = models
-    depth = {} if family == "sd1-pix2pix" else {"depth": depth_picture()}
+    depth = {"depth": depth_picture()} if family == "sd2-depth" else {}
     event = next(event for event in generate(model, Request(PROMPT, image=picture(), seed=3, steps=2, **depth))
                  if isinstance(event, Images))  # fmt: skip
     found = read_metadata(event.images[0]).request
-    assert (found.image_guidance, found.strength) == ((1.5, 1.0) if family == "sd1-pix2pix" else (None, 0.75))
+    assert (found.image_guidance, found.strength) == ((None, 0.75) if family == "sd2-depth" else (1.5, 1.0))
     (again,) = (each for each in generate(model, found.changed(image=picture(), **depth)) if isinstance(each, Images))
     assert again.images[0].tobytes() == event.images[0].tobytes()
 
@@ -139,7 +102,7 @@ def test_what_has_no_effect_is_noted(models: tuple[str, Any, list]) -> None:
     event = next(event for event in generate(model, Request(PROMPT, image=picture(), steps=1, **given))
                  if isinstance(event, Images))  # fmt: skip
     names = {note.split(" ")[0] for note in event.notes}
-    assert names == ({"depth", "guidance_rescale"} if family == "sd1-pix2pix" else {"image_guidance"})
+    assert names == ({"image_guidance"} if family == "sd2-depth" else {"depth", "guidance_rescale"})
 
 
 def test_what_the_network_needs_is_asked_for(models: tuple[str, Any, list]) -> None:

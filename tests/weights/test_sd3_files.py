@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import tiny_checkpoints as tiny
 import tiny_sd3 as sd3
 from stable_diffusion.diffusion.schedule import FlowSchedule
 from stable_diffusion.errors import BrokenModel, InvalidRequest, UnknownModel
@@ -26,18 +27,8 @@ MMDIT, T5 = "model.diffusion_model.", "text_encoders.t5xxl.transformer."
 NETWORKS = ("unet", "vae", "clip", "clip2", "t5")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sd3.write_folder(sd3.MEDIUM, tmp_path_factory.mktemp("sd3"))
-
-
-@pytest.fixture(scope="module")
-def single(folder: Path) -> Path:
-    return sd3.write_single(sd3.MEDIUM, folder, folder.parent / "single" / "sd3.safetensors")
-
-
-def test_folder_and_single_file_are_the_same_model(folder: Path, single: Path) -> None:
-    one, two = load_parts(folder), load_parts(single)
+def test_folder_and_single_file_are_the_same_model(sd3_folder: Path, sd3_single: Path) -> None:
+    one, two = load_parts(sd3_folder), load_parts(sd3_single)
     for name in NETWORKS:
         state = getattr(one, name).state_dict()
         assert all(torch.equal(tensor, state[key]) for key, tensor in getattr(two, name).state_dict().items()), name
@@ -52,13 +43,13 @@ def test_folder_and_single_file_are_the_same_model(folder: Path, single: Path) -
     assert two.tokenizer2 is not None and (two.tokenizer.pad_token_id, two.tokenizer2.pad_token_id) == (None, 0)
 
 
-def test_what_info_says(folder: Path, single: Path) -> None:
-    for place, layout, size in ((folder, "diffusers", 64), (single, "ldm", 1024)):
+def test_what_info_says(sd3_folder: Path, sd3_single: Path) -> None:
+    for place, layout, size in ((sd3_folder, "diffusers", 64), (sd3_single, "ldm", 1024)):
         found = inspect(place, hashes=False)
         assert (found.family, found.label, found.layout) == ("sd3", "Stable Diffusion 3 medium", layout)
         assert (found.width, found.steps, found.sampler, found.prediction) == (size, 28, "euler", "flow")
         assert tuple(found.parameters) == ("mmdit", *NETWORKS[1:]) and found.guesses == ()
-    assert "t5" not in inspect(single, hashes=False, t5=False).parameters
+    assert "t5" not in inspect(sd3_single, hashes=False, t5=False).parameters
 
 
 class Shapes(TensorFile):
@@ -81,8 +72,8 @@ def test_shapes_give_the_config_and_the_family(kind: sd3.Kind, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
-def test_other_precisions_load(single: Path, dtype: torch.dtype, tmp_path: Path) -> None:
-    state = {name: tensor.to(dtype) for name, tensor in load_file(single).items()}
+def test_other_precisions_load(sd3_single: Path, dtype: torch.dtype, tmp_path: Path) -> None:
+    state = {name: tensor.to(dtype) for name, tensor in load_file(sd3_single).items()}
     save_file(state, tmp_path / "half.safetensors")
     parts = load_parts(tmp_path / "half.safetensors", dtype=torch.bfloat16)
     weight = state[f"{MMDIT}joint_blocks.0.x_block.mlp.fc1.weight"].to(torch.bfloat16)
@@ -92,9 +83,9 @@ def test_other_precisions_load(single: Path, dtype: torch.dtype, tmp_path: Path)
     assert parts.t5 is None and "T5 is left out: no folder tokenizer_3" in parts.guesses[0] == told.guesses[0]
 
 
-def test_text_encoders_beside_the_file(single: Path, tmp_path: Path) -> None:
+def test_text_encoders_beside_the_file(sd3_single: Path, tmp_path: Path) -> None:
     """As published: transformer and autoencoder in one file, each text encoder in its own."""
-    state = load_file(single)
+    state = load_file(sd3_single)
     bare = tmp_path / "sd3_medium.safetensors"
     save_file({name: tensor for name, tensor in state.items() if not name.startswith("text_")}, bare)
     for look in (inspect, load_parts):
@@ -102,12 +93,11 @@ def test_text_encoders_beside_the_file(single: Path, tmp_path: Path) -> None:
             look(bare)
     texts = tmp_path / "text_encoders"
     for name in ("clip_l", "clip_g", "t5xxl"):
-        start = f"text_encoders.{name}.transformer."
-        part = {key.removeprefix(start): tensor for key, tensor in state.items() if key.startswith(start)}
+        part = tiny.under(state, f"text_encoders.{name}.transformer.")
         texts.mkdir(exist_ok=True)
         save_file(part, texts / f"{name}{'_fp16' if name == 't5xxl' else ''}.safetensors")
-    shutil.copytree(single.parent / "tokenizer_3", tmp_path / "tokenizer_3")
-    whole, found = load_parts(single), load_parts(bare)
+    shutil.copytree(sd3_single.parent / "tokenizer_3", tmp_path / "tokenizer_3")
+    whole, found = load_parts(sd3_single), load_parts(bare)
     for name in NETWORKS:
         expected = getattr(whole, name).state_dict()
         assert all(torch.equal(tensor, expected[key]) for key, tensor in getattr(found, name).state_dict().items())
@@ -122,26 +112,26 @@ def test_text_encoders_beside_the_file(single: Path, tmp_path: Path) -> None:
         load_parts(moved, text_encoders=texts, t5=True)
 
 
-def test_names_and_overrides(single: Path, tmp_path: Path) -> None:
-    path = shutil.copy(single, tmp_path / "sd3_large_turbo.safetensors")
+def test_names_and_overrides(sd3_single: Path, tmp_path: Path) -> None:
+    path = shutil.copy(sd3_single, tmp_path / "sd3_large_turbo.safetensors")
     parts = load_parts(path, shift=2.0)
     assert (parts.defaults.steps, parts.defaults.guidance, parts.defaults.sampler) == (4, 1.0, "euler")
     assert isinstance(parts.schedule, FlowSchedule) and parts.schedule.shift == 2.0
-    assert load_parts(single, heads=4).unet.config.heads == 4
-    assert load_parts(single, head_dim=32).unet.config.heads == 4
+    assert load_parts(sd3_single, heads=4).unet.config.heads == 4
+    assert load_parts(sd3_single, head_dim=32).unet.config.heads == 4
     with pytest.raises(BrokenModel, match=r"heads is \(1, 2\); Stable Diffusion 3 medium has one number of heads"):
-        load_parts(single, heads=(1, 2))
+        load_parts(sd3_single, heads=(1, 2))
     with pytest.raises(InvalidRequest, match="zero_terminal_snr was given, but the noise schedule is of kind 'flow'"):
-        load_parts(single, zero_terminal_snr=True)
+        load_parts(sd3_single, zero_terminal_snr=True)
     with pytest.raises(InvalidRequest, match="family 'sd3' cannot be written in our own format yet"):
-        save_native(tmp_path / "a.safetensors", load_parts(single))
+        save_native(tmp_path / "a.safetensors", load_parts(sd3_single))
     for layer in (-1, -3):
         with pytest.raises(InvalidRequest, match="not read at -2"):
-            ldm_state(load_parts(single, clip_layer=layer))
+            ldm_state(load_parts(sd3_single, clip_layer=layer))
         with pytest.raises(InvalidRequest, match="always read at -2"):
-            components(load_parts(single, clip_layer=layer))
+            components(load_parts(sd3_single, clip_layer=layer))
     with pytest.raises(InvalidRequest, match=r"cannot say that the noise schedule is .*2\.0"):
-        ldm_state(load_parts(single, shift=2.0))
+        ldm_state(load_parts(sd3_single, shift=2.0))
 
 
 @pytest.mark.parametrize(
@@ -155,9 +145,9 @@ def test_names_and_overrides(single: Path, tmp_path: Path) -> None:
         ({f"{T5}encoder.block.1.layer.1.DenseReluDense.wi.weight": torch.zeros(2)}, "its text encoder T5 does not fit"),
     ],
 )
-def test_what_is_refused(single: Path, change: dict[str, torch.Tensor], says: str, tmp_path: Path) -> None:
-    save_file({**load_file(single), **change}, tmp_path / "a.safetensors")
-    shutil.copytree(single.parent / "tokenizer_3", tmp_path / "tokenizer_3")
+def test_what_is_refused(sd3_single: Path, change: dict[str, torch.Tensor], says: str, tmp_path: Path) -> None:
+    save_file({**load_file(sd3_single), **change}, tmp_path / "a.safetensors")
+    shutil.copytree(sd3_single.parent / "tokenizer_3", tmp_path / "tokenizer_3")
     with pytest.raises((BrokenModel, UnknownModel), match=says):
         load_parts(tmp_path / "a.safetensors")
 
@@ -180,16 +170,16 @@ def changed(file: Path, **values: Any) -> None:
     ],
 )
 def test_folders_with_settings_that_we_lack(
-    folder: Path, tmp_path: Path, part: str, values: dict[str, Any], says: str
+    sd3_folder: Path, tmp_path: Path, part: str, values: dict[str, Any], says: str
 ) -> None:
-    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    copy = Path(shutil.copytree(sd3_folder, tmp_path / "copy"))
     changed(copy / part / f"{'scheduler_' if part == 'scheduler' else ''}config.json", **values)
     with pytest.raises(BrokenModel, match=says):
         inspect(copy)
 
 
-def test_incomplete_folders(folder: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+def test_incomplete_folders(sd3_folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(sd3_folder, tmp_path / "copy"))
     shutil.rmtree(copy / "tokenizer_3")
     with pytest.raises(BrokenModel, match="has text_encoder_3 but no tokenizer_3 with tokenizer"):
         load_parts(copy)
@@ -205,25 +195,24 @@ def test_incomplete_folders(folder: Path, tmp_path: Path) -> None:
     assert index["transformer"][1] == "SD3Transformer2DModel"
 
 
-def test_a_transformer_alone_with_files_of_the_others(single: Path, folder: Path, tmp_path: Path) -> None:
+def test_a_transformer_alone_with_files_of_the_others(sd3_single: Path, sd3_folder: Path, tmp_path: Path) -> None:
     """As converted for other programs: the transformer without a prefix, each text encoder named by the caller."""
-    state = load_file(single)
+    state = load_file(sd3_single)
 
     def part(start: str, file: str) -> Path:
-        found = {key.removeprefix(start): tensor for key, tensor in state.items() if key.startswith(start)}
         (tmp_path / file).parent.mkdir(exist_ok=True)
-        save_file(found, tmp_path / file)
+        save_file(tiny.under(state, start), tmp_path / file)
         return tmp_path / file
 
     bare, vae = part(MMDIT, "transformer.safetensors"), part("first_stage_model.", "vae.safetensors")
     texts = [part(f"text_encoders.{name}.transformer.", f"texts/{name}") for name in ("t5xxl", "clip_g", "clip_l")]
-    shutil.copytree(single.parent / "tokenizer_3", tmp_path / "texts" / "tokenizer_3")
-    whole = load_parts(single)
-    for found in (load_parts(bare, vae=vae, text_encoders=texts), load_parts(folder, text_encoders=texts)):
+    shutil.copytree(sd3_single.parent / "tokenizer_3", tmp_path / "texts" / "tokenizer_3")
+    whole = load_parts(sd3_single)
+    for found in (load_parts(bare, vae=vae, text_encoders=texts), load_parts(sd3_folder, text_encoders=texts)):
         for name in NETWORKS:
             expected = getattr(whole, name).state_dict()
             assert all(torch.equal(tensor, expected[key]) for key, tensor in getattr(found, name).state_dict().items())
     zeros = {name: torch.zeros_like(tensor) for name, tensor in load_file(texts[0]).items()}
     save_file(zeros, tmp_path / "zeros")
-    changed = load_parts(folder, text_encoders=tmp_path / "zeros").t5
+    changed = load_parts(sd3_folder, text_encoders=tmp_path / "zeros").t5
     assert changed is not None and not any(bool(tensor.any()) for tensor in changed.parameters())

@@ -33,7 +33,7 @@ class Model:
         self.settings = {"prediction": "v"} if kind is tiny.SD2 else {}
 
     def under(self, prefix: str) -> dict[str, torch.Tensor]:
-        return {name.removeprefix(prefix): t for name, t in self.state.items() if name.startswith(prefix)}
+        return tiny.under(self.state, prefix)
 
 
 @pytest.fixture(scope="module", params=[tiny.SD1, tiny.SD2, xl.BASE, xl.REFINER], ids=lambda kind: kind.name)

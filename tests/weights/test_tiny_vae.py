@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderTiny, EulerDiscreteScheduler, StableDiffusionPipeline
+from diffusers import AutoencoderTiny
 from safetensors.torch import load_file, save_file
 
 import tiny_checkpoints as tiny
+import tiny_sd3 as sd3
+import tiny_xl as xl
+from convert_cases import (
+    FLOOR,
+    GUIDANCE,
+    NEGATIVE,
+    PROMPT,
+    SEED,
+    STEPS,
+    euler,
+    from_pretrained,
+    make_case,
+    paint,
+    psnr,
+)
 from stable_diffusion.errors import BrokenModel, InvalidRequest
 from stable_diffusion.models.tiny_vae import TinyVAE
 from stable_diffusion.pipeline.model import load
 from stable_diffusion.weights.load import load_parts
 from stable_diffusion.weights.separate import load_vae
-
-PROMPT = "a beautiful sunset over the ocean"
 
 
 def reference(latents: int) -> AutoencoderTiny:
@@ -84,26 +98,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_folder(tiny.SD1, tmp_path_factory.mktemp("model"))
 
 
-def test_a_picture_decoded_by_it_agrees_with_diffusers(folder: Path, tmp_path: Path) -> None:
-    theirs = reference(4)
+@pytest.mark.parametrize("kind", [tiny.SD1, xl.BASE, sd3.MEDIUM], ids=lambda kind: kind.name)
+def test_a_picture_decoded_by_it_agrees_with_diffusers(kind: Any, tmp_path: Path) -> None:
+    """In the latent space of each family."""
+    case = make_case(kind, tmp_path / "model")
+    theirs = reference(16 if kind is sd3.MEDIUM else 4)
     file = write("one file", theirs, tmp_path)
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, vae=theirs, local_files_only=True, safety_checker=None)
-    pipeline.scheduler = EulerDiscreteScheduler(timestep_spacing="leading", steps_offset=1, **{
-        name: value for name, value in tiny.NOISE.items() if name != "clip_sample"
-    })  # fmt: skip
-    pipeline.set_progress_bar_config(disable=True)
-    expected = pipeline(
-        PROMPT, negative_prompt="blurry", num_inference_steps=5, guidance_scale=5.0, height=64, width=48,
-        generator=torch.Generator("cpu").manual_seed(7), output_type="pt",
-    ).images  # fmt: skip
-    model = load(folder, device="cpu", vae=file)
-    *_, last = model.denoising_process(
-        PROMPT, "blurry", seed=7, size=(8, 6), steps=5, guidance=5.0, sampler="euler", schedule="ddim_uniform"
-    )
-    made = model.image_decoder.straight(last.x)
-    value = float(-10 * (made - expected).square().mean().log10())
-    print(f"{value:.1f} dB")
-    assert float(expected.std()) > 0.02 and value > 55
+    pipeline = from_pretrained(case, case.folder, vae=theirs)
+    grid = {} if kind is sd3.MEDIUM else {"sampler": "euler", "schedule": "ddim_uniform"}
+    expected = paint(pipeline if kind is sd3.MEDIUM else euler(pipeline))
+    for place in (case.folder, case.single):
+        model = load(place, device="cpu", vae=file)
+        run: dict[str, Any] = {"seed": SEED, "size": (8, 6), "steps": STEPS, "guidance": GUIDANCE}
+        *_, last = model.denoising_process(PROMPT, NEGATIVE, **run, **grid)
+        value = psnr(model.image_decoder.straight(last.x), expected)
+        print(f"{value:.1f} dB")
+        assert float(expected.std()) > 0.02 and value > FLOOR
 
 
 def test_previews_by_it_leave_the_picture_alone(folder: Path, tmp_path: Path) -> None:

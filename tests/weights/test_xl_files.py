@@ -54,8 +54,7 @@ def test_what_info_says(folder: Path, single: Path) -> None:
 
 
 def test_v_prediction_and_zero_terminal_snr_are_marked_by_tensors(folder: Path, tmp_path: Path) -> None:
-    mark = {"v_pred": torch.tensor([]), "ztsnr": torch.tensor([])}
-    path = xl.write_single(xl.BASE, folder, tmp_path / "a.safetensors", **mark)
+    path = xl.write_single(xl.V_ZERO, folder, tmp_path / "a.safetensors")
     parts = load_parts(path)
     assert parts.prediction == inspect(path, hashes=False).prediction == "v"
     assert parts.schedule.sigma_max > 1000 and parts.family == "sdxl" and parts.defaults.width == 1024
@@ -134,11 +133,13 @@ class Shapes(TensorFile):
         super().__init__(Path("a.safetensors"), infos, lambda name: torch.empty(0), kind="safetensors")
 
 
-@pytest.mark.parametrize("kind", [xl.BASE, xl.PRUNED, xl.INPAINT, xl.REFINER], ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    "kind", [xl.BASE, xl.PRUNED, xl.KOALA, xl.INPAINT, xl.EDIT, xl.REFINER], ids=lambda kind: kind.name
+)
 def test_shapes_give_the_config(kind: xl.Kind, tmp_path: Path) -> None:
     folder = xl.write_folder(kind, tmp_path)
     state = xl.single_state(kind, folder)
     found = recognise(Shapes({name: tuple(tensor.shape) for name, tensor in state.items()}), {}, Overrides())
     for side in ("down_stages", "up_stages", "mid_stage"):
         assert getattr(found.unet, side)() == getattr(kind.config, side)()
-    assert found.family.name == {"ssd-1b": "sdxl"}.get(kind.name, kind.name)
+    assert found.family.name == xl.FAMILIES.get(kind.name, kind.name)

@@ -8,12 +8,13 @@ import click
 
 from stable_diffusion.cli.command import Command
 from stable_diffusion.cli.format import echo_json
-from stable_diffusion.cli.options import json_option, override_option
+from stable_diffusion.cli.options import apply, chosen, json_option, written_part_options
 
 EXAMPLES = """
 stable-diffusion convert v1-5-pruned.safetensors stable-diffusion-v1-5/ --dtype fp16
 stable-diffusion convert stable-diffusion-2-1/ sd21.safetensors
 stable-diffusion convert base.safetensors styled.safetensors --lora style.safetensors:0.8
+stable-diffusion convert unet.safetensors whole.safetensors --vae vae.safetensors --text-encoder clip.safetensors
 """
 
 
@@ -29,7 +30,7 @@ stable-diffusion convert base.safetensors styled.safetensors --lora style.safete
 @click.option("--lora", "loras", multiple=True, metavar="FILE[:STRENGTH]", help="Make it part of the weights.")
 @click.option("--variant", metavar="NAME", help="Written into the names of a folder's weights, such as fp16.")
 @click.option("--source-variant", metavar="NAME", help="Which weights of a folder are read.")
-@override_option
+@apply(written_part_options)
 @json_option
 def command(
     source: Path,
@@ -38,18 +39,17 @@ def command(
     loras: tuple[str, ...],
     variant: str | None,
     source_variant: str | None,
-    overrides: dict[str, object],
     as_json: bool,
 ) -> None:
     """Write the model SOURCE to DESTINATION: one file where the name ends in .safetensors, else a diffusers folder.
 
-    Without --dtype and --lora every weight keeps its bits. Nothing that exists is overwritten.
+    Without --dtype and --lora every weight keeps its bits, those of --vae and --text-encoder, too. Nothing that exists
+    is overwritten.
     """
     from stable_diffusion.pipeline.convert import convert
 
-    if source_variant is not None:
-        overrides = {**overrides, "source_variant": source_variant}
-    made = convert(source, destination, dtype=dtype, loras=loras, variant=variant, **overrides)
+    told = {**chosen(), "loras": loras, "variant": variant, "source_variant": source_variant}
+    made = convert(source, destination, dtype=dtype, **told)
     for note in made.notes:
         click.echo(f"note: {note}", err=True)
     if as_json:

@@ -71,34 +71,29 @@ _CHOSEN = "stable_diffusion.model"
 
 
 def _choose(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
-    """Keep what is said of the model for `load_model`, so that commands need not hand it on."""
+    """Keep what is said of the model for `chosen`, so that commands need not hand it on."""
     if value and not ctx.resilient_parsing:
         found = value if parameter.name == "overrides" else {str(parameter.name): value}
         ctx.meta.setdefault(_CHOSEN, {}).update(found)
 
 
-part_options: list[Callable[[Any], Any]] = [
-    click.option("--vae", metavar="PATH", callback=_choose, expose_value=False, help="Another autoencoder; TAESD too."),
-    click.option(
-        "--text-encoder",
-        "text_encoders",
-        multiple=True,
-        metavar="PATH",
-        callback=_choose,
-        expose_value=False,
-        help="Another text encoder; may be repeated.",
-    ),
-    click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        cls=Overrides,
-        metavar="NAME=VALUE",
-        callback=_choose,
-        expose_value=False,
-        help="Say what would be guessed, such as prediction=v; may be repeated.",
-    ),
-]
+def _parts(vae: str) -> list[Callable[[Any], Any]]:
+    """What takes the place of a model's parts, and what is said of it; `vae` is the help of --vae."""
+    kept: dict[str, Any] = {"callback": _choose, "expose_value": False}
+    text = {"multiple": True, "metavar": "PATH", "help": "Another text encoder; may be repeated.", **kept}
+    said = {"multiple": True, "metavar": "NAME=VALUE", "cls": Overrides, **kept}
+    return [
+        click.option("--vae", metavar="PATH", help=vae, **kept),
+        click.option("--text-encoder", "text_encoders", **text),
+        click.option(
+            "--set", "overrides", help="Say what would be guessed, such as prediction=v; may be repeated.", **said
+        ),
+    ]
+
+
+part_options = _parts("Another autoencoder; TAESD too.")
+written_part_options = _parts("Another autoencoder.")
+"""Those of a model that is written, in which a tiny autoencoder has no place."""
 
 preview_vae_option = click.option(
     "--preview-vae", metavar="PATH", callback=_choose, expose_value=False, help="Tiny autoencoder for the preview."
@@ -181,12 +176,17 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def chosen() -> dict[str, Any]:
+    """What the options of `part_options` say of the model, as keywords of what loads it."""
+    found: dict[str, Any] = click.get_current_context().meta.get(_CHOSEN, {})
+    return found
+
+
 def load_model(model: str | None, device: str, dtype: str) -> StableDiffusion:
     """The model, with what was guessed about it on stderr."""
     from stable_diffusion.pipeline.model import load
 
-    chosen = click.get_current_context().meta.get(_CHOSEN, {})
-    loaded = load(model, device=device, dtype=dtype, **chosen)
+    loaded = load(model, device=device, dtype=dtype, **chosen())
     for guess in loaded.parts.guesses:
         click.echo(f"note: {guess}", err=True)
     return loaded

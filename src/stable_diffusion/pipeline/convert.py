@@ -22,10 +22,12 @@ from ..weights.recognise import T5_LEFT_OUT
 from ..weights.safetensors_writer import write_safetensors
 from ..weights.save_folder import atomic_folder, write_folder
 from ..weights.save_ldm import ldm_metadata, ldm_state
+from ..weights.separate import AnyPath
 from .adapters import checked_loras
 from .model import DTYPES, StableDiffusion
 
 SINGLE = ".safetensors"
+NO_ESTIMATOR = "the network that estimates depth is not written; a depth map is given with each picture"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,8 @@ def convert(
     dtype: str | None = None,
     loras: Sequence[Any] = (),
     variant: str | None = None,
+    vae: AnyPath | None = None,
+    text_encoders: AnyPath | Sequence[AnyPath] = (),
     **overrides: Any,
 ) -> Converted:
     """Write the model at `source` to `destination`: a name that ends in .safetensors is one file in the layout of the
@@ -53,6 +57,9 @@ def convert(
     dtype      "float32", "float16" or "bfloat16" (or fp32, fp16, bf16); None leaves every tensor as it is
     loras      adapters to make part of the weights: paths, "PATH:STRENGTH" or (path, strength[, text strength])
     variant    goes into the names of a folder's weights, as in `model.fp16.safetensors`
+    vae, text_encoders
+               files or folders whose networks are written in the place of the model's own, or that it lacks, as for
+               `load_parts`; a tiny autoencoder (TAESD) has no place in what is written
     overrides  what detection would decide otherwise, as for `load_parts`; `variant` of a folder that is read is
                `source_variant`
 
@@ -70,13 +77,15 @@ def convert(
         )
         raise InvalidRequest(f"variant {variant!r} was given for {str(place)!r}; {expected}")
     overrides["variant"] = overrides.pop("source_variant", None)
-    parts = load_parts(source, dtype=None, **overrides)
+    parts = load_parts(source, dtype=None, vae=vae, text_encoders=text_encoders, **overrides)
     if any(guess.startswith(T5_LEFT_OUT) for guess in parts.guesses):
         raise InvalidRequest(
             f"{str(source)!r} holds T5 without its vocabulary; put the folder {TOKENIZER} of the model's repository "
             "beside it, or say t5=False to write the model without T5"
         )
     notes = [*parts.guesses, *_fuse(parts, loras)]
+    if parts.family == "sd2-depth":
+        notes.append(NO_ESTIMATOR)
     cast = None if dtype is None else DTYPES[dtype]
     if single:
         state = ldm_state(parts)
