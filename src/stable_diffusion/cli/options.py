@@ -104,7 +104,13 @@ OWN = "the model's own"
 
 model_options = apply(
     [
-        click.option("-m", "--model", metavar="PATH", show_default="the built-in one", help="Model file or folder."),
+        click.option(
+            "-m",
+            "--model",
+            metavar="PATH",
+            show_default="the built-in one",
+            help="Model file, folder or name; embedded-fast paints in 4 steps.",
+        ),
         click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps."),
         click.option(
             "--dtype",
