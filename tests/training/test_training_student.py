@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tiny_training import settings
 
 from stable_diffusion.adapters.attach import attach
 from stable_diffusion.adapters.names import networks
+from stable_diffusion.adapters.read import read_adapter
 from stable_diffusion.diffusion.schedule import FlowSchedule, ddpm_schedule
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.training.checkpoint import load_part
@@ -19,8 +21,10 @@ from stable_diffusion.training.run import train
 from stable_diffusion.training.student import arrival
 from stable_diffusion.training.student_file import save_student
 from stable_diffusion.training.trajectories import follow, places, remembered
+from stable_diffusion.weights.hashes import sha256
 from stable_diffusion.weights.load import load_parts
 from stable_diffusion.weights.native import save_native
+from stable_diffusion.weights.parts import Defaults
 
 STUDENT = {"jumps": 2, "between": 2, "ways": 40, "rank": 4, "batch_size": 8, "guidance": 2.0, "ema": 0.0}
 
@@ -117,6 +121,20 @@ def test_a_student_within_a_budget_of_numbers(pack_folder: Path, teacher: Path, 
     expected = changed(whole)
     assert 1e-4 < (changed(small) - expected).norm() / expected.norm() < 0.05
     assert (changed(less) - expected).norm() < expected.norm()
+
+
+def test_a_student_is_for_its_teacher_under_another_hash(pack_folder: Path, teacher: Path, tmp_path: Path) -> None:
+    distil(pack_folder, tmp_path / "run", teacher, steps=1)
+    renamed, other = tmp_path / "renamed.safetensors", tmp_path / "other.safetensors"
+    parts = load_parts(teacher)
+    save_native(renamed, dataclasses.replace(parts, defaults=Defaults(width=8, height=8, steps=7)), dtype="float32")
+    file = save_student(tmp_path / "run", tmp_path / "fast.safetensors", base=renamed)
+    assert read_adapter(file).metadata["base_sha256"] == sha256(renamed) != sha256(teacher)
+    with torch.no_grad():
+        parts.unet.conv_out.weight[0, 0, 0, 0] += 1
+    save_native(other, parts, dtype="float32")
+    with pytest.raises(InvalidRequest, match="another U-Net than the teacher"):
+        save_student(tmp_path / "run", tmp_path / "fast.safetensors", base=other)
 
 
 def test_bad_settings_say_why(pack_folder: Path, teacher: Path, tmp_path: Path) -> None:

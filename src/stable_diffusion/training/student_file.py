@@ -19,23 +19,32 @@ from stable_diffusion.weights.safetensors_writer import write_safetensors
 
 
 def save_student(
-    run: str | Path, out: str | Path, *, dtype: torch.dtype = torch.float16, budget: int | None = None
+    run: str | Path,
+    out: str | Path,
+    *,
+    dtype: torch.dtype = torch.float16,
+    budget: int | None = None,
+    base: str | Path | None = None,
 ) -> Path:
     """Write the LoRA file `out` of a student run: averaged weights, names of this package's U-Net, strength 1.
 
     budget  keep only the directions that matter most, at most so many numbers, each in 8 bits (`dtype` is not used)
+    base    the model file that it is for, where that is the teacher under another hash (with other defaults, say)
 
     The metadata holds what `pipeline.distilled` reads. Errors: InvalidRequest for a run of another stage or whose
-    teacher is gone, and for a budget that leaves nothing.
+    teacher is gone, for a base that is not the teacher, and for a budget that leaves nothing.
     """
     weights, state = load_part(run, "lora")
     if state["stage"] != "student":
         raise InvalidRequest(f"{str(run)!r} is a run of the stage {state['stage']!r}, expected 'student'")
     teacher = Path(state["config"]["teacher"])
-    layers = dict(load_parts(teacher).unet.named_modules())
+    network = load_parts(teacher).unet
+    if base is not None and not _alike(network.state_dict(), load_parts(base).unet.state_dict()):
+        raise InvalidRequest(f"base = {str(base)!r} has another U-Net than the teacher {str(teacher)!r}")
+    layers = dict(network.named_modules())
     metadata = {
         "format": FORMAT,
-        "base_sha256": sha256(teacher),
+        "base_sha256": sha256(teacher if base is None else Path(base)),
         "steps": str(state["facts"]["jumps"]),
         "guidance": "1",
         "sampler": "euler",
@@ -47,6 +56,10 @@ def save_student(
         small = adapter_tensors(truncated(weights, budget), layers, "unet")
         write_safetensors(Path(out), in_8_bits(small), metadata)
     return Path(out)
+
+
+def _alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def in_8_bits(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
