@@ -26,6 +26,22 @@ def test_the_first_prompt_of_the_readme_ends_with_a_picture(run: Run, here: Path
     assert colours is not None and len(colours) > 100
 
 
+@pytest.mark.skipif(embedded.fast_path() is None, reason="no few-step model has been trained yet")
+def test_the_few_step_model_is_for_this_model_and_paints(run: Run, here: Path) -> None:
+    result = run("a red apple", "--seed", "1", "--model", "embedded-fast", "--background", "white", "--out", "apple.png")
+    assert result.exit_code == 0, result.stderr
+    image = Image.open(here / "apple.png")
+    assert "Steps: 4" in image.info["parameters"] and "CFG scale: 1" in image.info["parameters"]
+    red, green, blue = image.convert("RGB").resize((1, 1), box=(96, 112, 160, 176)).getpixel((0, 0))
+    assert red > 2 * max(green, blue), "the middle of a red apple is red"
+
+
+def test_all_of_it_is_small() -> None:
+    """What ships in the wheel beside the code: at most 40 MiB."""
+    files = [path for path in embedded.FOLDER.iterdir() if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 40 * 2**20
+
+
 def test_doctor_is_content(run: Run) -> None:
     result = run("doctor")
     assert result.exit_code == 0, result.stdout
