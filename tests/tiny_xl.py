@@ -92,11 +92,24 @@ KOALA = Kind(
     unet={"layers_per_block": 1, "transformer_layers_per_block": [1, 2], "mid_block_type": None},
     ours={"blocks_per_stage": 1, "transformer_depth": (0, 2), "mid_depth": 0, "mid_blocks": 0},
 )
+VEGA = Kind(
+    "vega",
+    unet={
+        "layers_per_block": 2,
+        "transformer_layers_per_block": [1, [1, 1]],
+        "reverse_transformer_layers_per_block": [[2, 1, 1], 1],
+        "mid_block_type": "UNetMidBlock2D",
+    },
+    ours={"transformer_depth": (0, (1, 1)), "up_depth": (0, (2, 1, 1)), "mid_depth": 0, "mid_blocks": 1},
+)
+V_PLAIN = Kind(
+    "sdxl-v", marks=("v_pred",), noise={"timestep_spacing": "leading", "prediction_type": "v_prediction"},
+)  # fmt: skip
 V_ZERO = Kind(
     "sdxl-v-zero-snr", marks=("v_pred", "ztsnr"),
     noise={"timestep_spacing": "trailing", "prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
 )  # fmt: skip
-FAMILIES = {"ssd-1b": "sdxl", "koala": "sdxl", "sdxl-v-zero-snr": "sdxl"}
+FAMILIES = {"ssd-1b": "sdxl", "vega": "sdxl", "koala": "sdxl", "sdxl-v": "sdxl", "sdxl-v-zero-snr": "sdxl"}
 """Kind -> family, where they are not called the same."""
 CLIP_L = CLIPTextConfig(width=WIDTH, layers=LAYERS, heads=1, mlp_width=96)
 CLIP_G = CLIPTextConfig(width=WIDTH_G, layers=LAYERS, heads=2, mlp_width=96, activation="gelu", projection_dim=POOLED)

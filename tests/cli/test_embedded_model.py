@@ -28,7 +28,9 @@ def test_the_first_prompt_of_the_readme_ends_with_a_picture(run: Run, here: Path
 
 @pytest.mark.skipif(embedded.fast_path() is None, reason="no few-step model has been trained yet")
 def test_the_few_step_model_is_for_this_model_and_paints(run: Run, here: Path) -> None:
-    result = run("a red apple", "--seed", "1", "--model", "embedded-fast", "--background", "white", "--out", "apple.png")
+    result = run(
+        "a red apple", "--seed", "1", "--model", "embedded-fast", "--background", "white", "--out", "apple.png"
+    )
     assert result.exit_code == 0, result.stderr
     image = Image.open(here / "apple.png")
     assert "Steps: 4" in image.info["parameters"] and "CFG scale: 1" in image.info["parameters"]

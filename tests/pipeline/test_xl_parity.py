@@ -20,7 +20,7 @@ PROMPT, NEGATIVE = "a beautiful sunset over the ocean, oil on canvas", "blurry, 
 STEPS, GUIDANCE, SEED = 5, 5.0, 1234
 FLOOR = 55.0  # dB
 OURS = {"seed": SEED, "steps": STEPS, "guidance": GUIDANCE, "sampler": "euler", "schedule": "ddim_uniform"}
-KINDS = [xl.BASE, xl.PRUNED, xl.KOALA, xl.V_ZERO, xl.INPAINT, xl.REFINER]
+KINDS = [xl.BASE, xl.PRUNED, xl.VEGA, xl.KOALA, xl.V_PLAIN, xl.V_ZERO, xl.INPAINT, xl.REFINER]
 
 Models = tuple[xl.Kind, Any, dict[str, StableDiffusion]]
 
