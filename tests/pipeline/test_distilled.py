@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ import torch
 import stable_diffusion.pipeline.model as model_module
 from stable_diffusion.adapters.attach import attach
 from stable_diffusion.errors import BrokenModel, ModelFileError, UnknownModel
+from stable_diffusion.evaluation.bench import QUICK
+from stable_diffusion.evaluation.stability import order_of
 from stable_diffusion.pipeline.distilled import FORMAT
 from stable_diffusion.pipeline.generate import generate_image
 from stable_diffusion.pipeline.model import load
@@ -64,6 +67,8 @@ def test_it_paints_as_the_base_does_with_the_lora(shipped, base: Path, tmp_path:
     assert model.hash == sha256(fast)[:10] and not model.attachments
     settings = {"steps": 3, "guidance": 1.0, "sampler": "euler", "schedule": "sgm_uniform", "seed": 4}
     made = generate_image("a cat", model=model, seed=4)
+    order = order_of(SimpleNamespace(model=model, plan=QUICK))
+    assert order is not None and order["model"] == "embedded-fast", "another process loads it by its name"
     plain = load("embedded", device="cpu")
     assert plain.defaults.steps != 3 or plain.hash != model.hash
     without = generate_image("a cat", model=plain, **settings)

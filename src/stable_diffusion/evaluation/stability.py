@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..data.similarity import over_white, psnr, ssim
 from ..errors import StableDiffusionError
-from ..pipeline.model import DTYPES, EMBEDDED, StableDiffusion
+from ..pipeline.model import BUILT_IN, DTYPES, StableDiffusion
 from ..weights.packing import pack, unpack
 from .again import Repainted, repaint
 from .bench import Bench
@@ -57,7 +57,7 @@ def order_of(bench: Bench) -> dict[str, Any] | None:
     if source is None:
         return None
     return {
-        "model": EMBEDDED if model.name == EMBEDDED else str(source.path),
+        "model": model.name if model.name in BUILT_IN else str(source.path),
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),

@@ -32,6 +32,7 @@ EMBEDDED = "embedded"
 """Name of the model that comes with the package."""
 EMBEDDED_FAST = "embedded-fast"
 """Name of the same model made to paint in a few steps."""
+BUILT_IN = (EMBEDDED, EMBEDDED_FAST)
 MODEL_FOLDERS = "STABLE_DIFFUSION_MODELS"
 """Environment variable: folders, parted as in PATH, in which `load` looks for a model by name."""
 MODEL_ENDINGS = (".safetensors", ".gguf", ".ckpt", ".pt")
@@ -203,7 +204,7 @@ def load(
     extras = {name: str(value) if name != "text_encoders" else value for name, value in parts.items() if value}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}
     chosen = tuple(sorted({**extras, **given}.items()))
-    if path_or_name is None or str(path_or_name) in (EMBEDDED, EMBEDDED_FAST):
+    if path_or_name is None or str(path_or_name) in BUILT_IN:
         return _embedded(str(path_or_name or EMBEDDED), where, precision, chosen)
     path = find_model(path_or_name)
     stat = path.stat()
@@ -279,7 +280,7 @@ def find_model(path_or_name: str | os.PathLike[str]) -> Path:
     for name, known in names.items():
         if str(path_or_name) in (name, known.name):
             return known.resolve()
-    close = nearest(str(path_or_name), [*names, EMBEDDED, EMBEDDED_FAST])
+    close = nearest(str(path_or_name), [*names, *BUILT_IN])
     hint = f"did you mean {close!r}? " if close is not None else ""
     raise InvalidRequest(
         f"there is no model {str(path_or_name)!r}: {hint}expected the path of a model file or diffusers folder, "
