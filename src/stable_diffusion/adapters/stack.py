@@ -68,11 +68,12 @@ class Stack:
             self._set(layer.names, self.changed(self._layers, set(layer.names)))
 
     def fuse(self, layer: Layer) -> None:
-        """Make a layer's change part of the originals, for good. BrokenModel where a weight would not be finite."""
+        """Make a layer's change part of the originals, for good, whether it is on or not. BrokenModel where a weight
+        would not be finite."""
         fused = self.finite([layer])
-        for name in fused:
-            self._originals[name] = fused[name]
-        self._layers.remove(layer)
+        self._originals.update(fused)
+        if layer in self._layers:
+            self._layers.remove(layer)
         self._set(fused, self.changed(self._layers, set(fused)))
 
     def set_strength(self, layer: Layer, strength: float) -> None:
@@ -114,7 +115,7 @@ class Stack:
                 for name, original, difference in zip(change.names, originals, deltas, strict=True):
                     if name in wanted:
                         sums[name] = torch.add(sums.get(name, original), difference, alpha=layer.strength)
-        return {name: torch.empty_like(self.original(name)).copy_(value) for name, value in sums.items()}
+        return {name: torch.empty_like(self.original(name)).copy_(sums.pop(name)) for name in list(sums)}
 
     def with_layers(self, layers: Sequence[Layer]) -> Swapped:
         """The weights under the attached layers and `layers`, ready to be swapped in for a while; BrokenModel where one

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..adapters.attach import Attachment, match
+from ..adapters.attach import match
 from ..adapters.names import networks
 from ..adapters.read import read_adapter
+from ..adapters.stack import stack_of
 from ..errors import BrokenModel, UnknownModel
 from ..weights.parts import Defaults, Parts, Source
 
@@ -34,8 +35,11 @@ def distilled(parts: Parts, path: str | os.PathLike[str]) -> Parts:
     wanted = told.get("base_sha256")
     if parts.source is None or wanted != parts.source.sha256:
         raise BrokenModel(f"{file.path} was distilled from a model with sha256 {str(wanted)[:64]!r}, not from this one")
-    matched = networks(parts.unet, parts.clip, parts.clip2, parts.t5)
-    Attachment(match(file, matched), matched, 1.0, None, []).fuse()
+    changed = networks(parts.unet, parts.clip, parts.clip2, parts.t5)
+    layers = match(file, changed).layers(1.0, None)
+    for network in changed:
+        if network.role in layers:
+            stack_of(network.module).fuse(layers[network.role])
     return replace(parts, defaults=_defaults(parts.defaults, told, file.path), source=Source(file.path))
 
 
