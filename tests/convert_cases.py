@@ -133,8 +133,3 @@ def paint(pipeline: Any, **settings: Any) -> torch.Tensor:
     generator = torch.Generator("cpu").manual_seed(SEED)
     made: torch.Tensor = pipeline(PROMPT, generator=generator, output_type="pt", **{**shared, **run, **settings}).images
     return made
-
-
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Peak signal to noise ratio in dB of pictures in [0, 1]."""
-    return float(-10 * (a - b).square().mean().clamp(min=1e-20).log10())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from stable_diffusion.pipeline.generate import generate
@@ -28,3 +29,20 @@ def half_mask(size: tuple[int, int]) -> Image.Image:
     mask.paste(255, (size[0] // 2, 0, *size))
     mask.paste(128, (size[0] // 2 - 3, 0, size[0] // 2, size[1]))
     return mask
+
+
+def straight(model: StableDiffusion, request: Request) -> torch.Tensor:
+    """The one set of pictures of a request, [B,C,H,W] in [0, 1]."""
+    (done,) = (event for event in generate(model, request, output="straight") if isinstance(event, Images))
+    assert done.tensor is not None
+    return done.tensor
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Peak signal to noise ratio in dB of pictures in [0, 1]; 200 where they are equal."""
+    return float(-10 * (a - b).square().mean().clamp(min=1e-20).log10())
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The 2-norm of the difference over that of `b`."""
+    return float((a - b).detach().norm() / b.detach().norm())

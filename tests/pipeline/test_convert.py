@@ -18,9 +18,9 @@ from convert_cases import (
     from_single_file,
     make_case,
     paint,
-    psnr,
     single_in,
 )
+from painting import psnr
 from stable_diffusion.errors import InvalidRequest, ModelFileError
 from stable_diffusion.pipeline.convert import convert
 from stable_diffusion.pipeline.model import load

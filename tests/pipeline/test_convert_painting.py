@@ -15,11 +15,11 @@ import convert_cases as cases
 import tiny_checkpoints as tiny
 import tiny_xl as xl
 from convert_cases import FLOOR, NEGATIVE, PROMPT, Case
+from painting import psnr, relative, straight
 from stable_diffusion.nn.embeddings import timestep_embedding
 from stable_diffusion.pipeline.convert import convert
-from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.model import StableDiffusion, load
-from stable_diffusion.pipeline.request import Images, Request
+from stable_diffusion.pipeline.request import Request
 from stable_diffusion.pipeline.start import start
 from stable_diffusion.pipeline.told_picture import image_conditioning
 
@@ -64,12 +64,6 @@ def asked(family: str, **settings: Any) -> Request:
     return Request(PROMPT, width=48, height=64, **told)
 
 
-def painted(model: StableDiffusion, request: Request) -> torch.Tensor:
-    (done,) = (event for event in generate(model, request, output="straight") if isinstance(event, Images))
-    assert done.tensor is not None
-    return done.tensor
-
-
 def test_the_same_picture_bit_for_bit(anew: Anew, tmp_path: Path) -> None:
     """Of float16 weights: float32 ones are used where they lie in their file, on which the order of sums depends."""
     single = cases.single_in(anew.case, torch.float16, tmp_path)
@@ -77,16 +71,12 @@ def test_the_same_picture_bit_for_bit(anew: Anew, tmp_path: Path) -> None:
     again = convert(folder, tmp_path / "again.safetensors").path
     for settings in ({}, {"sampler": "dpmpp_2m_sde", "schedule": "karras"}):
         request = asked(anew.case.name, **settings)
-        before = painted(load(single, device="cpu"), request)
+        before = straight(load(single, device="cpu"), request)
         for place in (folder, again):
             model = load(place, device="cpu")
             assert model.parts.family == anew.case.name
-            assert torch.equal(painted(model, request), before)
-        assert not torch.equal(painted(model, request.changed(image=cases.picture().rotate(180))), before)
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).norm() / b.norm())
+            assert torch.equal(straight(model, request), before)
+        assert not torch.equal(straight(model, request.changed(image=cases.picture().rotate(180))), before)
 
 
 @torch.no_grad()
@@ -129,8 +119,8 @@ def test_pictures_agree_with_diffusers(anew: Anew, monkeypatch: pytest.MonkeyPat
     family = anew.case.name
     for model, pipeline in zip(anew.models(), anew.pipelines(), strict=True):
         expected = cases.paint(pipeline)
-        made = unblended(model) if family.endswith("inpaint") else painted(model, asked(family))
-        value = cases.psnr(made, expected)
+        made = unblended(model) if family.endswith("inpaint") else straight(model, asked(family))
+        value = psnr(made, expected)
         print(f"{family}: {value:.1f} dB")
         assert float(expected.std()) > 0.02 and value > FLOOR
-        assert cases.psnr(cases.paint(pipeline, guidance_scale=cases.GUIDANCE + 2), expected) < FLOOR
+        assert psnr(cases.paint(pipeline, guidance_scale=cases.GUIDANCE + 2), expected) < FLOOR

@@ -21,6 +21,7 @@ from diffusers import (
 )
 
 import tiny_checkpoints as tiny
+from painting import psnr
 from stable_diffusion.pipeline.model import StableDiffusion, load
 
 PROMPT, NEGATIVE = "a beautiful sunset over the ocean, oil on canvas", "blurry, low quality"
@@ -46,11 +47,6 @@ RUNS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
         {"sampler": "plms", "schedule": "ddim_uniform", "final": "sigma_min"},
     ),
 }
-
-
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Peak signal to noise ratio in dB of pictures in [0, 1]."""
-    return float(-10 * (a - b).square().mean().log10())
 
 
 @pytest.fixture(scope="module", params=[tiny.SD1, tiny.SMALL, tiny.SD2, tiny.SD2_BASE], ids=lambda kind: kind.name)

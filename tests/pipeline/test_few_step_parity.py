@@ -19,10 +19,10 @@ from diffusers import (
 
 import tiny_checkpoints as tiny
 import tiny_xl as xl
-from convert_cases import FLOOR, Case, from_pretrained, make_case, psnr
-from stable_diffusion.pipeline.generate import generate
+from convert_cases import FLOOR, Case, from_pretrained, make_case
+from painting import psnr, straight
 from stable_diffusion.pipeline.model import StableDiffusion, load
-from stable_diffusion.pipeline.request import Images, Request
+from stable_diffusion.pipeline.request import Request
 
 PROMPT, SEED = "a beautiful sunset over the ocean, oil on canvas", 1234
 TRAILING: dict[str, Any] = {**xl.NOISE, "timestep_spacing": "trailing"}
@@ -93,10 +93,7 @@ def reference(pipeline: Any, quick: Quick, sigma: float) -> torch.Tensor:
 
 
 def painted(model: StableDiffusion, **settings: Any) -> torch.Tensor:
-    request = Request(PROMPT, width=48, height=64, seed=SEED, **settings)
-    (done,) = (event for event in generate(model, request, output="straight") if isinstance(event, Images))
-    assert done.tensor is not None
-    return done.tensor
+    return straight(model, Request(PROMPT, width=48, height=64, seed=SEED, **settings))
 
 
 def test_pictures_agree(models: tuple[Quick, Any, dict[str, StableDiffusion]]) -> None:

@@ -11,6 +11,7 @@ import torch
 from diffusers import LatentConsistencyModelPipeline, LCMScheduler, StableDiffusionPipeline
 
 import tiny_checkpoints as tiny
+from painting import psnr, straight
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.convert import convert
 from stable_diffusion.pipeline.generate import generate
@@ -43,10 +44,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return theirs, paths, {name: load(path, device="cpu") for name, path in paths.items()}
 
 
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(-10 * (a - b).square().mean().log10())
-
-
 def reference(pipeline: Any, steps: int, guidance: float) -> torch.Tensor:
     generator = torch.Generator("cpu").manual_seed(SEED)
     return pipeline(
@@ -56,10 +53,7 @@ def reference(pipeline: Any, steps: int, guidance: float) -> torch.Tensor:
 
 
 def painted(model: StableDiffusion, **settings: Any) -> torch.Tensor:
-    request = Request(PROMPT, width=48, height=64, seed=SEED, **settings)
-    (done,) = (event for event in generate(model, request, output="straight") if isinstance(event, Images))
-    assert done.tensor is not None
-    return done.tensor
+    return straight(model, Request(PROMPT, width=48, height=64, seed=SEED, **settings))
 
 
 @pytest.mark.parametrize(("steps", "guidance"), [(4, TOLD_GUIDANCE), (7, 2.0), (4, 1.0)])

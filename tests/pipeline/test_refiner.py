@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import tiny_xl as xl
+from painting import psnr
 from stable_diffusion.adapters.textual_inversion import read_embedding
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.adapters import request_adapters
@@ -39,10 +40,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     theirs = xl.read_folder(xl.BASE, base), xl.read_folder(xl.REFINER, refiner)
     theirs[1].vae = theirs[0].vae  # released ones have the same; ours decodes with the base's
     return *theirs, load(base, device="cpu"), single
-
-
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(-10 * (a - b).square().mean().log10())
 
 
 def reference(

@@ -11,6 +11,7 @@ from diffusers import StableDiffusion3Img2ImgPipeline, StableDiffusion3InpaintPi
 from PIL import Image
 
 import tiny_sd3 as sd3
+from painting import psnr, relative
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.attention import record_attention
 from stable_diffusion.pipeline.generate import generate, generate_image
@@ -26,15 +27,6 @@ FLOOR = 55.0  # dB
 OURS: dict[str, Any] = {"seed": SEED, "steps": STEPS, "guidance": GUIDANCE}
 
 Models = tuple[sd3.Kind, Path, Any, dict[str, StableDiffusion]]
-
-
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Peak signal to noise ratio in dB of pictures in [0, 1]."""
-    return float(-10 * (a - b).square().mean().log10())
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).detach().norm() / b.detach().norm())
 
 
 @pytest.fixture(scope="module", params=sd3.KINDS, ids=lambda kind: kind.name)

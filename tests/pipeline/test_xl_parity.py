@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import tiny_xl as xl
+from painting import psnr, relative
 from stable_diffusion.diffusion.sigmas import AYS_TABLES, GITS_TABLES
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.model import StableDiffusion, load
@@ -23,15 +24,6 @@ OURS = {"seed": SEED, "steps": STEPS, "guidance": GUIDANCE, "sampler": "euler", 
 KINDS = [xl.BASE, xl.PRUNED, xl.VEGA, xl.KOALA, xl.V_PLAIN, xl.V_ZERO, xl.INPAINT, xl.REFINER]
 
 Models = tuple[xl.Kind, Any, dict[str, StableDiffusion]]
-
-
-def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Peak signal to noise ratio in dB of pictures in [0, 1]."""
-    return float(-10 * (a - b).square().mean().log10())
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).norm() / b.norm())
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)

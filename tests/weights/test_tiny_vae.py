@@ -24,8 +24,8 @@ from convert_cases import (
     from_pretrained,
     make_case,
     paint,
-    psnr,
 )
+from painting import psnr
 from stable_diffusion.errors import BrokenModel, InvalidRequest
 from stable_diffusion.models.tiny_vae import TinyVAE
 from stable_diffusion.pipeline.model import load

@@ -41,7 +41,8 @@ def warm_start(modules: Mapping[str, nn.Module], source: str | Path, parts: Sequ
 
 
 def folded(module: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The weights of a U-Net without patches for a U-Net that folds p x p latents; all else comes back as it is.
+    """The weights of a U-Net without patches for a U-Net that folds p x p latents, and of one without a fine stage for
+    one that has it, which begins as it is made and adds nothing at first; all else comes back as it is.
 
     Way in: what a latent said is now said by each of the p x p of its patch, divided by p, so that noise comes in with
     the spread that it had. Way out: each latent of a patch gets what its place got.
