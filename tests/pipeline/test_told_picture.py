@@ -26,7 +26,6 @@ from convert_cases import (
     make_case,
     paint,
     picture,
-    psnr,
 )
 from stable_diffusion.diffusion.image_guidance import image_guided
 from stable_diffusion.errors import InvalidRequest
