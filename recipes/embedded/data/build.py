@@ -23,7 +23,16 @@ from .lexicon import lexicon_lines
 from .makers import MAKERS, Options, World
 from .nouns import read_nouns
 from .pack import read_lines, write_images, write_lines, write_pack, write_text
-from .records import COMPOSED, Record, emoji_glyph_record, glyph_record, noun_record, object_record, scene_record
+from .records import (
+    COMPOSED,
+    Record,
+    emoji_glyph_record,
+    glyph_record,
+    group_record,
+    noun_record,
+    object_record,
+    scene_record,
+)
 from .render import Picture
 from .scenes.graph import Scene, Thing, read_placeables
 from .scenes.phrases import chinese_phrases
@@ -50,6 +59,7 @@ DEPENDS: dict[str, tuple[str, ...]] = {
     "on_ground": (*DRAWING, *NOUNS),
     "clipart": (*DRAWING, *NOUNS, "clipart.py", "dropped_clipart.tsv"),
     "recoloured": (*DRAWING, *PAINTS, "recolour.tsv"),
+    "counted": (*DRAWING, "counted.py"),
     "landscapes": SCENES,
     "placed": (*DRAWING, *SCENES),
 }
@@ -65,6 +75,7 @@ LAYOUTS = {
     "on_ground": ("iconify-noun-glyph",),
     "clipart": ("files-by-title",),
     "recoloured": OBJECT_LAYOUTS,
+    "counted": OBJECT_LAYOUTS,
     "placed": OBJECT_LAYOUTS,
 }
 """Shard -> layouts of the picture sets that it draws from."""
@@ -75,6 +86,7 @@ OPTIONS = {
     "noun_glyphs": ("noun_colours",),
     "on_ground": ("noun_colours", "on_ground"),
     "recoloured": ("recolours",),
+    "counted": ("counted",),
     "landscapes": ("landscapes",),
     "placed": ("placed",),
 }
@@ -130,6 +142,8 @@ def shard_records(world: World, shard: str) -> list[Record]:
         nouns = {noun.concept: noun for noun in read_nouns(world.concepts.values()).values()}
         kind = "object" if shard in ("nouns", "clipart") else "glyph"
         return [noun_record(item, nouns[item["concept"]], split, kind) for item in items]
+    if shard == "counted":
+        return [group_record(item, world.concepts[item["concept"]], split) for item in items]
     if shard in ("objects", "art", "recoloured"):
         return [object_record(item, world.concepts[item["concept"]], split) for item in items]
     licences = {entry.style: entry.licence for entry in sets_of(*OBJECT_LAYOUTS)}
@@ -204,7 +218,7 @@ def build(
     """Make or bring up to date the pack in `out`. `packages`: where downloaded packages are kept.
 
     `tokenizer`: a tokenizer.json, or one of our models with the tokenizer in its metadata, to use instead of training
-    a new one. `shards`: leave out the others; "recoloured" and "placed" need "objects".
+    a new one. `shards`: leave out the others; "recoloured", "counted" and "placed" need "objects".
     """
     stamp = out / "stamp.json"
     key = pack_key(options, tokenizer) + "".join(f" {shard}" for shard in shards if tuple(shards) != SHARDS)

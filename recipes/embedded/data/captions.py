@@ -216,6 +216,8 @@ def object_captions(
             captions[language].append(fill(template, name))
         if cute and not named:
             captions[language].insert(2, fill("{a} cute {n}", names[0]) if language == "en" else f"可爱的{names[0]}")
+        if language == "en" and not named and not uncountable(names[0]) and source.random() < 0.3:
+            captions[language].insert(2, f"one {names[0]}")
         captions[language] = list(dict.fromkeys(captions[language]))[:count]
     return captions
 

@@ -19,7 +19,8 @@ pack holds the same with the number of pictures that each set gave. Only licence
 non-commercial terms are accepted; the build refuses a set whose package states another one.
 
 Changes made to the pictures: rendered at the training size, cropped to what is visible and centred, single-colour icons
-coloured and some put on a coloured ground, some objects recoloured, objects placed into composed scenes.
+coloured and some put on a coloured ground, some objects recoloured, some drawn two or three times in one picture,
+objects placed into composed scenes.
 """
 
 

@@ -15,6 +15,7 @@ from . import colours as colour_tools
 from .art import art_jobs, emoji_glyph_jobs, known_names
 from .clipart import clipart_jobs, render_guarded
 from .concepts import Concept, spoken_colour
+from .counted import draw_group, sample_groups
 from .glyphs import glyph_jobs, read_glyphs
 from .nouns import chosen, ground_for, noun_glyph_jobs, noun_jobs, read_nouns
 from .objects import Job, emoji_jobs, in_order, render_job, render_jobs
@@ -32,7 +33,8 @@ Made = Iterator[tuple[dict[str, Any], Picture]]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a pack is made of. `size`: pixels; `landscapes`, `placed`: numbers of scenes; `icon_colours`,
+    """What a pack is made of. `size`: pixels; `landscapes`, `placed`: numbers of scenes; `counted`: number
+    of pictures of two or three of a thing; `icon_colours`,
     `emoji_glyph_colours`, `noun_colours`, `recolours`: how many of the named colours each icon of the table, each
     single-colour emoji, each icon found by its noun and each recoloured object is drawn in; `on_ground`: number of
     icons on a coloured ground."""
@@ -40,6 +42,7 @@ class Options:
     size: int = 128
     landscapes: int = 5000
     placed: int = 5000
+    counted: int = 4000
     icon_colours: int = 7
     emoji_glyph_colours: int = 3
     noun_colours: int = 2
@@ -198,6 +201,15 @@ def other_colours(task: tuple[dict[str, Any], Picture, str, tuple[str, ...]]) ->
     return list(colour_tools.in_colours(picture, paints)) if colour_tools.recolourable(picture, own) else []
 
 
+def make_counted(world: World) -> Made:
+    """Two or three of one object on a transparent ground."""
+    assets = world.assets()
+    kept = {(item["concept"], item["style"]): item for item in read_lines(world.out / "objects/items.jsonl")}
+    for group in sample_groups(world.concepts.values(), assets, world.options.counted, world.options.seed):
+        item = {**kept[group.concept, group.style], "number": group.number, "seed": group.seed}
+        yield item, draw_group(group, assets[group.concept, group.style])
+
+
 ASSETS: dict[tuple[str, str], Picture] = {}
 
 
@@ -239,6 +251,7 @@ MAKERS: dict[str, Callable[[World], Made]] = {
     "on_ground": make_on_ground,
     "clipart": make_clipart,
     "recoloured": make_recoloured,
+    "counted": make_counted,
     "landscapes": partial(make_scenes, kind="landscapes"),
     "placed": partial(make_scenes, kind="placed"),
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 from .captions import ground_captions, object_captions
 from .concepts import Concept
+from .counted import group_captions
 from .glyphs import Glyph
 from .nouns import Noun
 from .scenes.graph import Placeable, Scene
@@ -39,6 +40,22 @@ def object_record(item: dict[str, Any], concept: Concept, split: Split) -> Recor
             name,
             cute=concept.group.startswith("animal"),
         ),
+    }
+
+
+def group_record(item: dict[str, Any], concept: Concept, split: Split) -> Record:
+    """Two or three of one emoji; held out where its concept is in this style."""
+    number, name = item["number"], f"{item['source']}/{concept.id}/{item['number']}/{item['seed']}"
+    return {
+        "id": name,
+        "source": item["source"],
+        "licence": item["licence"],
+        "kind": "object",
+        "concept": f"{number}-{concept.id}",
+        "style": item["style"],
+        "colour": None,
+        "split": split.of(concept.id, item["style"], None),
+        "captions": group_captions(concept.english, concept.chinese, item["style"], item["colour"], number, name),
     }
 
 

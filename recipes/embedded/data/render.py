@@ -56,13 +56,17 @@ def premultiplied_resize(image: Image.Image, size: tuple[int, int]) -> Picture:
     return np.concatenate([colour, alpha], axis=-1).round().clip(0, 255).astype(np.uint8)
 
 
+def visible_part(image: Image.Image) -> Image.Image | None:
+    """An RGBA image cropped to what is visible; None when nothing is."""
+    box = image.getchannel("A").point(lambda alpha: 255 if alpha > VISIBLE else 0).getbbox()
+    return image.crop(box) if box else None
+
+
 def frame(image: Image.Image, size: int, fill: float = FILL) -> Picture | None:
     """Crop to the visible part, scale its longer side to `fill * size`, centre. None when nothing is visible."""
-    alpha = np.asarray(image.getchannel("A"))
-    rows, columns = np.flatnonzero((alpha > VISIBLE).any(axis=1)), np.flatnonzero((alpha > VISIBLE).any(axis=0))
-    if len(rows) == 0:
+    crop = visible_part(image)
+    if crop is None:
         return None
-    crop = image.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
     scale = fill * size / max(crop.size)
     width, height = (max(1, round(side * scale)) for side in crop.size)
     small = premultiplied_resize(crop, (width, height))
