@@ -27,6 +27,7 @@ from convert_cases import (
     paint,
     picture,
 )
+from painting import psnr
 from stable_diffusion.diffusion.image_guidance import image_guided
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.generate import generate
