@@ -2,6 +2,8 @@
 
     python scripts/contact_sheet.py       six sheets of 100 prompts: docs/images/contact_GROUP.webp
     python scripts/contact_sheet.py --prompts recipes/embedded/prompts.txt     one: contact_sheet.webp
+    python scripts/contact_sheet.py --blind blind     every picture under a number, in a shuffled order, for somebody
+                                                      who has not read the prompts; blind/key.tsv says what was asked
 
 A prompt a line; "## name" begins a group. Pictures are painted at the model's own size and shrunk to --side; a sheet
 that is still larger than --kilobytes loses quality first (WebP) and then size.
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAPER = (255, 255, 255, 255)
 GAP, LINE, LINES, SIZE = 6, 13, 2, 11
 QUALITIES = (92, 85, 75)
+BLIND = 20
+"""Pictures on a sheet of the blind form: few enough to be seen large."""
 SHRINK, SMALLEST = 0.85, 48
 
 
@@ -121,6 +126,21 @@ def encoded(
         side = max(SMALLEST, int(min(side, max(pictures[0].size)) * SHRINK))
 
 
+def write_blind(pictures: Sequence[Image.Image], prompts: Sequence[str], folder: Path, side: int, columns: int) -> None:
+    """Sheets of `BLIND` pictures under numbers from 1 on, in an order that tells nothing, and key.tsv, which tells all."""
+    order = list(range(len(prompts)))
+    random.Random(len(prompts)).shuffle(order)
+    folder.mkdir(parents=True, exist_ok=True)
+    for start in range(0, len(order), BLIND):
+        part = order[start : start + BLIND]
+        numbers = [str(start + index + 1) for index in range(len(part))]
+        drawn = sheet([pictures[index] for index in part], numbers, columns, side, font_of(None))
+        drawn.save(folder / f"sheet_{start // BLIND + 1}.png")
+    lines = [f"{number}\t{prompts[index]}\n" for number, index in enumerate(order, start=1)]
+    (folder / "key.tsv").write_text("".join(lines), encoding="utf-8")
+    print(f"{folder}: {len(prompts)} pictures; what was asked for is in key.tsv")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=Path, default=ROOT / "recipes/embedded/prompts_100.txt")
@@ -133,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--font", type=Path, help="font file with the letters of all prompts; without it the system's")
     parser.add_argument("--format", choices=["webp", "png"], default="webp")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/images", help="folder; contact_GROUP is written there")
+    parser.add_argument("--blind", type=Path, metavar="FOLDER", help="numbers instead of prompts, all groups mixed")
     given = parser.parse_args(arguments)
     groups = read_groups(given.prompts)
     missing = [name for name in given.group or [] if name not in groups]
@@ -142,6 +163,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     strange = unknown(font, "".join(prompt for name in given.group or groups for prompt in groups[name]))
     if strange:
         sys.stderr.write(f"note: the font has no {''.join(sorted(strange)[:8])} ...; name one that has with --font\n")
+    if given.blind is not None:
+        asked = [prompt for name in given.group or groups for prompt in groups[name]]
+        write_blind(draw(asked, model, given.seed, "blind"), asked, given.blind, given.side, min(given.columns, 5))
+        return
     given.out.mkdir(parents=True, exist_ok=True)
     for name in given.group or groups:
         pictures = draw(groups[name], model, given.seed, name)

@@ -93,3 +93,19 @@ def test_the_whole_script(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"contact_things.webp", "contact_中.webp"}
     with pytest.raises(SystemExit):
         script.main(["--prompts", str(tmp_path / "few.txt"), "--group", "others", "--out", str(tmp_path)])
+
+
+def test_blind_sheets_tell_nothing_but_their_key_does(script: ModuleType, tmp_path: Path) -> None:
+    count = script.BLIND + 5
+    pictures = [Image.new("RGB", (20, 20), (10 * index, 0, 255 - 10 * index)) for index in range(count)]
+    prompts = [f"thing {index}" for index in range(count)]
+    script.write_blind(pictures, prompts, tmp_path, 20, 5)
+    key = dict(line.split("\t") for line in (tmp_path / "key.tsv").read_text(encoding="utf-8").splitlines())
+    assert sorted(key.values()) == sorted(prompts) and list(key) == [str(number + 1) for number in range(count)]
+    assert list(key.values()) != prompts
+    sheets = [Image.open(tmp_path / f"sheet_{number}.png") for number in (1, 2)]
+    cell, row = 20 + 2 * script.GAP, 20 + script.GAP + script.LINES * script.LINE
+    for number in range(count):
+        place = number % script.BLIND
+        seen = sheets[number // script.BLIND].getpixel((place % 5 * cell + cell // 2, place // 5 * row + row // 3))
+        assert seen == pictures[int(key[str(number + 1)].split()[1])].getpixel((0, 0))
