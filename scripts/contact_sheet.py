@@ -127,7 +127,7 @@ def encoded(
 
 
 def write_blind(pictures: Sequence[Image.Image], prompts: Sequence[str], folder: Path, side: int, columns: int) -> None:
-    """Sheets of `BLIND` pictures under numbers from 1 on, in an order that tells nothing, and key.tsv, which tells all."""
+    """Sheets of `BLIND` pictures under numbers from 1 on, in an order that tells nothing; key.tsv tells all."""
     order = list(range(len(prompts)))
     random.Random(len(prompts)).shuffle(order)
     folder.mkdir(parents=True, exist_ok=True)
