@@ -36,6 +36,8 @@ from stable_diffusion.training.report import sheet
 from stable_diffusion.training.stage import (
     Context,
     autocast,
+    autocast_network,
+    condition,
     evaluating,
     generator,
     maybe_compile,
@@ -142,9 +144,7 @@ class DenoiserTraining:
             temporary.unlink(missing_ok=True)
 
     def condition(self, ids: Tensor) -> Conditioning:
-        """Token ids [B,T] -> tokens [B,T,D] and the pooled text [B,V] as vector."""
-        found = self.text(ids.to(self.context.device))
-        return Conditioning(tokens=found.tokens, pooled=found.pooled, vector=found.pooled)
+        return condition(self.text, ids, self.context.device)
 
     def draw(self, step: int) -> tuple[NDArray[np.int64], Tensor, Tensor]:
         """(rows of the selection, token ids [B,T], timesteps [B]) of this rank at `step`."""
@@ -225,18 +225,14 @@ class DenoiserTraining:
         with autocast(device, self.config):
             told = self.condition(torch.from_numpy(ids).long()).to(dtype=torch.float32)
         cond, uncond = told.map(lambda t: t[:-1]), told.map(lambda t: t[-1:])
-        wrapped = network_denoiser(self._autocast_unet, self.schedule, self.config.prediction)  # type: ignore[arg-type]
+        network = autocast_network(self.unet, device, self.config)
+        wrapped = network_denoiser(network, self.schedule, self.config.prediction)  # type: ignore[arg-type]
         denoise = guided(wrapped, cond, uncond, guidance)
         shape = (self.latents.channels, side, side)
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(k)) for k in range(len(prompts))]
         latent = integrate(denoise, torch.stack(noise).to(device), self.schedule, steps)
         chunks = torch.split(self.latents.denormalise(latent), CHUNK)
         return torch.cat([self.vae.decode(chunk).float() for chunk in chunks])
-
-    def _autocast_unet(self, x: Tensor, timestep: Tensor, tokens: Tensor, *, vector: Tensor | None = None) -> Tensor:
-        with autocast(self.context.device, self.config):
-            output: Tensor = self.unet(x, timestep, tokens, vector=vector)
-        return output.float()
 
 
 def integrate(denoise: Any, noise: Tensor, schedule: Schedule, steps: int) -> Tensor:

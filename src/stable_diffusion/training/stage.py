@@ -22,6 +22,7 @@ from stable_diffusion.training.data import TrainingPack
 from stable_diffusion.training.distributed import World
 from stable_diffusion.training.optim import Group
 from stable_diffusion.training.precision import fast_bfloat16
+from stable_diffusion.types import Conditioning
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,23 @@ def autocast(device: torch.device, config: StageConfig) -> contextlib.AbstractCo
     """bfloat16 where the config says so; float32 weights and optimiser stay."""
     half = config.precision == "bf16" or (config.precision == "auto" and fast_bfloat16(device.type))
     return torch.autocast(device.type, torch.bfloat16, enabled=half)
+
+
+def autocast_network(network: nn.Module, device: torch.device, config: StageConfig) -> Any:
+    """`network` for sampling: in the config's precision inside, float32 [B,c,h,w] outside."""
+
+    def call(x: Tensor, timestep: Tensor, tokens: Tensor, **told: Any) -> Tensor:
+        with autocast(device, config):
+            output: Tensor = network(x, timestep, tokens, **told)
+        return output.float()
+
+    return call
+
+
+def condition(text: nn.Module, ids: Tensor, device: torch.device) -> Conditioning:
+    """Token ids [B,T] -> tokens [B,T,D], and the pooled text [B,V], which is the network's vector too."""
+    found = text(ids.to(device))
+    return Conditioning(tokens=found.tokens, pooled=found.pooled, vector=found.pooled)
 
 
 def prepare(module: nn.Module, device: torch.device, config: StageConfig) -> nn.Module:

@@ -31,7 +31,16 @@ from stable_diffusion.training.denoiser import CHUNK, integrate
 from stable_diffusion.training.low_rank import add_low_rank
 from stable_diffusion.training.optim import Group
 from stable_diffusion.training.report import sheet
-from stable_diffusion.training.stage import Context, autocast, evaluating, generator, maybe_compile, prepare
+from stable_diffusion.training.stage import (
+    Context,
+    autocast,
+    autocast_network,
+    condition,
+    evaluating,
+    generator,
+    maybe_compile,
+    prepare,
+)
 from stable_diffusion.training.trajectories import follow, places, remembered
 from stable_diffusion.types import Conditioning, Schedule
 from stable_diffusion.weights.load import load_parts
@@ -59,6 +68,7 @@ class StudentTraining:
             )
         self.tokenizer = Tokenizer.from_str(parts.tokenizer.json)
         self.unet = prepare(parts.unet, context.device, config)
+        self.network = autocast_network(self.unet, context.device, config)
         self.sigmas = places(self.schedule, config.jumps).to(context.device)
         self.rows = context.pack.select(config.data)
         self.nothing = torch.from_numpy(encode_texts(self.tokenizer, [""], self.text_config.context_length)).long()
@@ -111,15 +121,7 @@ class StudentTraining:
 
     def condition(self, ids: Tensor) -> Conditioning:
         """Token ids [B,T] -> what the teacher tells its network."""
-        found = self.text(ids.to(self.context.device))
-        return Conditioning(tokens=found.tokens, pooled=found.pooled, vector=found.pooled)
-
-    def _network(
-        self, x: Tensor, timestep: Tensor, tokens: Tensor, *, vector: Tensor | None = None, **added: Any
-    ) -> Tensor:
-        with autocast(self.context.device, self.config):
-            output: Tensor = self.unet(x, timestep, tokens, vector=vector, **added)
-        return output.float()
+        return condition(self.text, ids, self.context.device)
 
     def _paint(self, numbers: range, shape: tuple[int, ...]) -> Tensor:
         """Ways of these numbers; number k starts from the noise of generator k."""
@@ -128,7 +130,7 @@ class StudentTraining:
             cond = self.condition(ids).to(dtype=torch.float32)
             uncond = self.condition(self.nothing).to(dtype=torch.float32)
         denoise = guided(
-            network_denoiser(self._network, self.schedule, self.prediction), cond, uncond, self.config.guidance
+            network_denoiser(self.network, self.schedule, self.prediction), cond, uncond, self.config.guidance
         )
         noise = [torch.randn(shape, generator=generator(torch.device("cpu"), self.config.seed, 9, k)) for k in numbers]
         return follow(
@@ -173,7 +175,7 @@ class StudentTraining:
             told = self.condition(self.ids[numbers]).to(dtype=torch.float32)
         noise = self.ways[numbers, 0].float() / self.sigmas[0]
         with evaluating(self.unet):
-            denoise = network_denoiser(self._network, self.schedule, self.prediction)
+            denoise = network_denoiser(self.network, self.schedule, self.prediction)
             x = integrate(lambda x, sigma: denoise(x, sigma, told), noise, self.schedule, self.config.jumps)
             latent = self.latents.denormalise(torch.cat([x, self.ways[numbers, -1].float()]))
             pictures = torch.cat([self.vae.decode(part).float() for part in torch.split(latent, CHUNK)])
