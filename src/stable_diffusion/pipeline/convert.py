@@ -20,6 +20,7 @@ from ..weights.load import load_parts
 from ..weights.parts import Parts, TokenizerSource
 from ..weights.recognise import T5_LEFT_OUT
 from ..weights.safetensors_writer import write_safetensors
+from ..weights.save_configs import with_note
 from ..weights.save_folder import atomic_folder, write_folder
 from ..weights.save_ldm import ldm_metadata, ldm_state
 from ..weights.separate import AnyPath
@@ -92,7 +93,7 @@ def convert(
         notes += _vocabulary_beside(place, parts)
         write_safetensors(place, state, ldm_metadata(parts, place.stem), dtype=cast)
     else:
-        scheduler = _scheduler_of(Path(source))
+        scheduler = _scheduler_of(Path(source), parts)
         write_folder(place, parts, _write_tokenizer, dtype=cast, variant=variant, scheduler=scheduler)
     layout = "single file" if single else "diffusers folder"
     return Converted(path=place, layout=layout, family=parts.family, notes=tuple(notes))
@@ -139,10 +140,12 @@ def _fuse(parts: Parts, loras: Sequence[Any]) -> list[str]:
     return notes
 
 
-def _scheduler_of(source: Path) -> dict[str, Any] | None:
-    """The scheduler of a folder that is written anew stays as it is."""
+def _scheduler_of(source: Path, parts: Parts) -> dict[str, Any] | None:
+    """The scheduler of a folder that is written anew stays as it is, but for our note on models of few steps."""
     file = source.expanduser() / "scheduler" / "scheduler_config.json"
-    return read_config(file) if is_folder_model(source.expanduser()) and file.is_file() else None
+    if not is_folder_model(source.expanduser()) or not file.is_file():
+        return None
+    return with_note(read_config(file), parts)
 
 
 def _write_tokenizer(folder: Path, source: TokenizerSource) -> None:
