@@ -6,7 +6,7 @@ A tensor that is neither cast nor changed by an adapter is written bit for bit a
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ..errors import InvalidRequest, unknown_choice
 from ..text.tokenizer_files import FILES, copy_tokenizer, write_clip_tokenizer
 from ..weights.beside import TOKENIZER, t5_tokenizer
 from ..weights.files import SUFFIXES
+from ..weights.finite import complaint, look_now
 from ..weights.folder import is_folder_model, read_config
 from ..weights.load import load_parts
 from ..weights.parts import Parts, TokenizerSource
@@ -65,7 +66,8 @@ def convert(
                `source_variant`
 
     Nothing that exists is overwritten, and what is written appears when it is complete. T5's vocabulary, which no
-    single file holds, is written beside it as `tokenizer_3`. Raises InvalidRequest where the place is taken, the layout
+    single file holds, is written beside it as `tokenizer_3`. Numbers that are not finite are written as they are, and a
+    note names their tensors. Raises InvalidRequest where the place is taken, the layout
     has no such model or T5 lacks its vocabulary, ModelFileError where `source` is no model or the disk refuses.
     """
     place = _free_place(destination)
@@ -84,7 +86,7 @@ def convert(
             f"{str(source)!r} holds T5 without its vocabulary; put the folder {TOKENIZER} of the model's repository "
             "beside it, or say t5=False to write the model without T5"
         )
-    notes = [*parts.guesses, *_fuse(parts, loras)]
+    notes = [*parts.guesses, *_fuse(parts, loras), *_not_finite(parts)]
     if parts.family == "sd2-depth":
         notes.append(NO_ESTIMATOR)
     cast = None if dtype is None else DTYPES[dtype]
@@ -138,6 +140,14 @@ def _fuse(parts: Parts, loras: Sequence[Any]) -> list[str]:
             notes.append(f"{attachment.name}: {len(attachment.unmatched)} parts fit nothing in this model: {first}")
     # Fused together, so that each difference is that of the original weight, as it is where they are only attached.
     return notes
+
+
+def _not_finite(parts: Parts) -> Iterator[str]:
+    """A sentence for each network with numbers that are not finite, which are written like all others."""
+    for part in ("unet", "vae", "clip", "clip2", "t5"):
+        network = getattr(parts, part)
+        for what, names in look_now(network) if network is not None else ():
+            yield f"{complaint(what, names)}; they are written as they are"
 
 
 def _scheduler_of(source: Path, parts: Parts) -> dict[str, Any] | None:

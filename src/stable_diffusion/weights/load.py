@@ -13,7 +13,7 @@ import torch
 
 from ..diffusion.prediction import Prediction, resolve_prediction
 from ..diffusion.schedule import DiscreteSchedule, FlowSchedule, ddpm_schedule, schedule_from_config
-from ..errors import InvalidRequest, unknown_choice
+from ..errors import BrokenModel, InvalidRequest, unknown_choice
 from ..models.clip import CLIPText, CLIPTextConfig
 from ..models.mmdit import MMDiT, MMDiTConfig
 from ..models.t5 import T5Encoder
@@ -270,8 +270,11 @@ def _probed(unet: UNet, found: Recognised) -> tuple[Prediction, tuple[str, ...]]
         return found.prediction, found.guesses
     x = torch.full((1, 4, 8, 8), 0.5, dtype=like.dtype, device=like.device)
     tokens = torch.full((1, 2, shape.context_dim), 0.5, dtype=like.dtype, device=like.device)
-    with torch.no_grad():
-        answer = float((unet(x, torch.tensor([999.0], device=like.device), tokens) - x).mean())
+    try:
+        with torch.no_grad():
+            answer = float((unet(x, torch.tensor([999.0], device=like.device), tokens) - x).mean())
+    except BrokenModel:  # numbers that are not finite, which are for the first use to tell
+        return found.prediction, found.guesses
     prediction: Prediction = "v" if answer < -1 else "eps"
     others = tuple(guess for guess in found.guesses if guess not in guessed)
     return prediction, (f"prediction {prediction!r} is inferred from the network's answer to a constant input", *others)
