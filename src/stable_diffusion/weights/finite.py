@@ -74,7 +74,7 @@ class _FirstUse:
         if problem:
             raise BrokenModel(problem)
 
-    @torch.compiler.assume_constant_result
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
     def problem_when_traced(self) -> str:
         """What is wrong with the weights, found out while the call is traced; the graph holds nothing of it."""
         module = None if self.module is None else self.module()
