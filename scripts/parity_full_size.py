@@ -4,10 +4,13 @@ For each network the reference is built with random weights (norms too), run onc
 takes the same tensors through our key tables and runs on the same input. Weights are shared, not copied, where the
 layouts allow it, and each pair is freed before the next. Prints one line per network and fails above 1e-5.
 
-    python scripts/parity_full_size.py [--size 32] [--only unet] [--family sd3 [--name medium]]
+    python scripts/parity_full_size.py [--size 32] [--only unet]
+    python scripts/parity_full_size.py --family sd3 [--name medium] [--streamed] [--depth 8]
 
 With `--family xl` the largest network has 2.6 G parameters, which is more than 10 GB in float32; with `--family sd3` it
-is Stable Diffusion 3.5 large with 8 G (32 GB), and T5 XXL has 4.8 G. Tables of positions are float32 there and here.
+is Stable Diffusion 3.5 large with 8 G (32 GB), and T5 XXL has 4.8 G (19 GB). Those fit with `--streamed`, which makes
+the weights of a block when it is called and holds one block at a time (see `random_networks`), or with `--depth`, which
+leaves out all but the first blocks, at full width. Tables of positions are float32 there and here.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from random_networks import empty, randomise, stream
 from released_shapes import (
     CLIP_L,
     OPENCLIP_G,
@@ -41,7 +45,7 @@ from torch import Tensor, nn
 from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.config import ModelConfig
 from stable_diffusion.models.mmdit import MMDiT, MMDiTConfig
-from stable_diffusion.models.t5 import T5Encoder
+from stable_diffusion.models.t5 import T5Config, T5Encoder
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE
 from stable_diffusion.nn.embeddings import timestep_embedding
@@ -65,26 +69,6 @@ class Case:
     config: ModelConfig
     table: KeyTable
     compare: Callable[[Any, Any], Outputs]
-
-
-def empty(build: Callable[[], Any]) -> Any:
-    """A reference network whose default initialisation is skipped; `randomise` fills it."""
-    with torch.device("meta"):
-        model = build()
-    return model.to_empty(device="cpu").eval()
-
-
-def randomise(model: nn.Module) -> None:
-    """Random values at a scale that keeps signals alive; norms and biases too, so that nothing can hide."""
-    generator = torch.Generator().manual_seed(0)
-    for module in model.modules():
-        is_norm = isinstance(module, (nn.GroupNorm, nn.LayerNorm))
-        for name, parameter in module.named_parameters(recurse=False):
-            parameter.data.normal_(generator=generator)
-            if parameter.dim() > 1:
-                parameter.data.mul_(parameter[0].numel() ** -0.5)
-            else:
-                parameter.data.mul_(0.3).add_(1.0 if is_norm and name == "weight" else 0.0)
 
 
 def unet_case(name: str, config: UNetConfig, size: int) -> Case:
@@ -208,7 +192,7 @@ def clip_case(name: str, config: CLIPTextConfig) -> Case:
     return Case(name, reference.eval(), CLIPText, config, clip_transformers(config), compare)
 
 
-def mmdit_case(name: str, config: MMDiTConfig, size: int) -> Case:
+def mmdit_case(name: str, config: MMDiTConfig, size: int, streamed: bool) -> Case:
     from diffusers import SD3Transformer2DModel
 
     reference = empty(
@@ -221,7 +205,8 @@ def mmdit_case(name: str, config: MMDiTConfig, size: int) -> Case:
             pos_embed_max_size=config.positions,
             dual_attention_layers=config.dual_attention,
             qk_norm="rms_norm" if config.qk_norm else None,
-        )
+        ),
+        streamed=streamed,
     )
     reference.pos_embed.pos_embed.normal_(generator=torch.Generator().manual_seed(5))
     x, tokens = torch.randn(1, 16, size, size + 8), torch.randn(1, 333, config.context_dim)
@@ -234,36 +219,47 @@ def mmdit_case(name: str, config: MMDiTConfig, size: int) -> Case:
     return Case(name, reference, MMDiT, config, mmdit_diffusers(config), compare)
 
 
-def t5_case() -> Case:
+def t5_case(name: str, config: T5Config, streamed: bool) -> Case:
     import transformers
 
-    config = T5
-    reference = transformers.T5EncoderModel(
-        transformers.T5Config(
-            vocab_size=config.vocab_size,
-            d_model=config.width,
-            d_ff=config.mlp_width,
-            num_layers=config.layers,
-            num_heads=config.heads,
-            feed_forward_proj="gated-gelu",
-        )
+    reference = empty(
+        lambda: transformers.T5EncoderModel(
+            transformers.T5Config(
+                vocab_size=config.vocab_size,
+                d_model=config.width,
+                d_ff=config.mlp_width,
+                num_layers=config.layers,
+                num_heads=config.heads,
+                feed_forward_proj="gated-gelu",
+            )
+        ),
+        streamed=streamed,
     )
+    reference.tie_weights()
     ids = torch.randint(0, 32000, (1, 256))
 
     def compare(ours: Any, theirs: Any) -> Outputs:
         return [("last layer", ours(ids), theirs(ids).last_hidden_state)]
 
-    return Case("T5 v1.1 XXL encoder", reference.eval(), T5Encoder, config, t5_transformers(config), compare)
+    return Case(name, reference, T5Encoder, config, t5_transformers(config), compare)
 
 
-def sd3_cases(size: int, only: str | None, name: str) -> Iterator[Case]:
-    """Stable Diffusion 3: its networks that no other family has (CLIP-L, CLIP-G and the VAE's blocks are theirs)."""
+def sd3_cases(size: int, only: str | None, name: str, depth: int | None, streamed: bool) -> Iterator[Case]:
+    """Stable Diffusion 3: its networks that no other family has (CLIP-L, CLIP-G and the VAE's blocks are theirs).
+
+    `depth` is the number of blocks; None means all.
+    """
     networks = {"SD3 medium": SD3, "SD3.5 medium": SD35_MEDIUM, "SD3.5 large": SD35_LARGE}
     for title, config in networks.items():
         if only in (None, "unet") and name.lower() in title.lower():
-            yield mmdit_case(title, config, size)
+            count = config.depth if depth is None else min(depth, config.depth)
+            dual = tuple(block for block in config.dual_attention if block < count)
+            some = replace(config, depth=count, dual_attention=dual)
+            yield mmdit_case(f"{title}, {count} of {config.depth} blocks", some, size, streamed)
     if only in (None, "text") and name.lower() in "t5":
-        yield t5_case()
+        count = T5.layers if depth is None else min(depth, T5.layers)
+        title = f"T5 v1.1 XXL encoder, {count} of {T5.layers} blocks"
+        yield t5_case(title, replace(T5, layers=count), streamed)
 
 
 def xl_cases(size: int, only: str | None) -> Iterator[Case]:
@@ -283,14 +279,8 @@ def xl_cases(size: int, only: str | None) -> Iterator[Case]:
         )
 
 
-def cases(size: int, only: str | None, family: str, name: str) -> Iterator[Case]:
-    """One after the other, so that the networks of a case can be freed before those of the next are built."""
-    if family == "sd3":
-        yield from sd3_cases(size, only, name)
-        return
-    if family == "xl":
-        yield from xl_cases(size, only)
-        return
+def sd_cases(size: int, only: str | None) -> Iterator[Case]:
+    """Stable Diffusion 1.5 and 2.1."""
     if only in (None, "text"):
         yield clip_case("SD 1.5 text encoder", CLIP_L)
         yield clip_case("SD 2.1 text encoder", OPENCLIP_H)
@@ -302,18 +292,22 @@ def cases(size: int, only: str | None, family: str, name: str) -> Iterator[Case]
 
 
 @torch.no_grad()
-def run(case: Case) -> float:
+def run(case: Case, streamed: bool) -> float:
     """The largest relative error of a case, which is printed output by output."""
     start = time.perf_counter()
     randomise(case.reference)
     with torch.device("meta"):
         ours = case.build(case.config)
-    ours.load_state_dict(case.table.convert(case.reference.state_dict()), assign=True)
-    assert not any(tensor.is_meta for tensor in (*ours.parameters(), *ours.buffers()))
+    if streamed:
+        stream(case.reference, ours, case.table)
+    else:
+        ours.load_state_dict(case.table.convert(case.reference.state_dict()), assign=True)
+        assert not any(tensor.is_meta for tensor in (*ours.parameters(), *ours.buffers()))
     parameters = sum(parameter.numel() for parameter in ours.parameters())
     worst = 0.0
     print(f"{case.name}, {parameters / 1e6:.2f} M parameters")
     for what, made, expected in case.compare(ours.eval(), case.reference):
+        assert made.dtype == expected.dtype == torch.float32
         assert expected.std() > 1e-2, f"{what} is (almost) constant, so it could hide an error"
         error = ((made - expected).abs().max() / expected.abs().max()).item()
         norm = ((made - expected).norm() / expected.norm()).item()
@@ -331,11 +325,21 @@ def main() -> None:
     parser.add_argument("--only", choices=("text", "vae", "unet"), help="run one kind of network")
     parser.add_argument("--family", choices=("sd", "xl", "sd3"), default="sd", help="1.5 and 2.1 (default), XL, or 3")
     parser.add_argument("--name", default="", help="with --family sd3: only networks with this in their name")
-    arguments = parser.parse_args()
+    parser.add_argument("--depth", type=int, help="with --family sd3: only this many blocks (default: all)")
+    parser.add_argument("--streamed", action="store_true", help="with --family sd3: hold one block at a time")
+    told = parser.parse_args()
     torch.manual_seed(1)
+    made = {
+        "sd": lambda: sd_cases(told.size, told.only),
+        "xl": lambda: xl_cases(told.size, told.only),
+        "sd3": lambda: sd3_cases(told.size, told.only, told.name, told.depth, told.streamed),
+    }
+    if told.family != "sd3" and (told.depth is not None or told.streamed):
+        parser.error("--depth and --streamed are for --family sd3")
     worst = 0.0
-    for case in cases(arguments.size, arguments.only, arguments.family, arguments.name):
-        worst = max(worst, run(case))
+    # one after the other, so that the networks of a case can be freed before those of the next are built
+    for case in made[told.family]():
+        worst = max(worst, run(case, told.streamed))
         del case
         gc.collect()
     if worst >= TOLERANCE:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +18,11 @@ from safetensors.torch import load_file, save_file
 import stable_diffusion as sd
 import tiny_checkpoints as tiny
 from stable_diffusion.errors import BrokenModel
+from stable_diffusion.models.unet import UNet, UNetConfig
+from stable_diffusion.pipeline.convert import convert
 from stable_diffusion.weights.damage import damaged
-from stable_diffusion.weights.finite import complaint, not_finite
-from stable_diffusion.weights.load import load_parts
+from stable_diffusion.weights.finite import check_at_first_use, complaint, not_finite
+from stable_diffusion.weights.load import _probed, load_parts
 from stable_diffusion.weights.native import save_native
 
 UNET = "model.diffusion_model.input_blocks.1.1.proj_in.weight"
@@ -101,8 +106,89 @@ def test_a_good_model_is_looked_at_once(single: Path, monkeypatch: pytest.Monkey
     assert halves == 2  # post_quant_conv and decoder
     twin.decode(torch.zeros(1, 4, 2, 2))
     assert len(looked) == 2 * halves  # a copy is looked at for itself
-    compiled = torch.compile(parts.clip, backend="eager", fullgraph=True)
-    assert bool(compiled(torch.zeros(1, 77, dtype=torch.int64)).tokens.isfinite().all())
+
+
+IDS = torch.zeros(1, 77, dtype=torch.int64)
+
+
+def compiled_by(way: str, network: torch.nn.Module, **settings: Any) -> Any:
+    """The network, compiled in one of the ways that torch has."""
+    if way == "in place":
+        network.compile(backend="eager", **settings)
+        return network
+    if way == "in a function":
+        return torch.compile(lambda ids: network(ids), backend="eager", **settings)
+    return torch.compile(network, backend="eager", **settings)
+
+
+@pytest.mark.parametrize("way", ["module", "in place", "in a function"])
+def test_a_compiled_network_is_looked_at(
+    single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    from stable_diffusion.weights import finite
+
+    looked: list[int] = []
+    real = finite.not_finite
+    monkeypatch.setattr(finite, "not_finite", lambda state: looked.append(len(state)) or real(state))
+    torch.compiler.reset()
+    good = load_parts(single).clip
+    run = compiled_by(way, good, fullgraph=True)
+    for _ in range(2):
+        assert bool(run(IDS).tokens.isfinite().all())
+    assert len(looked) == 1  # the second call runs the graph alone
+    path = spoiled(single, tmp_path / "broken.safetensors", *text_names(single))
+    # code compiled for the good one does not do for these of the same shapes
+    run = compiled_by(way, load_parts(path).clip, fullgraph=True)
+    with pytest.raises((BrokenModel, torch._dynamo.exc.Unsupported), match=r"BrokenModel|token_embedding"):
+        run(IDS)  # where the graph has to be whole, torch itself reports what is raised while it traces
+    run = compiled_by(way, load_parts(path).clip)
+    for _ in range(2):
+        with pytest.raises(BrokenModel, match=r"broken\.safetensors .* not finite.*token_embedding"):
+            run(IDS)
+
+
+def text_names(single: Path) -> list[str]:
+    return [name for name in load_file(single) if name.endswith("token_embedding.weight")]
+
+
+def test_a_copy_and_a_pickle_are_compiled_for_themselves(single: Path) -> None:
+    clip = load_parts(single).clip
+    twin, stored = copy.deepcopy(clip), pickle.loads(pickle.dumps(clip))
+    with torch.no_grad():
+        twin.token_embedding.weight[0, 0] = float("inf")
+    assert bool(torch.compile(clip, backend="eager", fullgraph=True)(IDS).tokens.isfinite().all())
+    assert bool(torch.compile(stored, backend="eager", fullgraph=True)(IDS).tokens.isfinite().all())
+    with pytest.raises(BrokenModel):
+        torch.compile(twin, backend="eager")(IDS)
+
+
+def test_a_network_that_is_asked_for_its_prediction_may_be_broken() -> None:
+    """What it predicts stays a guess then, so that it can be written anew; its first use says what is wrong."""
+    unet = UNet(UNetConfig(channels=(320,), blocks_per_stage=1, transformer_depth=0, mid_depth=0, heads=8))
+    found: Any = SimpleNamespace(guesses=("prediction 'v' is a guess",), prediction="v")
+    check_at_first_use(unet, "it", {})
+    assert "inferred" in _probed(unet, found)[1][0]
+    broken = copy.deepcopy(unet)
+    broken.load_state_dict({name: tensor * float("nan") for name, tensor in unet.state_dict().items()})
+    for hook in broken._forward_pre_hooks.values():
+        hook.done = False
+    assert _probed(broken, found) == ("v", found.guesses)
+
+
+def test_what_is_written_anew_is_looked_at(single: Path, folder: Path, tmp_path: Path) -> None:
+    assert not [note for note in convert(single, tmp_path / "good").notes if "finite" in note]
+    path = spoiled(single, tmp_path / "broken.safetensors", UNET, DECODER, ENCODER)
+    for name in ("folder", "anew.safetensors"):
+        notes = [note for note in convert(path, tmp_path / name).notes if "finite" in note]
+        assert len(notes) == 2 and all("\n" not in note and "they are written as they are" in note for note in notes)
+        assert f"in the tensor {UNET};" in notes[0]
+        assert f"in the tensors {ENCODER}, {DECODER};" in notes[1] and str(path) in notes[1]
+    assert sorted(damaged(tmp_path / "anew.safetensors")) == sorted([UNET, DECODER, ENCODER])
+    before, after = load_file(path), load_file(tmp_path / "anew.safetensors")
+    for name in (UNET, DECODER, ENCODER):
+        assert torch.equal(before[name].view(torch.int32), after[name].view(torch.int32))
+    notes = [note for note in convert(tmp_path / "folder", tmp_path / "b").notes if "finite" in note]
+    assert len(notes) == 2 and "unet" in notes[0] and "vae" in notes[1]
 
 
 def test_the_file_of_a_part_of_its_own_is_named(single: Path, tmp_path: Path, kind: tiny.Kind) -> None:

@@ -6,7 +6,7 @@ A tensor that is neither cast nor changed by an adapter is written bit for bit a
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from ..errors import InvalidRequest, unknown_choice
 from ..text.tokenizer_files import FILES, copy_tokenizer, write_clip_tokenizer
 from ..weights.beside import TOKENIZER, t5_tokenizer
 from ..weights.files import SUFFIXES
+from ..weights.finite import complaint, look_now
 from ..weights.folder import is_folder_model, read_config
 from ..weights.load import load_parts
 from ..weights.parts import Parts, TokenizerSource
 from ..weights.recognise import T5_LEFT_OUT
 from ..weights.safetensors_writer import write_safetensors
+from ..weights.save_configs import with_note
 from ..weights.save_folder import atomic_folder, write_folder
 from ..weights.save_ldm import ldm_metadata, ldm_state
 from ..weights.separate import AnyPath
@@ -64,7 +66,8 @@ def convert(
                `source_variant`
 
     Nothing that exists is overwritten, and what is written appears when it is complete. T5's vocabulary, which no
-    single file holds, is written beside it as `tokenizer_3`. Raises InvalidRequest where the place is taken, the layout
+    single file holds, is written beside it as `tokenizer_3`. Numbers that are not finite are written as they are, and a
+    note names their tensors. Raises InvalidRequest where the place is taken, the layout
     has no such model or T5 lacks its vocabulary, ModelFileError where `source` is no model or the disk refuses.
     """
     place = _free_place(destination)
@@ -83,7 +86,7 @@ def convert(
             f"{str(source)!r} holds T5 without its vocabulary; put the folder {TOKENIZER} of the model's repository "
             "beside it, or say t5=False to write the model without T5"
         )
-    notes = [*parts.guesses, *_fuse(parts, loras)]
+    notes = [*parts.guesses, *_fuse(parts, loras), *_not_finite(parts)]
     if parts.family == "sd2-depth":
         notes.append(NO_ESTIMATOR)
     cast = None if dtype is None else DTYPES[dtype]
@@ -92,7 +95,7 @@ def convert(
         notes += _vocabulary_beside(place, parts)
         write_safetensors(place, state, ldm_metadata(parts, place.stem), dtype=cast)
     else:
-        scheduler = _scheduler_of(Path(source))
+        scheduler = _scheduler_of(Path(source), parts)
         write_folder(place, parts, _write_tokenizer, dtype=cast, variant=variant, scheduler=scheduler)
     layout = "single file" if single else "diffusers folder"
     return Converted(path=place, layout=layout, family=parts.family, notes=tuple(notes))
@@ -139,10 +142,20 @@ def _fuse(parts: Parts, loras: Sequence[Any]) -> list[str]:
     return notes
 
 
-def _scheduler_of(source: Path) -> dict[str, Any] | None:
-    """The scheduler of a folder that is written anew stays as it is."""
+def _not_finite(parts: Parts) -> Iterator[str]:
+    """A sentence for each network with numbers that are not finite, which are written like all others."""
+    for part in ("unet", "vae", "clip", "clip2", "t5"):
+        network = getattr(parts, part)
+        for what, names in look_now(network) if network is not None else ():
+            yield f"{complaint(what, names)}; they are written as they are"
+
+
+def _scheduler_of(source: Path, parts: Parts) -> dict[str, Any] | None:
+    """The scheduler of a folder that is written anew stays as it is, but for our note on models of few steps."""
     file = source.expanduser() / "scheduler" / "scheduler_config.json"
-    return read_config(file) if is_folder_model(source.expanduser()) and file.is_file() else None
+    if not is_folder_model(source.expanduser()) or not file.is_file():
+        return None
+    return with_note(read_config(file), parts)
 
 
 def _write_tokenizer(folder: Path, source: TokenizerSource) -> None:

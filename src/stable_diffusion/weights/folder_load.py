@@ -22,7 +22,7 @@ from .assemble import Under, build
 from .beside import TOKENIZER, TOKENIZER_FILES
 from .diffusers import clip_transformers, unet_diffusers, vae_diffusers
 from .families import FAMILIES, Family
-from .few_step import few_step_defaults, scheduler_defaults, told_defaults
+from .few_step import NOTE, few_step_defaults, noted_defaults, scheduler_defaults, told_defaults
 from .folder import component, has_part, read_config, read_index, text_folders
 from .folder_configs import clip_config, latent_format, noise_schedule, size_numbers, unet_config, vae_config
 from .folder_configs_sd3 import mmdit_config, t5_config
@@ -100,10 +100,7 @@ def understand(folder: Path, variant: str | None, *, t5: bool = True) -> Folder:
             numbers = size_numbers(configs["unet"], clips[texts[-1]], place)
     schedule, prediction, guesses = _schedule_of(folder, unet)
     family = FAMILIES[_family_of(unet, next(iter(clips.values())).activation, prediction, texts)]
-    defaults, hurry = _defaults(folder, family, configs[network].get("sample_size"), vae.downscale)
-    told = told_defaults(defaults, unet)
-    if told is not None:
-        defaults, hurry = told, ()
+    defaults, hurry = _defaults(folder, family, unet, configs[network].get("sample_size"), vae.downscale)
     return Folder(
         path=folder,
         files=files,
@@ -201,18 +198,26 @@ def _check_texts(folder: Path, mmdit: MMDiTConfig, clips: Mapping[str, CLIPTextC
         raise BrokenModel(f"{folder} does not fit together: {error}") from None
 
 
-def _defaults(folder: Path, family: Family, size: Any, downscale: int) -> tuple[Defaults, tuple[str, ...]]:
+def _defaults(
+    folder: Path, family: Family, network: UNetConfig | MMDiTConfig, size: Any, downscale: int
+) -> tuple[Defaults, tuple[str, ...]]:
     """The family's, at the size of the U-Net's config; those of a few-step model where scheduler or name say so."""
     # folders of before the size was written are 512 pixels wide
     written = isinstance(size, int) and size > 0
     pixels = size * downscale if written else family.size if not family.text_norm else 512
     defaults = replace(family.defaults, width=pixels, height=pixels)
     file = folder / "scheduler" / "scheduler_config.json"
-    told = scheduler_defaults(defaults, read_config(file)) if file.is_file() else None
-    if told is not None:
-        return told, ()
-    named, guesses = few_step_defaults(defaults, folder.name, flow=family.prediction == "flow")
-    return replace(named, width=pixels, height=pixels), guesses
+    scheduler = read_config(file) if file.is_file() else {}
+    with using_config(file):
+        noted = noted_defaults(defaults, scheduler.get(NOTE))
+    if noted is not None:
+        return noted, ()
+    scheduled = scheduler_defaults(defaults, scheduler, folder.name)
+    if scheduled is None:
+        named, guesses = few_step_defaults(defaults, folder.name, flow=family.prediction == "flow")
+        scheduled = replace(named, width=pixels, height=pixels), guesses
+    told = told_defaults(scheduled[0], network)
+    return scheduled if told is None else (told, ())
 
 
 def _schedule_of(

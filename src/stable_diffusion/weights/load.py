@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -12,7 +13,7 @@ import torch
 
 from ..diffusion.prediction import Prediction, resolve_prediction
 from ..diffusion.schedule import DiscreteSchedule, FlowSchedule, ddpm_schedule, schedule_from_config
-from ..errors import InvalidRequest, unknown_choice
+from ..errors import BrokenModel, InvalidRequest, unknown_choice
 from ..models.clip import CLIPText, CLIPTextConfig
 from ..models.mmdit import MMDiT, MMDiTConfig
 from ..models.t5 import T5Encoder
@@ -22,7 +23,7 @@ from .assemble import Under, build
 from .canonical import canonical
 from .diffusers import clip_transformers
 from .families import FAMILIES, SD3_T5, Family, TextPlace
-from .few_step import few_step_defaults, told_defaults
+from .few_step import METADATA, few_step_defaults, noted_defaults, told_defaults
 from .files import existing, read_tensors
 from .folder import INDEX
 from .folder_load import load_folder
@@ -31,6 +32,7 @@ from .ldm import unet_ldm, vae_ldm
 from .native import is_native, load_native
 from .openclip import clip_openclip
 from .parts import Card, Defaults, Parts, Source, TokenizerSource
+from .plausible import check_plausible, using_config
 from .recognise import AUTOENCODER_LEFTOVERS, UNET, Overrides, Recognised, recognise
 from .recognise import VAE as VAE_PREFIX
 from .recognise_sd3 import T5_LEFTOVERS
@@ -229,10 +231,26 @@ def single_defaults(
     family: Family, network: UNetConfig | MMDiTConfig, metadata: Mapping[str, str], path: Path
 ) -> tuple[Defaults, tuple[str, ...]]:
     """Settings that a single file is run with, and a sentence where they are guessed from its title or name."""
+    noted = _noted(family.defaults, metadata, path)
+    if noted is not None:
+        return noted, ()
     flow = family.prediction == "flow"
     named, guesses = few_step_defaults(family.defaults, metadata.get("modelspec.title", ""), path.stem, flow=flow)
     told = told_defaults(named, network)
     return (named, guesses) if told is None else (told, ())
+
+
+def _noted(defaults: Defaults, metadata: Mapping[str, str], path: Path) -> Defaults | None:
+    """What our own note in the header says of sampling, None where there is none."""
+    if METADATA not in metadata:
+        return None
+    with using_config(path):
+        try:
+            note = json.loads(metadata[METADATA])
+        except RecursionError:
+            raise InvalidRequest(f"{METADATA} is nested too deeply") from None
+        check_plausible(note, path)
+        return noted_defaults(defaults, note)
 
 
 def _probed(unet: UNet, found: Recognised) -> tuple[Prediction, tuple[str, ...]]:
@@ -252,8 +270,11 @@ def _probed(unet: UNet, found: Recognised) -> tuple[Prediction, tuple[str, ...]]
         return found.prediction, found.guesses
     x = torch.full((1, 4, 8, 8), 0.5, dtype=like.dtype, device=like.device)
     tokens = torch.full((1, 2, shape.context_dim), 0.5, dtype=like.dtype, device=like.device)
-    with torch.no_grad():
-        answer = float((unet(x, torch.tensor([999.0], device=like.device), tokens) - x).mean())
+    try:
+        with torch.no_grad():
+            answer = float((unet(x, torch.tensor([999.0], device=like.device), tokens) - x).mean())
+    except BrokenModel:  # numbers that are not finite, which are for the first use to tell
+        return found.prediction, found.guesses
     prediction: Prediction = "v" if answer < -1 else "eps"
     others = tuple(guess for guess in found.guesses if guess not in guessed)
     return prediction, (f"prediction {prediction!r} is inferred from the network's answer to a constant input", *others)

@@ -14,8 +14,9 @@ from ..errors import BrokenModel, InvalidRequest
 from ..models.clip import CLIPTextConfig
 from ..models.unet import UNetConfig
 from ..models.vae import VAEConfig
+from .few_step import NOTE, is_quick, quick_note
 from .folder_configs import VECTOR, noise_schedule, unet_config, vae_config
-from .parts import Defaults, Parts
+from .parts import Parts
 from .save_configs_sd3 import flow_words
 
 Config = dict[str, Any]
@@ -28,7 +29,7 @@ FEW_STEPS = {
     "euler_ancestral": "EulerAncestralDiscreteScheduler",
     "euler": "EulerDiscreteScheduler",
     "lcm": "LCMScheduler",
-    "ddim": "TCDScheduler",
+    "ddim": "DDIMScheduler",
     "tcd": "TCDScheduler",
 }
 """Schedulers of models distilled to a few steps, by the sampler that they are run with."""
@@ -155,6 +156,16 @@ def clip_words(config: CLIPTextConfig, *, projected: bool, pad_token_id: int | N
 
 def scheduler_words(parts: Parts) -> Config:
     """`scheduler/scheduler_config.json`: the noise schedule and prediction, and how the model likes to be sampled."""
+    return with_note(_scheduler_words(parts), parts)
+
+
+def with_note(words: Config, parts: Parts) -> Config:
+    """A scheduler_config.json that also says how a model of few steps is run, which no scheduler's fields can."""
+    note = quick_note(parts.defaults)
+    return words if note is None else {**words, NOTE: note}
+
+
+def _scheduler_words(parts: Parts) -> Config:
     told = parts.schedule.to_config()  # type: ignore[attr-defined]  # of our own schedules
     if told.get("kind") == "flow" and parts.prediction == "flow":
         return flow_words(told, version=VERSION)
@@ -178,7 +189,9 @@ def scheduler_words(parts: Parts) -> Config:
     if zero:
         words["rescale_betas_zero_snr"] = True
     if name in ("PNDMScheduler", "DDIMScheduler"):
-        words["set_alpha_to_one"] = False
+        words["set_alpha_to_one"] = is_quick(parts.defaults)  # a step of few ends without noise
+    if name == "LCMScheduler" and parts.defaults.schedule != "lcm":
+        words["original_inference_steps"] = told["steps"]  # so that its timesteps are the trailing ones
     if name in ("DDIMScheduler", "LCMScheduler", "TCDScheduler"):
         words["clip_sample"] = False
     if name == "PNDMScheduler":
@@ -189,15 +202,11 @@ def scheduler_words(parts: Parts) -> Config:
 
 def _scheduler(parts: Parts, zero: bool) -> tuple[str, str]:
     """(class, spacing of timesteps): those of the released folders of each family."""
-    if _hurried(parts.defaults):
+    if is_quick(parts.defaults):
         return FEW_STEPS.get(parts.defaults.sampler, "EulerDiscreteScheduler"), "trailing"
     if parts.size_numbers or zero:
         return "EulerDiscreteScheduler", "trailing" if zero else "leading"
     return ("DDIMScheduler" if parts.prediction == "v" else "PNDMScheduler"), "leading"
-
-
-def _hurried(defaults: Defaults) -> bool:
-    return defaults.steps <= 16 and (defaults.guidance == 1 or defaults.sampler == "lcm")
 
 
 def _check_schedule(sigma_max: float, prediction: Prediction, words: Config) -> None:

@@ -6,6 +6,7 @@ noise schedule, another scale of latents) is an error, because a reader would ta
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,6 +20,7 @@ from ..models.clip import CLIPText, CLIPTextConfig
 from ..models.mmdit import MMDiT
 from .diffusers import clip_transformers
 from .families import SD3_T5, Family, TextPlace, family_named
+from .few_step import METADATA, quick_note
 from .ldm import unet_ldm, vae_ldm
 from .openclip import clip_openclip
 from .parts import Parts
@@ -81,6 +83,9 @@ def ldm_metadata(parts: Parts, title: str) -> dict[str, str]:
         about["modelspec.prediction_type"] = PREDICTIONS[parts.prediction]
     if parts.card.licence:
         about["modelspec.license"] = parts.card.licence
+    note = quick_note(parts.defaults)
+    if note is not None:
+        about[METADATA] = json.dumps(note)
     return about
 
 
