@@ -8,8 +8,8 @@ import torch
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.models.clip import CLIPText
 from stable_diffusion.text.encode import TextEncoder, from_empty, restore_mean
-from stable_diffusion.text.windows import Window, split_windows
 from stable_diffusion.text.tokenizer import Tokenizer
+from stable_diffusion.text.windows import Window, split_windows
 
 
 @pytest.fixture(scope="module")
