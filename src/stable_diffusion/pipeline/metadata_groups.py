@@ -236,7 +236,9 @@ def _hires_scale(values: Mapping[str, str], notes: list[str]) -> float | None:
         return None
     sizes = [_SIZE.fullmatch(values.get(key, "")) for key in ("Size", "Hires resize")]
     pairs = [(int(size[1]), int(size[2])) for size in sizes if size is not None]
-    factors = [new / old for old, new in zip(*pairs, strict=True) if new and old] if len(pairs) == 2 else []
+    factors: list[float] = []
+    if len(pairs) == 2:
+        factors = [new / old for old, new in zip(pairs[0], pairs[1], strict=True) if new and old]
     if not factors or not 1 <= max(factors) <= MAX_HIRES:
         notes.append(f"'Hires resize' ({values['Hires resize']}) is not taken over, and so nor is the second pass")
         return None
