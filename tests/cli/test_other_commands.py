@@ -115,6 +115,22 @@ def test_info_of_a_picture_shows_its_settings(run: Run, here: Path, model_file: 
     assert facts["kind"] == "picture" and "Seed: 3" in facts["settings"]
 
 
+def test_info_shows_settings_that_no_request_can_have(run: Run, here: Path) -> None:
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    for name, text in (
+        ("empty", "Negative prompt: bad\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"),
+        ("high", "a cat\nSteps: 20, Sampler: Euler a, CFG scale: 120, Seed: 18446744073709551615, Size: 512x512"),
+    ):
+        chunk = PngInfo()
+        chunk.add_text("parameters", text)
+        Image.new("RGB", (8, 8)).save(here / f"{name}.png", pnginfo=chunk)
+        assert json.loads(run("info", f"{name}.png", "--json").stdout)["settings"] == text
+    Image.new("RGB", (8, 8)).save(here / "plain.png")
+    assert json.loads(run("info", "plain.png", "--json").stdout)["settings"] == "none"
+
+
 def test_info_says_why_no_family_matches(run: Run, here: Path) -> None:
     import torch
     from safetensors.torch import save_file

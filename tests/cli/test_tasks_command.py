@@ -98,6 +98,19 @@ def test_prompts_from_a_file(run: Run, here: Path, model_file: Path) -> None:
     assert (here / "cat.png").read_bytes() == (here / found[0][0]).read_bytes()
 
 
+def test_lines_of_a1111_without_quotes_and_with_a_seed_s_size() -> None:
+    from stable_diffusion.pipeline.prompt_file import parse_line
+
+    line = "--prompt a dog in snow --negative_prompt cat, --seed_resize_from_w 512 --seed_resize_from_h 768 --seed -1"
+    assert parse_line(line) == {
+        "prompt": "a dog in snow",
+        "negative_prompt": "cat,",
+        "variation": {"resize_from": (512, 768)},
+        "seed": -1,
+    }
+    assert parse_line("--prompt a --seed_resize_from_w 0 --seed_resize_from_h -1") == {"prompt": "a"}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -106,7 +119,7 @@ def test_prompts_from_a_file(run: Run, here: Path, model_file: Path) -> None:
         ("--prompt b --steps many", ["line 1", "--steps", "'many'", "whole number"]),
         ("--steps 3", ["line 1", "--prompt"]),
         ("--prompt b --steps", ["line 1", "no value"]),
-        ("--prompt b c", ["line 1", "'c'"]),
+        ("--prompt b --steps 3 4", ["line 1", "'4'"]),
         ('--prompt "b', ["line 1", "quotation"]),
         ("--prompt b --steps 0", ["line 1", "steps is 0"]),
     ],

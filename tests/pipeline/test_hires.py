@@ -18,6 +18,7 @@ from stable_diffusion.pipeline.hires import (
     enlarged,
     hires_size,
     schedule_steps,
+    share_of,
     upscaler_name,
 )
 from stable_diffusion.pipeline.model import StableDiffusion
@@ -57,18 +58,25 @@ def test_an_unknown_upscaler_is_one_sentence_with_the_nearest() -> None:
 
 def test_both_sides_grow_and_stay_multiples_of_the_step() -> None:
     assert hires_size(512, 768, 2, 8) == (1024, 1536)
-    assert hires_size(512, 768, 1.3, 8) == (664, 1000)  # 665.6 and 998.4
+    assert hires_size(512, 768, 1.3, 8) == (664, 992)  # 665.6 and 998.4, cut as A1111 cuts them
+    assert hires_size(512, 640, 1.7, 8) == (864, 1088)  # 870.4 and 1088
+    assert hires_size(640, 512, 768 / 640, 8) == (768, 608)
+    assert hires_size(512, 512, 1, 8) == (512, 512)
     assert hires_size(512, 512, 1.001, 64) == (512, 512)
     assert hires_size(8, 8, 1.1, 64) == (64, 64)
 
 
 @pytest.mark.parametrize("steps", [1, 9, 11, 20, 29, 150])
 @pytest.mark.parametrize("strength", [0.15, 0.29, 0.3, 0.58, 0.7, 0.999, 1.0])
-def test_the_schedule_is_the_shortest_of_which_as_many_steps_are_made(steps: int, strength: float) -> None:
+def test_as_many_steps_are_made_as_asked_for(steps: int, strength: float) -> None:
     total = schedule_steps(steps, strength, 1000)
-    assert len(truncate(torch.arange(total + 1.0).flip(0), strength)) - 1 == steps
-    if total > steps:
-        assert int((total - 1) * strength) < steps
+    assert len(truncate(torch.arange(total + 1.0).flip(0), share_of(steps, total))) - 1 == steps
+    assert total <= steps / strength < total + 1
+
+
+def test_the_schedule_is_as_long_as_that_of_a1111_and_comfyui() -> None:
+    asked = [(20, 0.7), (20, 0.5), (15, 0.4), (20, 0.35), (20, 1.0)]
+    assert [schedule_steps(*each, 1000) for each in asked] == [28, 40, 37, 57, 20]
 
 
 def test_a_schedule_that_would_be_too_long_is_refused() -> None:

@@ -172,6 +172,37 @@ def test_texts_of_a1111_are_read() -> None:
     assert any("noise was drawn on a GPU" in note for note in info.notes)
 
 
+def test_texts_of_comfyui_are_read() -> None:
+    """Its savers write "CFG Scale", join sampler and scheduler unless that is "normal", and its noise is the CPU's."""
+    text = "a cat\nNegative prompt: dog\nSteps: 8, Sampler: {}, CFG Scale: 4.5, Seed: 5, Size: 64x64, Version: ComfyUI"
+    info = parse_parameters(text.format("dpmpp_2m_sgm_uniform"))
+    assert (info.request.guidance, info.request.noise.source, info.notes) == (4.5, "cpu", ())
+    assert (info.request.sampler, info.request.schedule) == ("dpmpp_2m", "sgm_uniform")
+    assert parse_parameters(text.format("dpmpp_2m")).request.schedule == "normal"
+
+
+def test_a_second_pass_given_as_a_size_is_read() -> None:
+    def read(resize: str) -> tuple[Hires | None, float | None, int]:
+        info = parse_parameters(
+            "a cat\nSteps: 20, Sampler: Euler, Seed: 1, Size: 512x768, Denoising strength: 0.6, "
+            f"Hires resize: {resize}, Hires upscaler: Latent, RNG: CPU"
+        )
+        return info.request.hires, info.request.strength, len(info.notes)
+
+    twice = Hires(scale=2, strength=0.6, upscaler="Latent")
+    assert read("1024x1536") == read("1024x0") == read("0x1536") == (twice, None, 0)
+    assert read("1024x1024") == (twice, None, 1), "A1111 covers the size and cuts off the rest"
+    assert read("256x256") == read("x") == (None, None, 1), "no strength without a picture to start from"
+    assert parse_parameters("a\nSteps: 2, Seed: 1, Hires upscale: 1, RNG: CPU").request.hires == Hires(scale=1)
+
+
+def test_signs_that_were_no_choices_come_back_as_none() -> None:
+    request = FULL.changed(prompt="a {red|blue} cat", prompting={"variants": False})
+    assert "Variants: False" in parameters_text(request)
+    assert parse_parameters(parameters_text(request)).request == request
+    assert "Variants" not in parameters_text(FULL.changed(prompting={"variants": False}))
+
+
 def test_schedules_of_a1111() -> None:
     def read(pairs: str) -> tuple[str | None, str | None, int]:
         info = parse_parameters(f"a cat\nSteps: 20, {pairs}, Seed: 1, RNG: CPU")

@@ -81,6 +81,7 @@ def test_a_change_of_a_group_keeps_its_other_fields() -> None:
         ("variation", {"seed": MAX_SEED}, {"seed": MAX_SEED}),
         ("variation", {"resize_from": [512, 768]}, {"resize_from": (512, 768)}),
         ("hires", {"scale": 8, "steps": 1000, "strength": 0}, {"scale": 8.0, "strength": 0.0}),
+        ("hires", {"scale": 1}, {"scale": 1.0}),
         ("hires", {"upscaler": " lanczos"}, {"upscaler": "Lanczos"}),
         ("inpaint", {"blur": 256, "padding": 8192}, {"blur": 256.0, "padding": 8192}),
         ("noise", {"source": "nv", "eta": 10, "s_tmax": float("inf")}, {"source": "nv", "eta": 10.0, "s_tmax": None}),
@@ -127,7 +128,7 @@ OUT_OF_RANGE: dict[str, dict[str, tuple[Any, ...]]] = {
         "resize_from": ((512,), (512, 512, 512), (0, 512), (512, 8193), 512, "ab", (512.0, 512), (True, 1)),
     },
     "hires": {
-        "scale": (1, 0.5, 8.01, float("inf"), True, "2", None),
+        "scale": (0.99, 0.5, 8.01, float("inf"), True, "2", None),
         "steps": (0, 1001, 2.5, True),
         "strength": (-0.1, 1.1, NAN),
         "upscaler": ("ESRGAN", 3),

@@ -221,6 +221,24 @@ def test_hires_is_img2img_of_the_enlarged_latent(tiny_model: StableDiffusion) ->
     assert torch.equal(latent(tiny_model, request), last.x)
 
 
+def test_hires_starts_at_the_level_of_a1111(tiny_model: StableDiffusion) -> None:
+    """3 steps at 0.7 are the last 3 of int(3 / 0.7) = 4, and factor 1 paints twice at one size."""
+    request = BASE.changed(hires=Hires(scale=1, steps=3, strength=0.7, upscaler="Latent"))
+    settings = {"seed": 3, "steps": 4, "guidance": 3.0, "sampler": "euler", "schedule": "karras"}
+    small = latent(tiny_model, BASE)
+    *_, last = tiny_model.denoising_process(BASE.prompt, BASE.negative_prompt, latent=small, strength=0.75, **settings)
+    assert torch.equal(latent(tiny_model, request), last.x)
+
+
+def test_some_samplers_leave_out_the_lowest_level(tiny_model: StableDiffusion) -> None:
+    process = tiny_model.denoising_process
+    longer = process.sigmas("euler", "karras", 6, "zero")
+    for sampler in ("DPM2", "DPM2 a", "DPM++ 3M SDE"):
+        assert torch.equal(process.sigmas(sampler, "karras", 5, "zero"), torch.cat([longer[:-2], longer[-1:]]))
+        assert len(process.sigmas(sampler, "karras", 1, "zero")) == 2
+    assert torch.equal(process.sigmas("DPM++ 2M", "karras", 6, "zero"), longer)
+
+
 # --- prompts that change ----------------------------------------------------------------------------------------------
 
 

@@ -7,8 +7,9 @@ import torch
 
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.models.clip import CLIPText
-from stable_diffusion.text.encode import TextEncoder, Window, from_empty, restore_mean, split_windows
+from stable_diffusion.text.encode import TextEncoder, from_empty, restore_mean
 from stable_diffusion.text.tokenizer import Tokenizer
+from stable_diffusion.text.windows import Window, split_windows
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,30 @@ def test_windows_keep_every_token_in_order() -> None:
         windows = split_windows(tokens, capacity, 3)
         assert [pair for w in windows for pair in zip(w.ids, w.weights, strict=True)] == tokens
         assert all(0 < len(w.ids) <= capacity for w in windows if tokens)
+
+
+def test_a_word_of_several_vectors_is_never_cut_in_two() -> None:
+    word, first, inner, comma = 7, 900, 901, 267
+
+    def lengths(ids: list[int], capacity: int = 75) -> list[int]:
+        windows = split_windows([(i, 1.0) for i in ids], capacity, comma, lambda token: token == inner)
+        assert [i for w in windows for i in w.ids] == ids
+        return [len(w.ids) for w in windows]
+
+    learned = [first, *[inner] * 7]
+    assert lengths([word] * 70 + learned + [word] * 5) == [70, 13]
+    assert lengths([word] * 67 + learned) == [75]
+    assert lengths([word] * 60 + [comma] + [word] * 10 + learned) == [71, 8], "A1111 moves the word alone"
+    assert lengths([word] * 60 + [comma] + [word] * 14 + learned) == [61, 22], "a full window breaks after its comma"
+    assert lengths(learned * 10) == [72, 8]
+    assert lengths([word] * 3 + [first] + [inner] * 80) == [75, 9], "longer than a window: there is no whole to keep"
+
+
+def test_a_learned_word_stays_whole_in_a_long_prompt(encoder: TextEncoder) -> None:
+    width = encoder.clip.config.width
+    with encoder.with_embeddings({"easy": torch.randn(8, width, generator=torch.Generator().manual_seed(0))}):
+        windows = encoder.windows("red " * 70 + "easy blue")
+    assert [len(w.ids) for w in windows] == [70, 9]
 
 
 def test_break_starts_a_window(encoder: TextEncoder) -> None:

@@ -104,14 +104,13 @@ def _given_or_embedded(path: Path | None) -> Path:
 def picture_facts(path: Path) -> dict[str, Any]:
     """Size, and the settings that were written into the picture."""
     from stable_diffusion.pipeline.image import open_picture
-    from stable_diffusion.pipeline.metadata import read_metadata
+    from stable_diffusion.pipeline.metadata import MAX_TEXT, split_text, written_text
 
     image = open_picture(path, "picture")
     facts = {"kind": "picture", "path": str(path), "width": image.width, "height": image.height, "mode": image.mode}
-    try:
-        return {**facts, "settings": read_metadata(image).text}
-    except InvalidRequest:
-        return {**facts, "settings": "none"}
+    text = written_text(image) or ""  # as it stands: much that we do not paint is worth reading
+    known = len(text) <= MAX_TEXT and split_text(text)[2]
+    return {**facts, "settings": text if known else "none"}
 
 
 def _shown(name: str, value: Any) -> str:

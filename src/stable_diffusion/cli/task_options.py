@@ -86,7 +86,7 @@ mask_options = apply(
 _hires = section("Hires fix (paint, enlarge, paint again)")
 hires_options = apply(
     [
-        _hires("--hires", "hires__scale", type=Number(min=1, max=8), help="Factor above 1."),
+        _hires("--hires", "hires__scale", type=Number(min=1, max=8), help="Factor; 1 paints twice at one size."),
         _hires(
             "--hires-steps",
             "hires__steps",

@@ -6,7 +6,6 @@ its composition. Names of upscalers and the meaning of steps are A1111's.
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -45,15 +44,17 @@ def upscaler_name(name: str) -> str:
 
 
 def hires_size(width: int, height: int, scale: float, step: int) -> tuple[int, int]:
-    """The size of the second pass: each side times `scale`, rounded to a multiple of `step`."""
-    return max(step, round(width * scale / step) * step), max(step, round(height * scale / step) * step)
+    """The size of the second pass: each side times `scale`, down to a multiple of `step` as A1111 cuts it."""
+    sides = (int(side * scale + 1e-6) // step * step for side in (width, height))  # 1e-6: 704 may come as 703.9999
+    large, high = (max(step, side) for side in sides)
+    return large, high
 
 
 def schedule_steps(steps: int, strength: float, most: int) -> int:
-    """Steps of the whole schedule, of which the last `steps` are made at this strength.
+    """Steps of the whole schedule, of which the last `steps` are made at this strength: steps / strength, cut.
 
-    A1111 makes as many steps in the second pass as asked for, whatever the strength; img2img elsewhere makes
-    steps * strength. The least number whose share is `steps`; `steps` itself at strength 0, where none of them is made.
+    A1111 and ComfyUI make as many steps in the second pass as asked for, whatever the strength; img2img elsewhere makes
+    steps * strength. `steps` itself at strength 0, where none of them is made.
     """
     if strength == 0:
         return steps
@@ -62,8 +63,12 @@ def schedule_steps(steps: int, strength: float, most: int) -> int:
             f"{steps} hires steps at strength {strength:g} need a schedule of more than {most} steps; expected fewer "
             f"steps, or a strength of at least {steps / most:g}"
         )
-    total = math.ceil(steps / strength - 1e-9)
-    return total + (int(total * strength) < steps)
+    return int(steps / strength)
+
+
+def share_of(steps: int, total: int) -> float:
+    """The strength at which img2img makes the last `steps` of `total` steps, clear of rounding."""
+    return min(1.0, (steps + 0.5) / total)
 
 
 def enlarged(model: StableDiffusion, latent: Tensor, size: tuple[int, int], upscaler: str, wrap: Wrap) -> Tensor:

@@ -22,7 +22,7 @@ from ..errors import InvalidRequest
 from .adapters import Used
 from .background import checked_background
 from .image import open_picture
-from .metadata_groups import group_values, parsed, read_groups, seed_values, strength_of
+from .metadata_groups import HIRES, group_values, parsed, read_groups, seed_values, strength_of
 from .request import Request, canonical_sampler
 
 KEY = "parameters"
@@ -32,6 +32,10 @@ VERSION = "stable-diffusion"
 _PAIR = re.compile(r'\s*(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _CONTROL = re.compile(r"ControlNet \d+")
 _SIZE = re.compile(r"(\d+)x(\d+)")
+_KEYS = ("Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Denoising strength", "Clip skip")
+"""Common keys, which other programs write in other cases ("CFG Scale" of ComfyUI's savers)."""
+COMFY = "ComfyUI"
+"""How savers of ComfyUI begin their version; it draws its noise on the CPU, and "Automatic" is unknown to it."""
 FEWEST_PAIRS = 3
 """A last line of fewer pairs belongs to the prompt."""
 MAX_TEXT = 100_000
@@ -120,6 +124,8 @@ def split_text(text: str) -> tuple[str, str, dict[str, str]]:
     start = next((n for n, line in enumerate(lines) if line.lstrip().startswith(NEGATIVE)), len(lines))
     prompt, negative = "\n".join(lines[:start]), "\n".join(lines[start:])
     values = {key.strip(): _unquoted(value) for key, value in pairs}
+    known = {key.casefold(): key for key in _KEYS if key not in values}
+    values |= {known[key.casefold()]: value for key, value in values.items() if key.casefold() in known}
     exact = values.pop("Exact prompt", None), values.pop("Exact negative prompt", "")
     if exact[0] is not None:
         return exact[0], exact[1], values
@@ -154,7 +160,7 @@ def parse_parameters(text: str) -> PictureInfo:
         ("CFG scale", "guidance", float),
         ("Image CFG scale", "image_guidance", float),
         ("Seed", "seed", int),
-        *(() if "Hires upscale" in values else (("Denoising strength", "strength", float),)),
+        *(() if any(key in values for key in HIRES) else (("Denoising strength", "strength", float),)),
         ("Clip skip", "clip_skip", int),
         ("Guidance rescale", "guidance_rescale", float),
     ):
@@ -170,7 +176,8 @@ def parse_parameters(text: str) -> PictureInfo:
             notes.append(f"the background {values['Background']!r} is not known here; none is asked for")
     if "Model" in values:
         settings["model"] = values["Model"]
-    groups, more = read_groups(values, ours=values.get("Version", "").startswith(VERSION))
+    version = values.get("Version", "")
+    groups, more = read_groups(values, ours=version.startswith(VERSION), on_cpu=version.startswith(COMFY))
     notes += [*more, *_foreign(values)]
     request = Request(prompt, negative_prompt=negative, **settings, **groups)
     return PictureInfo(request=request, values=values, notes=tuple(notes), text=text)
@@ -187,8 +194,9 @@ def _sampling(values: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
                 settings["schedule"] = schedule
         except InvalidRequest:
             notes.append(f"the sampler {values['Sampler']!r} is not known here; the model's own is used instead")
-    ours = values.get("Version", "").startswith(VERSION)
-    name = values.get("Schedule type", None if ours or "schedule" in settings else AUTOMATIC)
+    version = values.get("Version", "")
+    usual = "normal" if version.startswith(COMFY) else AUTOMATIC
+    name = values.get("Schedule type", None if version.startswith(VERSION) or "schedule" in settings else usual)
     if name is not None and ("sampler" in settings or "Schedule type" in values):
         try:
             settings["schedule"] = Request("-", schedule=name).schedule
@@ -214,13 +222,17 @@ def _foreign(values: dict[str, str]) -> list[str]:
 def read_metadata(source: str | Path | Image.Image) -> PictureInfo:
     """What a PNG, JPEG or WebP file (or an opened one) says of its making; InvalidRequest where it says nothing."""
     image = source if isinstance(source, Image.Image) else open_picture(source, "picture")
-    text = image.info.get(KEY)
-    if not isinstance(text, str):
-        text = _user_comment(image)
+    text = written_text(image)
     if not text:
         where = "the picture" if isinstance(source, Image.Image) else repr(str(source))
         raise InvalidRequest(f"{where} holds no generation parameters")
     return parse_parameters(text)
+
+
+def written_text(image: Image.Image) -> str | None:
+    """The text in an opened picture as it stands, whether or not it is a request; None where there is none."""
+    text = image.info.get(KEY)
+    return text if isinstance(text, str) else _user_comment(image)
 
 
 def request_like(path: str | Path, **changes: Any) -> Request:

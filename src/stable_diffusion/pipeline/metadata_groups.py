@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InvalidRequest
+from ..text.prompt_variants import has_variants
 from .hires import UPSCALERS, upscaler_name
 from .request import Request
-from .settings import EMPHASES
+from .settings import EMPHASES, MAX_HIRES
 from .size import SizeConditioning
 
 SOURCES = {"cpu": "CPU", "device": "GPU", "nv": "NV"}
@@ -26,7 +27,9 @@ _OUTPAINT = re.compile(r"left (\d+) top (\d+) right (\d+) bottom (\d+)")
 _SIZE = re.compile(r"(\d+)x(\d+)")
 _HASHED = re.compile(r" \[[0-9a-f]{8,64}\]$")
 """How A1111 ends the name of a model."""
-NOT_TAKEN = ("Hires resize", "Hires sampler", "Hires schedule type", "Hires checkpoint", "Hires prompt")
+HIRES = ("Hires upscale", "Hires resize")
+"""A second pass has one of these: a factor, or a size."""
+NOT_TAKEN = ("Hires sampler", "Hires schedule type", "Hires checkpoint", "Hires prompt", "Discard penultimate sigma")
 """Of a second pass: what is read and not taken over."""
 
 
@@ -77,6 +80,7 @@ def group_values(request: Request, *, refiner_hash: str | None = None) -> dict[s
         "Masked area padding": inpaint.padding,
         "Soft mask": inpaint.soft or None,
         "Emphasis": request.prompting.emphasis,
+        "Variants": None if request.prompting.variants or not _has_variants(request) else False,
         "Outpaint": None if canvas.outpaint is None else " ".join(
             f"{side} {pixels}" for side, pixels in zip(_SIDES, canvas.outpaint, strict=True)
         ),
@@ -84,6 +88,11 @@ def group_values(request: Request, *, refiner_hash: str | None = None) -> dict[s
         "Window overlap": canvas.window_overlap,
     }  # fmt: skip
     return values | _told_values(request.told_size)
+
+
+def _has_variants(request: Request) -> bool:
+    """Whether the prompts hold signs that would be read as choices."""
+    return has_variants(request.prompt) or has_variants(request.negative_prompt)
 
 
 def _told_values(told: SizeConditioning) -> dict[str, object]:
@@ -103,34 +112,36 @@ def strength_of(request: Request) -> float | None:
     return request.strength if request.hires is None else request.hires.strength
 
 
-def read_groups(values: Mapping[str, str], *, ours: bool) -> tuple[dict[str, Any], list[str]]:
-    """(groups as mappings of their fields, notes) of a text's values; `ours` says that this program wrote them."""
+def read_groups(values: Mapping[str, str], *, ours: bool, on_cpu: bool = False) -> tuple[dict[str, Any], list[str]]:
+    """(groups as mappings of their fields, notes) of a text's values; `ours` says that this program wrote them, and
+    `on_cpu` that it was one which draws noise on the CPU."""
     notes: list[str] = []
     groups: dict[str, dict[str, Any]] = {
-        "noise": _noise(values, ours, notes),
+        "noise": _noise(values, ours, ours or on_cpu, notes),
         "variation": _variation(values),
         "inpaint": _inpaint(values),
         "canvas": _canvas(values, notes),
         "told_size": _told_size(values),
-        "prompting": {},
+        "prompting": {"variants": False} if values.get("Variants") == "False" else {},
     }
     if "Emphasis" in values:
         known = next((name for name in EMPHASES if name.casefold() == values["Emphasis"].casefold()), None)
-        groups["prompting"] = {} if known is None else {"emphasis": known}
+        groups["prompting"] |= {} if known is None else {"emphasis": known}
         if known is None:
             notes.append(f"the emphasis {values['Emphasis']!r} is not known here; the model's own is used instead")
     found: dict[str, Any] = {name: group for name, group in groups.items() if group}
     if "Refiner" in values:
         found["refiner"] = _refiner(values)
-    if "Hires upscale" in values:
-        found["hires"] = _hires(values, notes)
+    scale = _hires_scale(values, notes)
+    if scale is not None:
+        found["hires"] = _hires(values, scale, notes)
     notes += [f"{key!r} ({values[key]}) is not taken over" for key in NOT_TAKEN if key in values]
     return found, notes
 
 
-def _noise(values: Mapping[str, str], ours: bool, notes: list[str]) -> dict[str, Any]:
+def _noise(values: Mapping[str, str], ours: bool, on_cpu: bool, notes: list[str]) -> dict[str, Any]:
     group: dict[str, Any] = {}
-    rng = values.get("RNG", "CPU" if ours else "GPU").upper()
+    rng = values.get("RNG", "CPU" if on_cpu else "GPU").upper()
     if rng == "NV":
         group["source"] = "nv"
     elif rng == "GPU" and ours:
@@ -217,8 +228,27 @@ def _told_size(values: Mapping[str, str]) -> dict[str, Any]:
     return group | {name: parsed(key, values[key], float) for name, key in SCORES.items() if key in values}
 
 
-def _hires(values: Mapping[str, str], notes: list[str]) -> dict[str, Any]:
-    group: dict[str, Any] = {"scale": parsed("Hires upscale", values["Hires upscale"], float)}
+def _hires_scale(values: Mapping[str, str], notes: list[str]) -> float | None:
+    """The factor of a second pass; of one that A1111 was given as a size, where a 0 stands for "in proportion"."""
+    if "Hires upscale" in values:
+        return parsed("Hires upscale", values["Hires upscale"], float)
+    if "Hires resize" not in values:
+        return None
+    sizes = [_SIZE.fullmatch(values.get(key, "")) for key in ("Size", "Hires resize")]
+    pairs = [(int(size[1]), int(size[2])) for size in sizes if size is not None]
+    factors: list[float] = []
+    if len(pairs) == 2:
+        factors = [new / old for old, new in zip(pairs[0], pairs[1], strict=True) if new and old]
+    if not factors or not 1 <= max(factors) <= MAX_HIRES:
+        notes.append(f"'Hires resize' ({values['Hires resize']}) is not taken over, and so nor is the second pass")
+        return None
+    if max(factors) != min(factors):
+        notes.append(f"'Hires resize' ({values['Hires resize']}) has other proportions: what A1111 cut off stays")
+    return max(factors)
+
+
+def _hires(values: Mapping[str, str], scale: float, notes: list[str]) -> dict[str, Any]:
+    group: dict[str, Any] = {"scale": scale}
     if "Hires steps" in values:
         steps = parsed("Hires steps", values["Hires steps"], int)
         group |= {"steps": steps} if steps else {}  # 0 is A1111's "as many as the first"

@@ -13,7 +13,7 @@ from ..diffusion.samplers import resolve_sampler
 from ..models.mmdit import MMDiT
 from ..text.timeline import Timeline
 from ..types import Conditioning, Step
-from .hires import enlarged, schedule_steps
+from .hires import enlarged, schedule_steps, share_of
 from .masks import start_latent
 from .process import Random
 from .prompts import Words
@@ -121,11 +121,12 @@ def _second(
     size = second_size(request, grid_of(model))
     with Wrapped(request.canvas.wrap):
         latent = enlarged(model, x, size, hires.upscaler, request.canvas.wrap)
+    total = schedule_steps(hires.steps, hires.strength, MAX_STEPS)
     run = model.denoising_process(
         *_seeing(prompts, image_conditioning(model, request, size, Start())),
-        steps=schedule_steps(hires.steps, hires.strength, MAX_STEPS),
+        steps=total,
         latent=latent,
-        strength=hires.strength,
+        strength=share_of(hires.steps, total) if hires.strength else 0.0,
         **_without(settings, "noise_of"),
     )
     return latent, run

@@ -111,14 +111,17 @@ class DenoisingProcess:
         final: Literal["zero", "sigma_min"],
         shift: float | None = None,
     ) -> Tensor:
-        """Noise levels of a run, descending, [steps + 1]; `shift` in place of the model's own, for flow models."""
+        """Noise levels of a run, descending, [steps + 1]; `shift` in place of the model's own, for flow models.
+
+        Some samplers leave out the lowest level above the end, as A1111 has them do (`SamplerInfo.skips_last`)."""
         info = resolve_sampler(sampler).sampler
         name = resolve_schedule(schedule, automatic_schedule(info, self.schedule))
         options = {"table": self.table} if "table" in SCHEDULES[name].options else {}
         levels = self.schedule
         if shift is not None and isinstance(levels, FlowSchedule):
             levels = FlowSchedule(shift, levels.timesteps)
-        return schedule_sigmas(name, levels, steps, final=final, **options)
+        sigmas = schedule_sigmas(name, levels, steps + info.skips_last, final=final, **options)
+        return torch.cat([sigmas[:-2], sigmas[-1:]]) if info.skips_last else sigmas
 
     def __call__(
         self,

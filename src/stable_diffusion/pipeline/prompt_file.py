@@ -26,6 +26,8 @@ NAMES: dict[str, tuple[str, type]] = {
     "variation_seed": ("variation.seed", int),
     "subseed_strength": ("variation.strength", float),
     "variation_strength": ("variation.strength", float),
+    "seed_resize_from_w": ("resize_w", int),
+    "seed_resize_from_h": ("resize_h", int),
     "sampler_name": ("sampler", str),
     "sampler_index": ("sampler", str),
     "sampler": ("sampler", str),
@@ -56,6 +58,8 @@ NAMES: dict[str, tuple[str, type]] = {
     "model": ("model", str),
 }
 """Option of a line, with `-` read as `_` -> field of the request (or of a group in it), and kind of value."""
+TEXTS = ("prompt", "negative_prompt", "negative")
+"""Options whose value goes on to the next option."""
 IGNORED = (
     *("outpath_samples", "outpath_grids", "prompt_for_display"),
     *("restore_faces", "do_not_save_samples", "do_not_save_grid"),
@@ -113,6 +117,8 @@ def parse_line(line: str, number: int = 1) -> dict[str, Any]:
         if not words:
             raise InvalidRequest(f"line {number}: {word} has no value")
         value = words.pop(0)
+        while name in TEXTS and words and not words[0].startswith("--"):  # A1111's files need no quotes there
+            value += f" {words.pop(0)}"
         if name in NAMES:
             _put(settings, *NAMES[name], value, f"line {number}: {word}")
     return _finished(settings, number)
@@ -147,6 +153,9 @@ def _finished(settings: dict[str, Any], number: int) -> dict[str, Any]:
     rounds = settings.pop("rounds", 1)
     if rounds != 1:
         settings["count"] = settings.get("count", 1) * rounds
+    resize = (settings.pop("resize_w", 0), settings.pop("resize_h", 0))
+    if min(resize) > 0:  # A1111 says 0 or -1 where there is none
+        settings.setdefault("variation", {})["resize_from"] = resize
     if "size" in settings:
         width, sign, height = settings.pop("size").lower().partition("x")
         try:

@@ -104,7 +104,7 @@ class VariationSeed(Group):
 class Hires(Group):
     """Hires fix: paint small, enlarge, paint again at part of the noise; from text alone.
 
-    scale     above 1 to 8      steps     of the second pass, all of them made (as many as the first)
+    scale     1 to 8 (2)        steps     of the second pass, all of them made (as many as the first)
     strength  0 to 1 (0.7)      upscaler  one of `hires.UPSCALERS` ("Latent")
     """
 
@@ -115,8 +115,8 @@ class Hires(Group):
 
     def __post_init__(self) -> None:
         scale = number("hires scale", self.scale, 1, MAX_HIRES)
-        if scale is None or scale == 1:
-            raise InvalidRequest(f"hires scale is {self.scale}; expected a factor above 1 and at most {MAX_HIRES:g}")
+        if scale is None:
+            raise InvalidRequest(f"hires scale is None; expected a factor from 1 to {MAX_HIRES:g}")
         self._replace(
             scale=scale,
             steps=whole("hires steps", self.steps, 1, MAX_STEPS),

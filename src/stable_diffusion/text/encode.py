@@ -25,20 +25,11 @@ from ..types import Conditioning
 from .new_words import NewWords
 from .prompt import Span, parse_prompt, plain_prompt
 from .tokenizer import Piece, Tokenizer
+from .windows import Window, split_windows
 
 Emphasis = Literal["restore_mean", "from_empty", "no_norm", "ignore", "none"]
 EMPHASES: tuple[Emphasis, ...] = ("restore_mean", "from_empty", "no_norm", "ignore", "none")
-BACKTRACK = 20
-"""A full window breaks after a comma that lies at most this many tokens back (A1111's setting and default)."""
 MAX_WEIGHT = 100.0
-
-
-@dataclass(frozen=True)
-class Window:
-    """One context window: at most `capacity` ids of text and the weight of each; marks and padding are added later."""
-
-    ids: tuple[int, ...]
-    weights: tuple[float, ...]
 
 
 class Word(NamedTuple):
@@ -185,7 +176,9 @@ class TextEncoder:
         windows: list[Window] = []
         for section in sections:
             weighted = [(i, span.weight) for span in section for i in self._ids(span)]
-            windows += split_windows(weighted, self.tokenizer.capacity, comma[0] if len(comma) == 1 else None)
+            windows += split_windows(
+                weighted, self.tokenizer.capacity, comma[0] if len(comma) == 1 else None, self._new.goes_on
+            )
         while len(windows) > 1 and not windows[-1].ids:
             windows.pop()
         return windows
@@ -274,29 +267,6 @@ class TextEncoder:
     def _tensor(self, ids: Sequence[int]) -> Tensor:
         device = self.clip.token_embedding.weight.device
         return torch.tensor([self.tokenizer.window(ids)], device=device)  # [1, T]
-
-
-def split_windows(weighted: Sequence[tuple[int, float]], capacity: int, comma: int | None) -> list[Window]:
-    """Tokens with weights into windows of at most `capacity`, breaking after a comma near the end if any."""
-    windows: list[Window] = []
-    current: list[tuple[int, float]] = []
-    last_comma = -1
-
-    def close(upto: int) -> None:
-        nonlocal current, last_comma
-        head, current, last_comma = current[:upto], current[upto:], -1
-        windows.append(Window(tuple(i for i, _ in head), tuple(weight for _, weight in head)))
-
-    for token, weight in weighted:
-        if token == comma:
-            last_comma = len(current)
-        elif len(current) == capacity and last_comma >= 0 and capacity - last_comma <= BACKTRACK:
-            close(last_comma + 1)
-        if len(current) == capacity:
-            close(capacity)
-        current.append((token, weight))
-    close(len(current))
-    return windows
 
 
 def split_words(text: str, pieces: Sequence[Piece]) -> list[tuple[str, int]]:

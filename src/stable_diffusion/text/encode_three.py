@@ -22,11 +22,12 @@ from torch.nn import functional as F
 from ..models.clip import CLIPText
 from ..models.t5 import T5Encoder
 from ..types import Conditioning
-from .encode import EncodedPrompt, Window, from_empty, split_windows
+from .encode import EncodedPrompt, from_empty
 from .encode_two import PairedTextEncoder
 from .prompt import parse_prompt
 from .t5_tokenizer import CONTEXT
 from .tokenizer import Tokenizer
+from .windows import Window, split_windows
 
 
 class TripleTextEncoder(PairedTextEncoder):

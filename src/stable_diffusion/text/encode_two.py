@@ -18,8 +18,9 @@ from torch import Tensor
 from ..errors import BrokenModel, InvalidRequest
 from ..models.clip import CLIPText
 from ..types import Conditioning
-from .encode import TextEncoder, Window
+from .encode import TextEncoder
 from .tokenizer import Tokenizer
+from .windows import Window
 
 
 class PairedTextEncoder(TextEncoder):

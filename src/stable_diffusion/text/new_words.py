@@ -63,6 +63,10 @@ class NewWords:
         """The word whose first vector has this id, an empty text for its other vectors, None for other ids."""
         return self._names.get(token)
 
+    def goes_on(self, token: int) -> bool:
+        """Whether this id is a further vector of a word, after its first."""
+        return self._names.get(token) == ""
+
 
 def mentioned(names: Sequence[str], text: str) -> list[str]:
     """Those of `names` that occur in the text as new words would."""

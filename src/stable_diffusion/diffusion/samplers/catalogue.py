@@ -36,6 +36,8 @@ class SamplerInfo:
     paired     uses the unguided estimate too, so that the negative prompt counts at guidance 1 as well.
     unit       what guidance is divided by: A1111 gives its CFG++ sampler the scales of ordinary guidance, 12.5 for 1.
     own_steps  chooses its own levels between the ends of those given.
+    skips_last its levels are those of one step more, without the lowest above 0, from which its last step would be
+               short: so A1111 runs it, and ComfyUI the first two.
     """
 
     id: str
@@ -51,6 +53,7 @@ class SamplerInfo:
     paired: bool = False
     unit: float = 1.0
     own_steps: bool = False
+    skips_last: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -90,6 +93,7 @@ INFOS = (
         order=2,
         calls=2,
         automatic="karras",
+        skips_last=True,
         aliases=("KDPM2DiscreteScheduler", "kdpm_2"),
     ),
     SamplerInfo(
@@ -100,6 +104,7 @@ INFOS = (
         calls=2,
         stochastic=True,
         automatic="karras",
+        skips_last=True,
         aliases=("KDPM2AncestralDiscreteScheduler", "kdpm_2_a"),
     ),
     SamplerInfo(
@@ -156,6 +161,7 @@ INFOS = (
         stochastic=True,
         brownian=True,
         automatic="exponential",
+        skips_last=True,
         aliases=("dpmpp_3m_sde_gpu",),
     ),
     SamplerInfo(
