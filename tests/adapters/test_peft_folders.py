@@ -1,4 +1,4 @@
-"""Folders that PEFT wrote: how much of a LoHa or LoKr is added is in the config alone, against PEFT's merged weights."""
+"""Folders that PEFT wrote: only the config says how much of a LoHa or LoKr is added; against PEFT's merged weights."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def test_a_controlnet_stored_as_its_difference_from_the_unet(pair: Pair) -> None
     pair.compare(pair.theirs("ControlNet", {"controlnet": network}, image=SHOWN), Control(path, SHOWN))
     first = "control_model.input_blocks.0.0.weight"
     path = pair.file({**differences, first: differences[first][:, :3], "difference": torch.tensor(1.0)}, "narrow")
-    with pytest.raises(BrokenModel, match="difference from a U-Net of another shape: input_blocks.0.0.weight"):
+    with pytest.raises(BrokenModel, match="difference from a U-Net of another shape: input_blocks"):
         pair.ours(Control(path, SHOWN))
 
 

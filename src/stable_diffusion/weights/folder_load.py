@@ -211,7 +211,7 @@ def _defaults(folder: Path, family: Family, size: Any, downscale: int) -> tuple[
     told = scheduler_defaults(defaults, read_config(file)) if file.is_file() else None
     if told is not None:
         return told, ()
-    named, guesses = few_step_defaults(defaults, folder.name, flow=family.prediction == "flow")
+    named, guesses = few_step_defaults(defaults, Source(folder).name, flow=family.prediction == "flow")
     return replace(named, width=pixels, height=pixels), guesses
 
 
