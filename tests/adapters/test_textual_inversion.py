@@ -33,6 +33,13 @@ def as_parameter(path: Path) -> Path:
     return path
 
 
+def as_module(path: Path) -> Path:
+    """As the authors of textual inversion saved theirs."""
+    held = torch.nn.ParameterDict({"*": torch.nn.Parameter(VECTORS)})
+    torch.save({"string_to_token": {"*": torch.tensor(265)}, "string_to_param": held}, path)
+    return path
+
+
 def diffusers_bin(path: Path) -> Path:
     torch.save({"<fluffy>": VECTORS[0]}, path)
     return path
@@ -51,6 +58,7 @@ def two_encoders(path: Path) -> Path:
 LAYOUTS = [
     (a1111, "a.pt", ("a", "fluffy"), 3),
     (as_parameter, "b.pt", ("b", "fluffy"), 3),
+    (as_module, "m.pt", ("m",), 3),
     (diffusers_bin, "c.bin", ("c", "<fluffy>"), 1),
     (emb_params, "d.safetensors", ("d",), 3),
     (two_encoders, "e.safetensors", ("e",), 3),
@@ -152,5 +160,8 @@ def test_unusable_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     save_file(
         {"a.lora_up.weight": torch.ones(4, 2), "a.lora_down.weight": torch.ones(2, 4)}, tmp_path / "l.safetensors"
     )
+    save_file({"<a>": torch.ones(768), "<b>": torch.ones(768)}, tmp_path / "two.safetensors")
+    with pytest.raises(UnknownModel, match="has 2 words, <a>, <b>; a file of one is expected"):
+        read_embedding(tmp_path / "two.safetensors")
     with pytest.raises(UnknownModel, match="is a LoRA; expected a textual inversion embedding"):
         read_embedding(tmp_path / "l.safetensors")

@@ -13,10 +13,12 @@ import transformers
 import tiny_checkpoints as tiny
 import tiny_controls as controls
 import tiny_xl
+from stable_diffusion.errors import BrokenModel
 from stable_diffusion.pipeline.control import Control
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.model import StableDiffusion, load
 from stable_diffusion.pipeline.request import Images, Request
+from stable_diffusion.weights.ldm import unet_ldm
 
 PROMPT, NEGATIVE = "a beautiful sunset over the ocean, oil on canvas", "blurry"
 STEPS, GUIDANCE, SEED = 4, 5.0, 1234
@@ -103,6 +105,33 @@ def test_one_controlnet_and_two_at_once(pair: Pair) -> None:
     pair.compare(
         reference, Control(paths[0], SHOWN, weight=0.7, end=0.5), Control(paths[1], other, weight=1.2, start=0.25)
     )
+
+
+def test_a_controlnet_whose_features_are_means(pair: Pair, tmp_path: Path) -> None:
+    """That of shuffled pictures: told by diffusers' config, and by the name of a single file."""
+    network = controls.controlnet(pair.config, 1, global_pool_conditions=True)
+    reference = pair.theirs("ControlNet", {"controlnet": network}, image=SHOWN)
+    network.save_pretrained(tmp_path / "folder")
+    state = controls.ldm_state(pair.config, network.state_dict())
+    for path in (tmp_path / "folder", pair.file(state, "control_v11e_sd15_shuffle_fp16")):
+        pair.compare(reference, Control(path, SHOWN))
+
+
+def test_a_controlnet_stored_as_its_difference_from_the_unet(pair: Pair) -> None:
+    network = controls.controlnet(pair.config, 3)
+    state = controls.ldm_state(pair.config, network.state_dict())
+    unet = unet_ldm(pair.config).invert(pair.before)
+    differences = {
+        name: tensor - unet[bare] if (bare := name.removeprefix("control_model.")) in unet else tensor
+        for name, tensor in state.items()
+    }
+    assert sum(not torch.equal(state[name], differences[name]) for name in state) > 50
+    path = pair.file({**differences, "difference": torch.tensor(1.0)}, "diff_control_sd15_canny_fp16")
+    pair.compare(pair.theirs("ControlNet", {"controlnet": network}, image=SHOWN), Control(path, SHOWN))
+    first = "control_model.input_blocks.0.0.weight"
+    path = pair.file({**differences, first: differences[first][:, :3], "difference": torch.tensor(1.0)}, "narrow")
+    with pytest.raises(BrokenModel, match="difference from a U-Net of another shape: input_blocks"):
+        pair.ours(Control(path, SHOWN))
 
 
 def test_a_t2i_adapter(pair: Pair) -> None:

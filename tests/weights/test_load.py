@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,8 @@ def test_our_own_format_from_both(kind: tiny.Kind, folder: Path, single: Path, t
 def test_old_clip_names_and_leftovers(folder: Path, single: Path, kind: tiny.Kind, tmp_path: Path) -> None:
     state = {name.replace("transformer.text_model.", "transformer."): t for name, t in load_file(single).items()}
     state["first_stage_model.loss.logvar"] = torch.zeros(())
+    if kind is tiny.SD2:  # ComfyUI wrote them so, and merges carry them on
+        state["cond_stage_model.model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
     state["first_stage_model.loss.discriminator.main.0.weight"] = torch.zeros(4)
     save_file(state, tmp_path / "old.safetensors")
     parts = load_parts(tmp_path / "old.safetensors", prediction=load_parts(single).prediction)
@@ -152,6 +155,21 @@ def test_variants(copy: Path, folder: Path) -> None:
     assert same_model(load_parts(folder), load_parts(copy), tolerance=0.01)
     with pytest.raises(BrokenModel, match=r"no weights of the variant 'ema'; there are .*fp16"):
         load_parts(copy, variant="ema")
+
+
+def test_the_cache_of_the_hub(copy: Path, folder: Path, tmp_path: Path) -> None:
+    """Links into blobs/, under the name of a commit: the model is called like its repository."""
+    place = tmp_path / "models--owner--sd-turbo"
+    snapshot, blobs = place / "snapshots" / ("ab" * 20), place / "blobs"
+    blobs.mkdir(parents=True)
+    for index, file in enumerate(sorted(file for file in copy.rglob("*") if file.is_file())):
+        link = snapshot / file.relative_to(copy)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(file.rename(blobs / f"{index:064x}"), link.parent))
+    parts = load_parts(snapshot)
+    assert same_model(load_parts(folder), parts)
+    assert parts.source is not None and parts.source.name == "sd-turbo"
+    assert (parts.defaults.steps, parts.defaults.guidance) == (4, 1.0) and "'sd-turbo'" in parts.guesses[0]
 
 
 def shard(copy: Path) -> Path:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny_xl as xl
-from stable_diffusion.errors import BrokenModel, InvalidRequest, UnknownModel
+from stable_diffusion.errors import BrokenModel, InvalidRequest, ModelFileError, UnknownModel
 from stable_diffusion.models.unet import UNet
 from stable_diffusion.weights.detect import inspect
 from stable_diffusion.weights.load import load_parts
@@ -118,6 +118,29 @@ def test_a_folder_says_what_it_wants(folder: Path, tmp_path: Path) -> None:
     shutil.rmtree(copy / "text_encoder_2")
     with pytest.raises(BrokenModel, match="lacks the folder text_encoder_2"):
         inspect(copy)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "says"),
+    [
+        (
+            "scheduler/scheduler_config.json",
+            {"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5, "sigma_max": 80.0},
+            "the scheduler EDMDPMSolverMultistepScheduler of a model with continuous noise levels",
+        ),
+        ("vae/config.json", {"latents_mean": [-1.6, 2.3, 2.5, -4.2]}, "latents_mean \\[-1.6, 2.3, 2.5, -4.2\\]"),
+        ("vae/config.json", {"latents_std": [8.4, 5.9, 5.4, 5.7]}, "latents_std"),
+    ],
+)
+def test_a_folder_with_noise_levels_of_its_own_is_not_read_as_xl(
+    folder: Path, tmp_path: Path, file: str, changes: dict[str, object], says: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / file).write_text(json.dumps({**json.loads((copy / file).read_text()), **changes}))
+    for look in (inspect, load_parts):
+        with pytest.raises(ModelFileError, match=says):
+            look(copy)
 
 
 def test_our_own_format_does_not_hold_it_yet(single: Path, tmp_path: Path) -> None:

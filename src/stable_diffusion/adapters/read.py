@@ -20,9 +20,12 @@ from ..weights.other_kinds import other_kind
 from ..weights.tensors import TensorFile
 from .kinds.oft_columns import TERMS
 
-FOLDER_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", "pytorch_lora_weights.bin")
+PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+FOLDER_FILES = ("pytorch_lora_weights.safetensors", PEFT_FILES[0], "pytorch_lora_weights.bin", PEFT_FILES[1])
 """What an adapter's folder holds, by diffusers and PEFT."""
 PEFT_CONFIG = "adapter_config.json"
+THIN = ("down", "hada_w1_b", "lokr_w1_b", "lokr_w2_b")
+"""Tensors that have as many rows as the rank."""
 NUMBERS = ("alpha", "on_input")
 MAX_TERMS, MAX_ALPHA = 64, 2**20
 """Most terms of a series (files have 5), and the largest alpha (files have about the rank)."""
@@ -98,8 +101,11 @@ def _group(tensors: TensorFile, stem: str, names: Mapping[str, str], told: _Told
         else:
             found[what] = value.clone()  # the file may go away or change while the adapter is attached
     alpha = numbers.get("alpha")
-    if alpha is None and "down" in found and found["down"].dim():
-        alpha = told.alpha(stem, int(found["down"].shape[0]))
+    thin = next((found[what] for what in THIN if what in found), None)
+    if alpha is None and thin is not None and thin.dim():
+        alpha = told.alpha(stem, int(thin.shape[0]))
+    if alpha is None and thin is None and {"lokr_w1", "lokr_w2"} <= set(found):
+        found["lokr_w1"] = found["lokr_w1"].float() * told.whole_scale(stem)
     terms = TERMS
     if "oft_columns" in found:
         terms, alpha = told.rotation(stem)
@@ -135,10 +141,25 @@ class _Told:
         """The alpha of a stem that has none of its own, such that alpha / rank is the scale; None where not told."""
         for settings in self._of(stem):
             found = _pattern(settings.get("alpha_pattern"), stem)
-            alpha = settings.get("lora_alpha") if found is None else found
+            alpha = _alpha(settings) if found is None else found
             if _is_number(alpha):
                 return float(alpha) * (rank**0.5 if settings.get("use_rslora") is True else 1.0)
         return None
+
+    def whole_scale(self, stem: str) -> float:
+        """alpha / rank of a PEFT LoKr of two whole matrices, whose rank only the settings tell; 1 where they do not."""
+        for settings in self._of(stem):
+            patterns = (_pattern(settings.get(name), stem) for name in ("alpha_pattern", "rank_pattern"))
+            plain = (_alpha(settings), settings.get("r"))
+            alpha, rank = (own if found is None else found for found, own in zip(patterns, plain, strict=True))
+            if _is_number(alpha) and _is_number(rank) and rank >= 1:
+                return float(alpha) / float(rank)
+        return 1.0
+
+
+def _alpha(settings: Mapping[str, Any]) -> Any:
+    """PEFT calls it `lora_alpha` for a LoRA, and `alpha` for LoHa and LoKr."""
+    return settings.get("lora_alpha", settings.get("alpha"))
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -156,7 +177,7 @@ def _pattern(patterns: object, stem: str) -> Any:
 def _told_settings(path: Path, metadata: Mapping[str, str]) -> _Told:
     """diffusers: `lora_adapter_metadata`, with the keys `unet.lora_alpha` ...; PEFT: adapter_config.json beside it."""
     config = path.parent / PEFT_CONFIG
-    if path.name == "adapter_model.safetensors" and config.is_file() and config.stat().st_size < 2**20:
+    if path.name in PEFT_FILES and config.is_file() and config.stat().st_size < 2**20:
         return _Told({"": _parsed(config.read_text(encoding="utf-8", errors="replace"))})
     settings: dict[str, dict[str, Any]] = {}
     for key, value in _parsed(metadata.get("lora_adapter_metadata", "{}")).items():

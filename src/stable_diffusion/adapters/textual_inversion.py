@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import BrokenModel, UnknownModel
+from ..errors import BrokenModel, UnknownModel, brief
 from ..weights.embedding_keys import A1111, embedding_tensors
 from ..weights.files import model_file, read_tensors
 from ..weights.hashes import sha256
@@ -71,6 +71,10 @@ def read_embedding(path: str | os.PathLike[str], name: str | None = None) -> Emb
     found, token = embedding_tensors(tensors)
     if not found:
         kind = other_kind({each: tensors.info(each).shape for each in tensors}, metadata)
+        if kind is not None and "embedding" in kind:
+            raise UnknownModel(
+                f"{file} has {len(tensors)} words, {brief(', '.join(tensors))}; a file of one is expected"
+            )
         raise UnknownModel(f"{file} is {kind or 'no file that is known here'}; expected a textual inversion embedding")
     vectors = {encoder: _checked(tensors, key) for encoder, key in found.items()}
     own = [metadata.get("name", "") if next(iter(found.values())).startswith(A1111) else "", token]

@@ -37,12 +37,14 @@ class ControlNetConfig(UNetConfig):
     hint_widths    channels at each of its resolutions; from one to the next height and width halve
     tasks          kinds of picture that a union ControlNet tells apart; 0 for a plain one
     task_layers    transformer layers over the means of picture and latent (union only)
+    pooled         what it adds are means over height and width, as of the ControlNet that reads shuffled pictures
     """
 
     hint_channels: int = 3
     hint_widths: tuple[int, ...] = (16, 32, 96, 256)
     tasks: int = 0
     task_layers: int = 1
+    pooled: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,7 +151,8 @@ class ControlNet(UNetEncoder):
         vector: Tensor | None = None,
         task: int | None = None,
     ) -> Residuals:
-        """x, timestep, tokens and vector as for the U-Net, hint [1 or B,C,H,W] from `encode_hint` -> Residuals.
+        """x, timestep, tokens and vector as for the U-Net, hint [1 or B,C,H,W] from `encode_hint` -> Residuals, which
+        are [B,C,1,1] where the config says `pooled`.
 
         `task` is the kind of picture, for a union ControlNet only. InvalidRequest where it is missing or not wanted.
         """
@@ -162,8 +165,10 @@ class ControlNet(UNetEncoder):
                 raise InvalidRequest(f"the task of a ControlNet is {task}; expected 0 to {self.config.tasks - 1}")
             embedding, hint = embedding + self.tasks.time(task, x), self.tasks(hint, task)
         mid, skips = self.encode(self.enter(x) + hint, F.silu(embedding), tokens)
-        down = tuple(out(skip) for out, skip in zip(self.outs, skips, strict=True))
-        return Residuals(down=down, mid=self.mid_out(mid))
+        *down, last = (out(each) for out, each in zip((*self.outs, self.mid_out), (*skips, mid), strict=True))
+        if self.config.pooled:
+            *down, last = (each.mean(dim=(2, 3), keepdim=True) for each in (*down, last))
+        return Residuals(down=tuple(down), mid=last)
 
 
 def _zeroed(layer: nn.Module) -> nn.Module:

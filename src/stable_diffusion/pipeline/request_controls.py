@@ -93,6 +93,8 @@ def _side(model: StableDiffusion, control: Control, network: nn.Module) -> Side:
             f"the ControlNet {control.name!r} reads {network.config.hint_factor} pixels per latent; "
             f"this model has {model.factor}"
         )
+    if network.config.pooled:  # trained to act on what the prompt says alone, and wrong on the negative prompt
+        common["prompt_only"] = True
     picture = _picture(control, network.config.hint_channels)
     return Side(network=network, picture=picture, task=_task(control, network.config.tasks), **common)
 

@@ -72,7 +72,7 @@ def build(
     problems = compare(expected, {name: _shape(tensors, name) for name in tensors}, table)
     if problems:
         raise BrokenModel(f"{what} does not fit: {'; '.join(problems)}")
-    state = {name: tensor.to(device=device, dtype=dtype) for name, tensor in table.convert(tensors).items()}
+    state = table.convert(tensors, lambda tensor: tensor.to(device=device, dtype=dtype))
     network.load_state_dict(state, strict=True, assign=True)
     full_name = tensors.full_name if isinstance(tensors, Under) else str
     sources = {ours: [full_name(name) for name in theirs] for ours, theirs in table.sources(tensors).items()}

@@ -22,7 +22,7 @@ TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
 NAMES: dict[str, tuple[str, ...]] = {
     SD3_CLIP_L.prefix: ("clip_l",),
     SD3_CLIP_G.prefix: ("clip_g",),
-    SD3_T5: ("t5xxl", "t5xxl_fp16", "t5xxl_bf16", "t5xxl_fp8_e4m3fn"),
+    SD3_T5: ("t5xxl", "t5xxl_fp16", "t5xxl_bf16", "t5xxl_fp8_e4m3fn_scaled", "t5xxl_fp8_e4m3fn"),
 }
 """Prefix in a whole file -> names of the file that holds this text encoder alone, the best first."""
 Folder = str | os.PathLike[str]

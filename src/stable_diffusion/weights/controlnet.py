@@ -6,7 +6,9 @@ ControlNetUnionModel, and the control-LoRAs that Stability AI released for SDXL,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from ..models.controlnet import ControlNet, ControlNetConfig
 from ..models.unet import UNetConfig
 from .assemble import Under, build
 from .diffusers import EMBEDDING_MLP, encoder_diffusers
+from .folder import read_config
 from .keys import KeyTable, Op, Rule, module, modules
 from .ldm import encoder_ldm
 from .openclip import LAYER as TASK_LAYER
@@ -29,6 +32,9 @@ PREFIX = "control_model."
 LORA_MARK = "lora_controlnet"
 LDM_MARK = "zero_convs.0.0.weight"
 DIFFUSERS_MARK = "controlnet_cond_embedding.conv_in.weight"
+DIFFERENCE_MARK = "difference"
+"""Tensor of a file whose way down is stored as its difference from that of the U-Net, as sd-scripts' author made them.
+"""
 UP, DOWN = ".up", ".down"
 UNION_TASKS: dict[str, int] = {
     "openpose": 0,
@@ -138,13 +144,13 @@ def build_controlnet(
 ) -> ControlNet:
     """The ControlNet of a file for a U-Net of shape `base`.
 
-    `originals` are the U-Net's parameters, of which a control-LoRA is the difference. BrokenModel where tensors are
-    missing, unexpected or of the wrong shape.
+    `originals` are the U-Net's parameters, from which a control-LoRA and a file of differences are told. BrokenModel
+    where tensors are missing, unexpected or of the wrong shape.
     """
     layout = controlnet_layout(tensors)
     assert layout is not None
     prefix = PREFIX if PREFIX + LDM_MARK in tensors else ""
-    theirs = Under(tensors, prefix)
+    theirs = Under(tensors, prefix, (DIFFERENCE_MARK,))
     shapes = {name: theirs.shape(name) for name in theirs}
     if layout == "control-LoRA":
         config = _lora_config(shapes, base)
@@ -152,9 +158,39 @@ def build_controlnet(
     else:
         with using_config(tensors.path):
             config, state = controlnet_config(shapes, layout, base), theirs
+        config = replace(config, pooled=_is_pooled(tensors.path))
+        if layout == "ldm" and DIFFERENCE_MARK in tensors:
+            state = added_weights(theirs, config, originals, tensors.path)
     table = controlnet_diffusers(config) if layout == "diffusers" else controlnet_ldm(config)
     what = f"the ControlNet {tensors.path}"
     return build(lambda: ControlNet(config), state, table, what=what, dtype=dtype, device=device)
+
+
+def _is_pooled(path: Path) -> bool:
+    """Whether a ControlNet adds means, which its tensors do not tell: diffusers' config beside it does, and else its
+    name (the one released ControlNet of this kind reads shuffled pictures)."""
+    beside = path.parent / "config.json"
+    config = read_config(beside) if beside.is_file() else {}
+    if config.get("_class_name") == "ControlNetModel":
+        return config.get("global_pool_conditions") is True
+    return "shuffle" in re.split(r"[^a-z0-9]+", path.stem.lower())
+
+
+def added_weights(
+    file: Under, config: ControlNetConfig, originals: Mapping[str, Tensor], path: Path
+) -> dict[str, Tensor]:
+    """The tensors of the ControlNet of a file of differences, in LDM names: those that the U-Net has too are the sum
+    of both. BrokenModel where the U-Net is of another shape."""
+    table = KeyTable(tuple(encoder_ldm(config)))
+    lacking = next((name for name in table.our_names() if name not in originals), None)
+    base = {} if lacking else table.invert({name: originals[name] for name in table.our_names()})
+    wrong = next((name for name, weight in base.items() if name in file and file.shape(name) != weight.shape), lacking)
+    if wrong is not None:
+        raise BrokenModel(f"{path} is the difference from a U-Net of another shape: {wrong} does not fit")
+    return {
+        name: file[name].float().to(base[name].device) + base[name].float() if name in base else file[name]
+        for name in file
+    }
 
 
 def _lora_config(shapes: Shapes, base: UNetConfig) -> ControlNetConfig:

@@ -13,6 +13,7 @@ from ..errors import BrokenModel, ModelFileError, UnknownModel
 from .gguf_reader import read_gguf
 from .pickle_reader import read_stream, read_zip
 from .safetensors_reader import read_safetensors
+from .scaled import unscaled
 from .tensors import TensorFile
 
 SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
@@ -42,7 +43,8 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[TensorFile, dict[str, st
         return read_zip(file)
     # The first 8 bytes of safetensors are a length, which may look like anything; what follows opens a JSON object.
     if start[8:9] == b"{" or (len(start) < 9 and file.suffix == ".safetensors"):
-        return read_safetensors(file)
+        tensors, metadata = read_safetensors(file)
+        return unscaled(tensors), metadata
     if start[:4] == b"GGUF":
         return read_gguf(file)
     if start[:1] == b"\x80":

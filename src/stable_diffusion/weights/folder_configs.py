@@ -14,7 +14,7 @@ import torch
 
 from ..diffusion.prediction import Prediction, resolve_prediction
 from ..diffusion.schedule import DiscreteSchedule, FlowSchedule, ddpm_schedule, rescale_zero_terminal_snr
-from ..errors import BrokenModel
+from ..errors import BrokenModel, UnknownModel, brief
 from ..latents import LatentFormat
 from ..models.clip import CLIPTextConfig
 from ..models.config import tuples
@@ -58,7 +58,11 @@ MID_BLOCKS = {"UNetMidBlock2DCrossAttn": 2, "UNetMidBlock2D": 1, None: 0}
 """Residual blocks of each kind of middle; only a whole one attends."""
 VECTOR = "projection_class_embeddings_input_dim"
 
-VAE_FIXED: dict[str, tuple[Any, ...]] = {"act_fn": ("silu", "swish")}
+VAE_FIXED: dict[str, tuple[Any, ...]] = {
+    "act_fn": ("silu", "swish"),
+    "latents_mean": (None,),  # Playground 2.5 has numbers for each channel
+    "latents_std": (None,),
+}
 FLOW_FIXED: dict[str, tuple[Any, ...]] = {"use_dynamic_shifting": (False,), "shift_terminal": (None,)}
 """Settings of flow schedules that Stable Diffusion 3 does not use."""
 CLIP_FIXED: dict[str, tuple[Any, ...]] = {"layer_norm_eps": (1e-5,)}
@@ -168,7 +172,13 @@ def clip_config(config: Config, where: Path, *, projection: bool) -> CLIPTextCon
 def noise_schedule(config: Config, where: Path) -> tuple[DiscreteSchedule | FlowSchedule, Prediction]:
     """`scheduler/scheduler_config.json` -> noise schedule and prediction; which sampler it names does not matter."""
     with using_config(where):
-        if "FlowMatch" in str(config.get("_class_name", "")):
+        kind = str(config.get("_class_name", ""))
+        if kind.startswith("EDM"):
+            raise UnknownModel(
+                f"{where} has the scheduler {brief(kind)} of a model with continuous noise levels of its own "
+                "(Playground 2.5, CosXL), which this version does not run"
+            )
+        if "FlowMatch" in kind:
             check_fixed(config, FLOW_FIXED, where)
             return FlowSchedule(config.get("shift", 1.0), config.get("num_train_timesteps", 1000)), "flow"
         prediction = resolve_prediction(config.get("prediction_type", "epsilon"))
@@ -176,11 +186,11 @@ def noise_schedule(config: Config, where: Path) -> tuple[DiscreteSchedule | Flow
         if config.get("trained_betas") is not None:
             abar = torch.cumprod(1 - torch.tensor(config["trained_betas"], dtype=torch.float64), dim=0)
             return DiscreteSchedule(rescale_zero_terminal_snr(abar) if zero_snr else abar), prediction
-        kind = config.get("beta_schedule", "linear")
-        if kind not in BETA_KINDS:
-            raise BrokenModel(f"{where} has beta_schedule {kind!r}; known are {', '.join(BETA_KINDS)}")
+        betas = config.get("beta_schedule", "linear")
+        if betas not in BETA_KINDS:
+            raise BrokenModel(f"{where} has beta_schedule {betas!r}; known are {', '.join(BETA_KINDS)}")
         schedule = ddpm_schedule(
-            BETA_KINDS[kind],  # type: ignore[arg-type]
+            BETA_KINDS[betas],  # type: ignore[arg-type]
             beta_start=config.get("beta_start", 0.0001),
             beta_end=config.get("beta_end", 0.02),
             steps=config.get("num_train_timesteps", 1000),

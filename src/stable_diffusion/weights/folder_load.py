@@ -207,14 +207,15 @@ def _defaults(
     pixels = size * downscale if written else family.size if not family.text_norm else 512
     defaults = replace(family.defaults, width=pixels, height=pixels)
     file = folder / "scheduler" / "scheduler_config.json"
+    name = Source(folder).name
     scheduler = read_config(file) if file.is_file() else {}
     with using_config(file):
         noted = noted_defaults(defaults, scheduler.get(NOTE))
     if noted is not None:
         return noted, ()
-    scheduled = scheduler_defaults(defaults, scheduler, folder.name)
+    scheduled = scheduler_defaults(defaults, scheduler, name)
     if scheduled is None:
-        named, guesses = few_step_defaults(defaults, folder.name, flow=family.prediction == "flow")
+        named, guesses = few_step_defaults(defaults, name, flow=family.prediction == "flow")
         scheduled = replace(named, width=pixels, height=pixels), guesses
     told = told_defaults(scheduled[0], network)
     return scheduled if told is None else (told, ())

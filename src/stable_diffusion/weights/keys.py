@@ -7,7 +7,7 @@ which has an inverse; therefore `invert` undoes `convert` bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -122,8 +122,12 @@ class KeyTable:
         used = set(found.values()) | self.ignored | self.tied
         return missing, [name for name in names if name not in used]
 
-    def convert(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Their tensors to ours. BrokenModel where names are missing or unexpected, or a shape does not fit its op."""
+    def convert(
+        self, state: Mapping[str, Tensor], finish: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    ) -> dict[str, Tensor]:
+        """Their tensors to ours, each through `finish` before the next is read, so that tensors that are unpacked when
+        they are asked for need not all be held unpacked. BrokenModel where names are missing or unexpected, or a shape
+        does not fit its op."""
         missing, unexpected = self.compare(state)
         if missing or unexpected:
             raise BrokenModel("; ".join(_listed(missing, "missing") + _listed(unexpected, "unexpected")))
@@ -134,7 +138,7 @@ class KeyTable:
                 made = apply(rule.op, [state[found[name]] for name in rule.theirs], len(rule.ours))
             except BrokenModel as error:
                 raise BrokenModel(f"{rule.theirs[0]}: {error}") from None
-            ours.update(zip(rule.ours, made, strict=True))
+            ours.update(zip(rule.ours, map(finish, made), strict=True))
         return ours
 
     def sources(self, names: Collection[str]) -> dict[str, list[str]]:

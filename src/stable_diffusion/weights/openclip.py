@@ -31,7 +31,8 @@ def clip_openclip(config: CLIPTextConfig) -> KeyTable:
             rules.append(Rule(split, (f"{theirs}.attn.in_proj_{part}",), Op.SPLIT))
         rules += modules(ours, theirs, LAYER)
     rules += module("final_norm", "ln_final")
-    ignored = {"logit_scale", "attn_mask", "text_projection"}
+    # ComfyUI once left the position numbers of its own layout in the files that it wrote, and merges still carry them.
+    ignored = {"logit_scale", "attn_mask", "text_projection", "transformer.text_model.embeddings.position_ids"}
     if config.projection_dim is not None:
         rules.append(Rule(("projection.weight",), ("text_projection",), Op.TRANSPOSE))
         ignored.remove("text_projection")

@@ -67,8 +67,13 @@ class Source:
 
     @property
     def name(self) -> str:
-        """File name without its ending, or the folder's name."""
-        return self.path.name if self.path.is_dir() else self.path.stem
+        """File name without its ending, or the folder's name; the repository's for a folder in the hub's cache, which
+        has models--OWNER--NAME/snapshots/COMMIT."""
+        if not self.path.is_dir():
+            return self.path.stem
+        *_, repository, snapshots, commit = ("", "", *self.path.absolute().parts)
+        cached = snapshots == "snapshots" and repository.startswith("models--")
+        return repository.rpartition("--")[2] if cached else commit
 
     @cached_property
     def sha256(self) -> str | None:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ..errors import BrokenModel, ModelFileError, UnsafeFile
 from .pickle_calls import Storage, StoredTensor, torch_machine
+from .pickle_machine import Global, Inert
 from .tensors import MappedBytes, TensorFile, TensorInfo, is_addressable
 
 PICKLE_LIMIT = 64 * 2**20
@@ -34,6 +35,9 @@ DIRECTORY_LIMIT = 8 * 2**20
 
 VISIT_LIMIT = 1_000_000
 """Most values looked at in nested dictionaries: a few that hold one another many times unfold without end."""
+
+PARAMETERS = Global("torch.nn.modules.container", "ParameterDict")
+"""What the first textual inversions are saved in: a module, whose state has its parameters in a dictionary."""
 
 STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 STREAM_PROTOCOL = 1001
@@ -249,6 +253,8 @@ def _flatten(root: Any, path: Path) -> dict[str, StoredTensor]:
     visits = 0
     while waiting:
         prefix, value, depth = waiting.pop()
+        if isinstance(value, Inert) and value.type == PARAMETERS and isinstance(value.state, dict):
+            value = value.state.get("_parameters")
         if isinstance(value, StoredTensor):
             tensors[prefix] = value
         elif isinstance(value, dict) and depth < 6:
