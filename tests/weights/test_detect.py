@@ -193,6 +193,15 @@ def test_marker_tensors_of_newer_files(single: Path, tmp_path: Path) -> None:
     assert load_parts(path).schedule.sigma_max > 1000
 
 
+def test_a_marker_outweighs_text_left_over_from_a_merge(single: Path, tmp_path: Path) -> None:
+    text = {"modelspec.prediction_type": "epsilon"}
+    path = rewritten(single, tmp_path / "a.safetensors", text, v_pred=torch.ones(0))
+    found = inspect(path, hashes=False)
+    assert found.prediction == load_parts(path).prediction == "v"
+    assert "the tensor v_pred, though the file's text says epsilon" in found.guesses[0]
+    assert load_parts(path, prediction="eps").prediction == "eps"
+
+
 # --- files of other kinds -------------------------------------------------------------------------------------------
 
 U = "model.diffusion_model."

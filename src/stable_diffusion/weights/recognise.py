@@ -234,7 +234,11 @@ def _prediction(
         return "flow", None
     if given.prediction is not None:
         return resolve_prediction(given.prediction), None
-    told = _told_by_metadata(metadata) or ("v" if "v_pred" in shapes else None) or _told_by_yaml(path)
+    written = _told_by_metadata(metadata)
+    if "v_pred" in shapes:  # put there on purpose; the text may be left over from a model that was merged in
+        doubt = "prediction 'v' is told by the tensor v_pred, though the file's text says epsilon"
+        return "v", doubt if written == "eps" else None
+    told = written or _told_by_yaml(path)
     if told is not None:
         return told, None
     if len({family.prediction for family in matching}) == 1:
