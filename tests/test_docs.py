@@ -140,3 +140,17 @@ def test_transcripts_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint_page = importlib.import_module("checkpoint_page")
     text = checkpoint_page.PAGE.read_text(encoding="utf-8")
     assert checkpoint_page.page(text, checkpoint_page.transcripts()) == text
+
+
+@pytest.mark.skipif(not SHIPPED, reason="no built-in model here")
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
+def test_the_first_picture_is_the_first_command_s(page: str) -> None:
+    """Its text says what the README says of it, and it comes from the very model that ships."""
+    from stable_diffusion.embedded import recorded_hash
+    from stable_diffusion.pipeline.metadata import read_metadata
+
+    text = (ROOT / page).read_text(encoding="utf-8")
+    info = read_metadata(ROOT / "docs/images/sunset.png")
+    command = blocks(ROOT / page, "sh")[0]
+    assert f'"{info.request.prompt}"' in command and str(info.request.seed) in text
+    assert info.values["Model hash"] == str(recorded_hash())[:10]
