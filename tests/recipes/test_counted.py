@@ -7,7 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 from recipes.embedded.data.concepts import Concept
-from recipes.embedded.data.counted import NUMBERS, STYLES, Group, countable, draw_group, group_captions, sample_groups
+from recipes.embedded.data.counted import STYLES, Group, countable, draw_group, group_captions, sample_groups
+from recipes.embedded.data.grammar import NUMBERS
 from recipes.embedded.data.records import group_record
 from recipes.embedded.data.split import read_split
 

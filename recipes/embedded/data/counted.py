@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from .captions import CHINESE_PLAIN, CHINESE_STYLE, ENGLISH_PLAIN, ENGLISH_STYLE, coloured_english, says_colour
-from .colours import COLOUR_NAMES
+from .captions import CHINESE_PLAIN, CHINESE_STYLE, ENGLISH_PLAIN, ENGLISH_STYLE, coloured_chinese, coloured_english
 from .concepts import Concept
-from .grammar import counted, plural, uncountable
-from .render import Picture, premultiplied_resize, visible_part
+from .grammar import counted, some, uncountable
+from .render import Picture, premultiplied_resize, trimmed
 
 STYLES = ("3d", "flat", "emoji", "cartoon")
 GROUPS = tuple(
@@ -25,7 +24,6 @@ GROUPS = tuple(
     "sound musical-instrument phone computer light-video book-paper mail writing lock tool science household".split()
 )
 """Beginnings of the emoji list's subgroups whose things are counted; people, signs and places are not."""
-NUMBERS = {2: "two", 3: "three"}
 LAYOUTS: dict[int, tuple[tuple[tuple[float, float], ...], ...]] = {
     2: (((0.27, 0.5), (0.73, 0.5)), ((0.28, 0.36), (0.72, 0.64)), ((0.28, 0.64), (0.72, 0.36))),
     3: (((0.5, 0.27), (0.26, 0.73), (0.74, 0.73)), ((0.26, 0.27), (0.74, 0.27), (0.5, 0.73))),
@@ -65,15 +63,15 @@ def sample_groups(concepts: Iterable[Concept], drawn: Iterable[tuple[str, str]],
 def draw_group(group: Group, picture: Picture) -> Picture:
     """The thing of `picture` uint8 [S,S,4] `group.number` times in one size."""
     size, source = len(picture), random.Random(group.seed)
-    whole = Image.fromarray(picture, "RGBA")
-    thing = visible_part(whole) or whole
+    thing = trimmed(picture)
     scale = SIDE * source.uniform(0.94, 1.02) * size / max(thing.size)
-    small = premultiplied_resize(thing, tuple(max(1, round(side * scale)) for side in thing.size))  # type: ignore[arg-type]
+    width, height = (max(1, round(side * scale)) for side in thing.size)
+    small = Image.fromarray(premultiplied_resize(thing, (width, height)), "RGBA")
     canvas = Image.new("RGBA", (size, size))
     for x, y in source.choice(LAYOUTS[group.number]):
-        left = (x + source.uniform(-0.01, 0.01)) * size - small.shape[1] / 2
-        top = (y + source.uniform(-0.01, 0.01)) * size - small.shape[0] / 2
-        canvas.alpha_composite(Image.fromarray(small, "RGBA"), (max(0, round(left)), max(0, round(top))))
+        left = (x + source.uniform(-0.01, 0.01)) * size - width / 2
+        top = (y + source.uniform(-0.01, 0.01)) * size - height / 2
+        canvas.alpha_composite(small, (max(0, round(left)), max(0, round(top))))
     return np.array(canvas)
 
 
@@ -99,8 +97,8 @@ def group_captions(
         name_zh = chinese[0] if turn == 0 or source.random() < 0.5 else source.choice(list(chinese))
         if colour is not None and turn and source.random() < 0.25:
             name = coloured_english(name, colour)
-            name_zh = name_zh if says_colour(name_zh) else COLOUR_NAMES[colour] + name_zh
-        many = f"{NUMBERS[number]} {plural(name)}"
+            name_zh = coloured_chinese(name_zh, colour, short=True)
+        many = some(name, number)
         texts["en"].append(source.choice(plain[:3] if turn % 2 == 0 else [*plain, *styled]).format(an=many))
         many_zh = counted(name_zh, number)
         texts["zh"].append(source.choice(plain_zh[:1] if turn % 2 == 0 else [*plain_zh, *styled_zh]).format(yi=many_zh))

@@ -30,6 +30,7 @@ PLURALS = {
     "leaf": "leaves", "knife": "knives", "cactus": "cacti", "moose": "moose", "snowman": "snowmen", "ox": "oxen",
     "shrimp": "shrimp", "squid": "squid", "bison": "bison", "die": "dice", "tropical fish": "tropical fish",
 }  # fmt: skip
+NUMBERS = {2: "two", 3: "three"}
 MEASURES = tuple((ending, word) for word, endings in rows("measures.tsv") for ending in names(endings))
 
 
@@ -79,6 +80,11 @@ def plural(name: str) -> str:
     else:
         many = word + "s"
     return f"{head} {many}".strip()
+
+
+def some(name: str, number: int) -> str:
+    """'a cat', 'two cats', 'three cats'."""
+    return indefinite(name) if number == 1 else f"{NUMBERS[number]} {plural(name)}"
 
 
 def measure(name: str) -> str:

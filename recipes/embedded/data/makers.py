@@ -63,6 +63,11 @@ class World:
     concepts: dict[str, Concept]
     table: dict[str, Placeable]
 
+    def drawn(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """(concept, style) -> what is kept of a rendered object, from the objects shard."""
+        items = read_lines(self.out / "objects/items.jsonl")
+        return {(item["concept"], item["style"]): item for item in items}
+
     def assets(self) -> dict[tuple[str, str], Picture]:
         """(concept, style) -> rendered object, from the objects shard."""
         images = np.load(self.out / "objects/images.npy", mmap_mode="r")
@@ -181,7 +186,7 @@ def make_clipart(world: World) -> Made:
 def make_recoloured(world: World) -> Made:
     """The objects of words/recolour.tsv in other colours, where a picture has one clear colour to replace."""
     assets = world.assets()
-    kept = {(item["concept"], item["style"]): item for item in read_lines(world.out / "objects/items.jsonl")}
+    kept = world.drawn()
     tasks = []
     for concept, own in rows("recolour.tsv"):
         for style in RECOLOURED_STYLES:
@@ -204,7 +209,7 @@ def other_colours(task: tuple[dict[str, Any], Picture, str, tuple[str, ...]]) ->
 def make_counted(world: World) -> Made:
     """Two or three of one object on a transparent ground."""
     assets = world.assets()
-    kept = {(item["concept"], item["style"]): item for item in read_lines(world.out / "objects/items.jsonl")}
+    kept = world.drawn()
     for group in sample_groups(world.concepts.values(), assets, world.options.counted, world.options.seed):
         item = {**kept[group.concept, group.style], "number": group.number, "seed": group.seed}
         yield item, draw_group(group, assets[group.concept, group.style])

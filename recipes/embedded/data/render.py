@@ -62,6 +62,12 @@ def visible_part(image: Image.Image) -> Image.Image | None:
     return image.crop(box) if box else None
 
 
+def trimmed(picture: Picture) -> Image.Image:
+    """A picture cropped to what is visible; whole when nothing is."""
+    image = Image.fromarray(picture, "RGBA")
+    return visible_part(image) or image
+
+
 def frame(image: Image.Image, size: int, fill: float = FILL) -> Picture | None:
     """Crop to the visible part, scale its longer side to `fill * size`, centre. None when nothing is visible."""
     crop = visible_part(image)

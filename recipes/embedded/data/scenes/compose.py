@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ..render import Picture, draw_svg, visible_part
+from ..render import Picture, draw_svg, trimmed
 from .graph import Placeable, Scene
 from .landscape import GROUNDS, INDOORS, SKYLESS, draw_landscape
 from .light import Light, light_of
@@ -140,8 +140,7 @@ def layout(scene: Scene, table: dict[str, Placeable], source: random.Random) -> 
 def paste(canvas: Image.Image, picture: Picture, spot: Spot, light: Light, water: bool) -> None:
     """Put one asset on the canvas, tinted by the light, with a contact shadow or a water line."""
     unit = canvas.width / CANVAS
-    whole = Image.fromarray(picture, "RGBA")
-    image = visible_part(whole) or whole
+    image = trimmed(picture)
     height = max(4, round(spot.height * unit))
     width = max(4, round(height * image.width / image.height))
     if width > 150 * unit:  # wide things: a train, a whale

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from ..grammar import counted, indefinite, plural
+from ..grammar import counted, some
 from ..words import names, rows
 from .graph import Placeable, Scene
 from .landscape import INDOORS, SKYLESS
@@ -17,7 +17,6 @@ MOMENT_WORDS = {row[0]: tuple(names(cell) for cell in row[1:]) for row in rows("
 """Time of day or weather -> head nouns ('{} over the sea'), adverbs, Chinese nouns, Chinese adverbs."""
 ADJECTIVE_OF = {"rain": "rainy", "snow": "snowy", "storm": "stormy", "fog": "foggy", "clouds": "cloudy"}
 TIMELESS = SKYLESS
-NUMBERS = {2: "two", 3: "three"}
 RELATION_EN = {
     "left of": ("to the left of", "left of", "on the left of"),
     "right of": ("to the right of", "right of", "on the right of"),
@@ -136,14 +135,9 @@ def landscape_chinese(scene: Scene, source: random.Random) -> str:
     )
 
 
-def some_english(name: str, count: int) -> str:
-    """'a cat', 'two cats'."""
-    return indefinite(name) if count == 1 else f"{NUMBERS[count]} {plural(name)}"
-
-
 def placed_english(scene: Scene, table: dict[str, Placeable], source: random.Random) -> str:
     """One English caption of a scene with things in it."""
-    words = [some_english(pick_name(table[t.concept].english, source), t.count) for t in scene.things]
+    words = [some(pick_name(table[t.concept].english, source), t.count) for t in scene.things]
     if scene.relation is None:
         subject = words[0]
     elif scene.relation == "next to" and source.random() < 0.3:
