@@ -31,7 +31,7 @@ import stable_diffusion
 from stable_diffusion.diffusion.samplers import resolve_sampler
 from stable_diffusion.embedded import fast_path
 from stable_diffusion.models.unet import UNet, UNetConfig
-from stable_diffusion.pipeline.model import EMBEDDED_FAST
+from stable_diffusion.pipeline.models import EMBEDDED_FAST
 
 PROMPT = "a red apple"
 

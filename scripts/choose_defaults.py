@@ -30,12 +30,12 @@ import torch
 import stable_diffusion
 from stable_diffusion.diffusion.samplers import resolve_sampler
 from stable_diffusion.embedded import PICTURES, TOWER
-from stable_diffusion.evaluation.alignment import choice_score, choices, retrieval_score
 from stable_diffusion.evaluation.bench import Bench, Plan
-from stable_diffusion.evaluation.frechet import frechet_distance
+from stable_diffusion.evaluation.metrics.frechet import frechet_distance
 from stable_diffusion.evaluation.pack import PicturePack
 from stable_diffusion.evaluation.painter import Painter
-from stable_diffusion.evaluation.questions import PAINTED
+from stable_diffusion.evaluation.sections.alignment import choice_score, choices, retrieval_score
+from stable_diffusion.evaluation.sections.questions import PAINTED
 from stable_diffusion.evaluation.tower import load_eye
 from stable_diffusion.training.report import write_atomic
 

@@ -30,24 +30,30 @@ import torch
 from torch import Tensor
 
 from stable_diffusion.adapters.attach import match
-from stable_diffusion.adapters.names import Network, unet_targets
-from stable_diffusion.adapters.read import read_adapter
-from stable_diffusion.adapters.stack import stack_of
+from stable_diffusion.adapters.file import read_adapter
+from stable_diffusion.adapters.patch import stack_of
+from stable_diffusion.adapters.targets import Network, unet_targets
 from stable_diffusion.errors import ModelFileError
 from stable_diffusion.models.clip import CLIPTextConfig
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
-from stable_diffusion.weights.canonical import canonical
-from stable_diffusion.weights.diffusers import clip_transformers
-from stable_diffusion.weights.files import read_tensors
-from stable_diffusion.weights.folder import read_config
-from stable_diffusion.weights.folder_configs import clip_config, latent_format, noise_schedule, unet_config, vae_config
-from stable_diffusion.weights.ldm import unet_ldm, vae_ldm
+from stable_diffusion.weights.checkpoints.canonical import canonical
+from stable_diffusion.weights.checkpoints.folder import read_config
+from stable_diffusion.weights.checkpoints.folder_configs import (
+    clip_config,
+    latent_format,
+    noise_schedule,
+    unet_config,
+    vae_config,
+)
+from stable_diffusion.weights.checkpoints.single import recognise
+from stable_diffusion.weights.containers.limits import using_config
+from stable_diffusion.weights.containers.open import read_tensors
+from stable_diffusion.weights.containers.safetensors_writer import write_safetensors
+from stable_diffusion.weights.containers.tensors import TensorFile, TensorInfo
 from stable_diffusion.weights.load import _load_single
-from stable_diffusion.weights.plausible import using_config
-from stable_diffusion.weights.recognise import recognise
-from stable_diffusion.weights.safetensors_writer import write_safetensors
-from stable_diffusion.weights.tensors import TensorFile, TensorInfo
+from stable_diffusion.weights.networks.diffusers import clip_transformers
+from stable_diffusion.weights.networks.ldm import unet_ldm, vae_ldm
 
 EDGES = (0, 1, 2, 7, 8, 255, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**48, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 """Numbers at which readers break."""

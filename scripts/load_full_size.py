@@ -27,13 +27,13 @@ from stable_diffusion.models.clip import CLIPText
 from stable_diffusion.models.mmdit import MMDiT
 from stable_diffusion.models.unet import UNet
 from stable_diffusion.models.vae import VAE
-from stable_diffusion.weights.diffusers import clip_transformers
-from stable_diffusion.weights.families import SD3_CLIP_G, SD3_CLIP_L, XL_CLIP_G, XL_CLIP_L
-from stable_diffusion.weights.ldm import unet_ldm, vae_ldm
-from stable_diffusion.weights.openclip import clip_openclip
-from stable_diffusion.weights.recognise import UNET
-from stable_diffusion.weights.recognise import VAE as VAE_PREFIX
-from stable_diffusion.weights.sd3_keys import mmdit_ldm
+from stable_diffusion.weights.checkpoints.families import SD3_CLIP_G, SD3_CLIP_L, XL_CLIP_G, XL_CLIP_L
+from stable_diffusion.weights.checkpoints.single import UNET
+from stable_diffusion.weights.checkpoints.single import VAE as VAE_PREFIX
+from stable_diffusion.weights.networks.diffusers import clip_transformers
+from stable_diffusion.weights.networks.ldm import unet_ldm, vae_ldm
+from stable_diffusion.weights.networks.mmdit import mmdit_ldm
+from stable_diffusion.weights.networks.openclip import clip_openclip
 
 
 def networks(family: str) -> tuple[tuple[str, Any, Any], ...]:
@@ -92,7 +92,7 @@ def write(path: Path, family: str) -> None:
 
 def paint(path: Path, side: int) -> None:
     from stable_diffusion.pipeline.generate import generate_image
-    from stable_diffusion.pipeline.model import load
+    from stable_diffusion.pipeline.models import load
 
     start = time.perf_counter()
     model = load(path, device="cpu", dtype="bfloat16")

@@ -20,12 +20,12 @@ from stable_diffusion.latents import LatentFormat
 from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
-from stable_diffusion.weights.diffusers import clip_transformers
-from stable_diffusion.weights.ldm import vae_ldm
-from stable_diffusion.weights.native import save_native
+from stable_diffusion.weights.checkpoints.native import save_native
+from stable_diffusion.weights.checkpoints.save_ldm import ldm_state
+from stable_diffusion.weights.networks.diffusers import clip_transformers
+from stable_diffusion.weights.networks.ldm import vae_ldm
+from stable_diffusion.weights.networks.mmdit import t5_transformers
 from stable_diffusion.weights.parts import Card, Defaults, Parts
-from stable_diffusion.weights.save_ldm import ldm_state
-from stable_diffusion.weights.sd3_keys import t5_transformers
 
 SHORT = "^(family|label|prediction|parameters)"
 RUN = "^(steps|guidance|sampler|width|guesses)"

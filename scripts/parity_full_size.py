@@ -49,9 +49,9 @@ from stable_diffusion.models.t5 import T5Config, T5Encoder
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE
 from stable_diffusion.nn.embeddings import timestep_embedding
-from stable_diffusion.weights.diffusers import clip_transformers, unet_diffusers, vae_diffusers
 from stable_diffusion.weights.keys import KeyTable
-from stable_diffusion.weights.sd3_keys import mmdit_diffusers, t5_transformers
+from stable_diffusion.weights.networks.diffusers import clip_transformers, unet_diffusers, vae_diffusers
+from stable_diffusion.weights.networks.mmdit import mmdit_diffusers, t5_transformers
 
 TOLERANCE = 1e-5
 

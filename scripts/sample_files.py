@@ -21,13 +21,13 @@ from stable_diffusion.models.mmdit import MMDiT, MMDiTConfig
 from stable_diffusion.models.t5 import T5Config, T5Encoder
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
-from stable_diffusion.weights.families import FAMILIES
-from stable_diffusion.weights.folder import INDEX
+from stable_diffusion.weights.checkpoints.families import FAMILIES
+from stable_diffusion.weights.checkpoints.folder import INDEX
+from stable_diffusion.weights.checkpoints.save_configs import scheduler_words
+from stable_diffusion.weights.checkpoints.save_folder import components, index_words
+from stable_diffusion.weights.checkpoints.save_ldm import ldm_state
+from stable_diffusion.weights.containers.safetensors_reader import DTYPE_NAMES
 from stable_diffusion.weights.parts import Parts, TokenizerSource
-from stable_diffusion.weights.safetensors_reader import DTYPE_NAMES
-from stable_diffusion.weights.save_configs import scheduler_words
-from stable_diffusion.weights.save_folder import components, index_words
-from stable_diffusion.weights.save_ldm import ldm_state
 
 TEXTS = {"sd1": (CLIP_L,), "sd2": (OPENCLIP_H,), "sdxl": (CLIP_L, OPENCLIP_G), "sd3": (CLIP_L, OPENCLIP_G)}
 KINDS: dict[type, Any] = {

@@ -14,7 +14,7 @@ from stable_diffusion.latents import LatentFormat
 from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
-from stable_diffusion.pipeline.model import StableDiffusion
+from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.text.tokenizer import END, START, WORD_END, Tokenizer, byte_letters
 from stable_diffusion.weights.parts import Defaults, Parts, TokenizerSource
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from stable_diffusion.models.controlnet import ControlNet, ControlNetConfig
 from stable_diffusion.models.unet import UNetConfig
-from stable_diffusion.weights.controlnet import controlnet_diffusers, controlnet_ldm
+from stable_diffusion.weights.networks.controlnet import controlnet_diffusers, controlnet_ldm
 
 
 def write_controlnet(path: Path, base: UNetConfig, seed: int = 1, tasks: int = 0) -> Path:

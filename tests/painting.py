@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from stable_diffusion.pipeline.generate import generate
-from stable_diffusion.pipeline.model import StableDiffusion
-from stable_diffusion.pipeline.request import Images, Request
+from stable_diffusion.pipeline.models import StableDiffusion
+from stable_diffusion.request.request import Images, Request
 
 
 def pictures(model: StableDiffusion, request: Request, **settings: Any) -> list[Image.Image]:

@@ -55,7 +55,8 @@ def test_python_examples_run(
     """On a tiny model in place of the embedded one, with a ControlNet for it; nothing else is replaced."""
     from PIL import Image
 
-    from stable_diffusion.pipeline import generate, model
+    from stable_diffusion.pipeline import generate
+    from stable_diffusion.pipeline import models as model
 
     def load(*arguments: Any, **settings: Any) -> Any:
         return tiny_model
@@ -147,7 +148,7 @@ def test_transcripts_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_first_picture_is_the_first_command_s(page: str) -> None:
     """Its text says what the README says of it, and it comes from the very model that ships."""
     from stable_diffusion.embedded import recorded_hash
-    from stable_diffusion.pipeline.metadata import read_metadata
+    from stable_diffusion.request.metadata import read_metadata
 
     text = (ROOT / page).read_text(encoding="utf-8")
     info = read_metadata(ROOT / "docs/images/sunset.png")

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from stable_diffusion.models.controlnet import ControlNetConfig
 from stable_diffusion.models.unet import UNetConfig
-from stable_diffusion.weights.controlnet import controlnet_diffusers, controlnet_ldm
+from stable_diffusion.weights.networks.controlnet import controlnet_diffusers, controlnet_ldm
 
 State = dict[str, torch.Tensor]
 CHANNELS = (32, 64)

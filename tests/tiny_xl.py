@@ -27,9 +27,9 @@ import tiny_checkpoints as tiny
 from stable_diffusion.models.clip import CLIPTextConfig
 from stable_diffusion.models.unet import UNetConfig
 from stable_diffusion.text.tokenizer import END
-from stable_diffusion.weights.diffusers import clip_transformers, unet_diffusers, vae_diffusers
-from stable_diffusion.weights.ldm import unet_ldm, vae_ldm
-from stable_diffusion.weights.openclip import clip_openclip
+from stable_diffusion.weights.networks.diffusers import clip_transformers, unet_diffusers, vae_diffusers
+from stable_diffusion.weights.networks.ldm import unet_ldm, vae_ldm
+from stable_diffusion.weights.networks.openclip import clip_openclip
 
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 LAYERS, POOLED = 3, 48

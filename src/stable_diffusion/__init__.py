@@ -25,28 +25,28 @@ if TYPE_CHECKING:
         UnknownModel,
         UnsafeFile,
     )
-    from .pipeline.control import Control
-    from .pipeline.files import save_image
     from .pipeline.generate import generate, generate_image
-    from .pipeline.metadata import read_metadata
-    from .pipeline.model import StableDiffusion, load
-    from .pipeline.request import Images, Progress, Request
-    from .pipeline.settings import Canvas, Hires, Inpaint, Noise, Prompting, Refiner, VariationSeed
-    from .pipeline.size import SizeConditioning
+    from .pipeline.micro_conditioning import SizeConditioning
+    from .pipeline.models import StableDiffusion, load
+    from .pipeline.output import save_image
+    from .request.control import Control
+    from .request.metadata import read_metadata
+    from .request.request import Images, Progress, Request
+    from .request.settings import Canvas, Hires, Inpaint, Noise, Prompting, Refiner, VariationSeed
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "stable_diffusion.pipeline.control": ("Control",),
+    "stable_diffusion.request.control": ("Control",),
     "stable_diffusion.pipeline.generate": ("generate", "generate_image"),
-    "stable_diffusion.pipeline.model": ("StableDiffusion", "load"),
-    "stable_diffusion.pipeline.request": ("Images", "Progress", "Request"),
-    "stable_diffusion.pipeline.settings": (
+    "stable_diffusion.pipeline.models": ("StableDiffusion", "load"),
+    "stable_diffusion.request.request": ("Images", "Progress", "Request"),
+    "stable_diffusion.request.settings": (
         *("Canvas", "Hires", "Inpaint", "Noise", "Prompting", "Refiner", "VariationSeed"),
     ),
-    "stable_diffusion.pipeline.size": ("SizeConditioning",),
-    "stable_diffusion.pipeline.metadata": ("read_metadata",),
-    "stable_diffusion.pipeline.files": ("save_image",),
+    "stable_diffusion.pipeline.micro_conditioning": ("SizeConditioning",),
+    "stable_diffusion.request.metadata": ("read_metadata",),
+    "stable_diffusion.pipeline.output": ("save_image",),
     "stable_diffusion.diffusion.samplers": ("SAMPLERS",),
     "stable_diffusion.diffusion.sigmas": ("SCHEDULES",),
     "stable_diffusion.errors": (

@@ -9,7 +9,7 @@ import pytest
 from adapter_files import ALL, kohya, lora_state
 from safetensors.torch import save_file
 
-from stable_diffusion.pipeline.model import StableDiffusion
+from stable_diffusion.pipeline.models import StableDiffusion
 
 WriteLora = Callable[..., Path]
 

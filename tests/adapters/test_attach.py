@@ -15,10 +15,10 @@ from adapter_files import ALL, ALPHA, CONV, FC, QUERY, RANK, TEXT, factors, kohy
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stable_diffusion.adapters.stack import stack_of
+from stable_diffusion.adapters.patch import stack_of
 from stable_diffusion.errors import BrokenModel, InvalidRequest, ModelFileError, UnknownModel
 from stable_diffusion.models.unet import UNet
-from stable_diffusion.pipeline.model import StableDiffusion
+from stable_diffusion.pipeline.models import StableDiffusion
 
 WriteLora = Callable[..., Path]
 
@@ -176,7 +176,7 @@ def test_half_precision_weights_come_back_too(lora_file: WriteLora, tiny_model: 
     module = nn.Linear(8, 6).to(torch.bfloat16)
     original = module.weight.detach().clone()
     stack = stack_of(module)
-    from stable_diffusion.adapters.stack import Change, Layer
+    from stable_diffusion.adapters.patch import Change, Layer
 
     layer = Layer((Change(("weight",), lambda originals: [torch.randn_like(originals[0]) * 10]),), 1.0)
     stack.attach(layer)
@@ -186,7 +186,7 @@ def test_half_precision_weights_come_back_too(lora_file: WriteLora, tiny_model: 
 
 
 def test_a_model_that_moves_while_an_adapter_is_on_it() -> None:
-    from stable_diffusion.adapters.stack import Change, Layer
+    from stable_diffusion.adapters.patch import Change, Layer
 
     module = nn.Linear(4, 3)
     original = module.weight.detach().clone()

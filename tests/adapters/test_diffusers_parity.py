@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import tiny_checkpoints as tiny
 import tiny_sd3
 import tiny_xl
-from stable_diffusion.pipeline.model import StableDiffusion, load
+from stable_diffusion.pipeline.models import StableDiffusion, load
 
 PROMPT = "a beautiful sunset over the ocean"
 JOINT = ("add_k_proj", "to_add_out", "ff_context.net.0.proj", "norm1.linear", "norm_out.linear", "context_embedder")

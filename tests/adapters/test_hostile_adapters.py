@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stable_diffusion.adapters.attach import attach
-from stable_diffusion.adapters.names import networks
+from stable_diffusion.adapters.describe import adapter_facts
+from stable_diffusion.adapters.targets import networks
 from stable_diffusion.errors import BrokenModel, ModelFileError
 from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.pipeline.generate import generate_image
-from stable_diffusion.pipeline.model import StableDiffusion
-from stable_diffusion.weights.adapter_facts import adapter_facts
+from stable_diffusion.pipeline.models import StableDiffusion
 
 STEM = f"unet.{QUERY}"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stable_diffusion.adapters.kinds import bias_delta, boft, delta, label, rank
+from stable_diffusion.adapters.formulas import bias_delta, boft, delta, label, rank
 from stable_diffusion.errors import BrokenModel
 
 lycoris_boft = pytest.importorskip("lycoris.functional.boft")

@@ -11,10 +11,10 @@ from adapter_files import ALL, CONV, FC, OUT, PROJ, QUERY, TEXT, kohya, lora_sta
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stable_diffusion.adapters.names import networks, text_targets, unet_targets
+from stable_diffusion.adapters.targets import networks, text_targets, unet_targets
 from stable_diffusion.models.clip import CLIPTextConfig
 from stable_diffusion.models.unet import UNetConfig
-from stable_diffusion.pipeline.model import StableDiffusion
+from stable_diffusion.pipeline.models import StableDiffusion
 
 Spell = Callable[[str], tuple[str, str, str]]
 

@@ -11,9 +11,9 @@ import torch
 from adapter_files import QUERY, factors, shapes
 from torch import nn
 
-from stable_diffusion.adapters.kinds import delta
-from stable_diffusion.adapters.read import read_adapter
-from stable_diffusion.pipeline.model import StableDiffusion
+from stable_diffusion.adapters.file import read_adapter
+from stable_diffusion.adapters.formulas import delta
+from stable_diffusion.pipeline.models import StableDiffusion
 
 peft = pytest.importorskip("peft")
 

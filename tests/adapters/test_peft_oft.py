@@ -12,11 +12,11 @@ from adapter_files import CONV, QUERY, shapes
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stable_diffusion.adapters.kinds import delta, label
-from stable_diffusion.adapters.read import read_adapter
+from stable_diffusion.adapters.describe import adapter_facts
+from stable_diffusion.adapters.file import read_adapter
+from stable_diffusion.adapters.formulas import delta, label
 from stable_diffusion.errors import BrokenModel
-from stable_diffusion.pipeline.model import StableDiffusion
-from stable_diffusion.weights.adapter_facts import adapter_facts
+from stable_diffusion.pipeline.models import StableDiffusion
 
 peft = pytest.importorskip("peft")
 

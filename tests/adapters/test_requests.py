@@ -12,10 +12,10 @@ from PIL import Image
 
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.generate import generate, generate_image
-from stable_diffusion.pipeline.metadata import read_metadata
-from stable_diffusion.pipeline.model import StableDiffusion
-from stable_diffusion.pipeline.request import Images, Request
-from stable_diffusion.weights.hashes import adapter_hash
+from stable_diffusion.pipeline.models import StableDiffusion
+from stable_diffusion.request.metadata import read_metadata
+from stable_diffusion.request.request import Images, Request
+from stable_diffusion.weights.containers.hashes import adapter_hash
 
 WriteLora = Callable[..., Path]
 

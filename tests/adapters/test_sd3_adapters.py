@@ -15,7 +15,7 @@ from torch import Tensor
 
 import tiny_sd3
 from stable_diffusion.pipeline.generate import generate_image
-from stable_diffusion.pipeline.model import StableDiffusion, load
+from stable_diffusion.pipeline.models import StableDiffusion, load
 
 peft = pytest.importorskip("peft")
 

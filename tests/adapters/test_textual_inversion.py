@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from stable_diffusion.adapters.textual_inversion import read_embedding
 from stable_diffusion.errors import BrokenModel, InvalidRequest, ModelFileError, UnknownModel
 from stable_diffusion.pipeline.generate import generate_image
-from stable_diffusion.pipeline.metadata import read_metadata
-from stable_diffusion.pipeline.model import StableDiffusion
-from stable_diffusion.weights.hashes import sha256
+from stable_diffusion.pipeline.models import StableDiffusion
+from stable_diffusion.request.metadata import read_metadata
+from stable_diffusion.weights.containers.hashes import sha256
 
 WIDTH = 24
 VECTORS = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(8))

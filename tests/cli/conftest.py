@@ -29,7 +29,7 @@ def model_file(
 
     from stable_diffusion.diffusion.schedule import FlowSchedule
     from stable_diffusion.latents import LatentFormat
-    from stable_diffusion.weights.native import save_native
+    from stable_diffusion.weights.checkpoints.native import save_native
     from stable_diffusion.weights.parts import Card, Defaults, Parts, TokenizerSource
 
     parts = Parts(

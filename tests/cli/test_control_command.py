@@ -64,8 +64,8 @@ def test_info_says_what_it_is(run: Run, files: Path) -> None:
 
 
 def test_names_are_those_of_the_pipeline() -> None:
-    from stable_diffusion.pipeline.control import MODES, RESIZES
-    from stable_diffusion.pipeline.preprocess import PREPROCESSORS
+    from stable_diffusion.pipeline.tasks.preprocess import PREPROCESSORS
+    from stable_diffusion.request.control import MODES, RESIZES
 
     assert control_options.MODES == tuple(MODES) and control_options.RESIZES == tuple(RESIZES)
     assert control_options.PREPROCESSORS == PREPROCESSORS

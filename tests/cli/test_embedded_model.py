@@ -9,7 +9,7 @@ from cli_helpers import Run
 from PIL import Image
 
 from stable_diffusion import embedded
-from stable_diffusion.weights.hashes import sha256
+from stable_diffusion.weights.containers.hashes import sha256
 
 pytestmark = pytest.mark.skipif(embedded.model_path() is None, reason="no model has been trained yet")
 

@@ -52,8 +52,10 @@ def test_a_prompt_like_a_command_is_painted_with_a_hint(run: Run) -> None:
 
 
 def test_limits_are_those_of_requests_and_stages_those_of_training() -> None:
-    from stable_diffusion.cli import options, task_options, train
-    from stable_diffusion.pipeline import hires, masks, request, settings
+    from stable_diffusion.cli import options, task_options
+    from stable_diffusion.cli.commands import train
+    from stable_diffusion.pipeline.tasks import hires, masks
+    from stable_diffusion.request import request, settings
     from stable_diffusion.training.config import STAGES
 
     for name, choices in (("UPSCALERS", hires.UPSCALERS), ("FILLS", masks.FILLS), ("EMPHASES", settings.EMPHASES)):
@@ -64,7 +66,7 @@ def test_limits_are_those_of_requests_and_stages_those_of_training() -> None:
 
 
 def test_unexpected_errors_show_a_traceback_only_with_debug(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stable_diffusion.cli import doctor
+    from stable_diffusion.cli.commands import doctor
 
     def fail() -> None:
         raise TypeError("a mistake of ours")

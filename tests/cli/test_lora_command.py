@@ -12,8 +12,8 @@ from cli_helpers import Run, assert_one_sentence, leftovers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from stable_diffusion.pipeline.model import load
-from stable_diffusion.weights.hashes import adapter_hash
+from stable_diffusion.pipeline.models import load
+from stable_diffusion.weights.containers.hashes import adapter_hash
 
 BASE = ("--seed", 4, "--steps", 2)
 

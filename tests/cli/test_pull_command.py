@@ -17,8 +17,8 @@ import huggingface_hub.constants
 import huggingface_hub.file_download
 import pytest
 
+from stable_diffusion import hub
 from stable_diffusion.errors import InvalidRequest, StableDiffusionError
-from stable_diffusion.weights import hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NETWORK = {"config.json": b"{}", "diffusion_pytorch_model.safetensors": b"full" * 3}
@@ -256,7 +256,7 @@ def test_the_command(server: Server, tmp_path: Path, run: Any, monkeypatch: pyte
 
 def test_nothing_else_imports_the_library() -> None:
     code = (
-        "import sys, stable_diffusion.cli.main as m, stable_diffusion.pipeline.generate, stable_diffusion.weights.hub\n"
+        "import sys, stable_diffusion.cli.main as m, stable_diffusion.pipeline.generate, stable_diffusion.hub\n"
         "sys.exit('huggingface_hub' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,9 +9,9 @@ import pytest
 from cli_helpers import Run, assert_one_sentence
 from PIL import Image
 
-from stable_diffusion.pipeline.metadata import read_metadata
-from stable_diffusion.pipeline.request import Request
-from stable_diffusion.pipeline.settings import GROUPS, Hires
+from stable_diffusion.request.metadata import read_metadata
+from stable_diffusion.request.request import Request
+from stable_diffusion.request.settings import GROUPS, Hires
 
 EVERY = (
     *("--clip-skip", 1, "--emphasis", "original", "--no-variants", "--rng", "nv", "--ensd", 7, "--eta", 0.5),
@@ -41,7 +41,7 @@ def test_every_option_reaches_the_picture_and_like_repeats_it(run: Run, here: Pa
 
 
 def test_every_field_of_every_group_has_an_option() -> None:
-    from stable_diffusion.cli.generate import command
+    from stable_diffusion.cli.commands.generate import command
 
     options = {parameter.name for parameter in command.params}
     assert {f"{group}__{field}" for group, kind in GROUPS.items() for field in kind.__dataclass_fields__} <= options
@@ -99,7 +99,7 @@ def test_prompts_from_a_file(run: Run, here: Path, model_file: Path) -> None:
 
 
 def test_lines_of_a1111_without_quotes_and_with_a_seed_s_size() -> None:
-    from stable_diffusion.pipeline.prompt_file import parse_line
+    from stable_diffusion.request.prompt_file import parse_line
 
     line = "--prompt a dog in snow --negative_prompt cat, --seed_resize_from_w 512 --seed_resize_from_h 768 --seed -1"
     assert parse_line(line) == {

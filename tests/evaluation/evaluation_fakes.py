@@ -22,7 +22,7 @@ from stable_diffusion.errors import StableDiffusionError
 from stable_diffusion.evaluation.bench import Bench, Plan
 from stable_diffusion.evaluation.pack import PicturePack
 from stable_diffusion.evaluation.painter import Painter
-from stable_diffusion.evaluation.questions import nouns
+from stable_diffusion.evaluation.sections.questions import nouns
 from stable_diffusion.evaluation.tower import Seen
 from stable_diffusion.weights.parts import Defaults
 

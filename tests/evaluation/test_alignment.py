@@ -22,10 +22,10 @@ from evaluation_fakes import (
 )
 from torch import Tensor
 
-from stable_diffusion.evaluation.alignment import chinese_score, measure, synonym_score
 from stable_diffusion.evaluation.bench import Plan
-from stable_diffusion.evaluation.questions import PAINTED, nouns, style_words, synonyms
 from stable_diffusion.evaluation.report import Alignment, Score
+from stable_diffusion.evaluation.sections.alignment import chinese_score, measure, synonym_score
+from stable_diffusion.evaluation.sections.questions import PAINTED, nouns, style_words, synonyms
 
 PLAN = Plan(chinese=10, colour=24, counting=15, relations=16, style=15)
 KINDS = tuple(PAINTED)

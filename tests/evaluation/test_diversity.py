@@ -12,8 +12,8 @@ from evaluation_fakes import GREY, FakeEye, axis, bench, ignorant, obedient, rec
 from torch import Tensor
 
 from stable_diffusion.evaluation.bench import Bench, Plan
-from stable_diffusion.evaluation.diversity import PROMPTS, measure, pixel_distance
 from stable_diffusion.evaluation.report import Diversity
+from stable_diffusion.evaluation.sections.diversity import PROMPTS, measure, pixel_distance
 
 PLAN = Plan(painted=12, held_out=12, training=40, diverse_prompts=3, diverse_seeds=4)
 

@@ -15,10 +15,10 @@ from evaluation_fakes import FakePainter, identity_autoencoder, picture_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stable_diffusion.evaluation import efficiency
 from stable_diffusion.evaluation.again import Repainted
 from stable_diffusion.evaluation.bench import Bench, Plan
-from stable_diffusion.evaluation.efficiency import count_flops, measure, peak_flops
+from stable_diffusion.evaluation.sections import efficiency
+from stable_diffusion.evaluation.sections.efficiency import count_flops, measure, peak_flops
 
 
 def test_operations_of_known_layers() -> None:

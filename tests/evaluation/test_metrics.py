@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.evaluation.frechet import frechet_distance, gaussian_distance, moments, symmetric_root
-from stable_diffusion.evaluation.kernel import cmmd, kernel_distance
-from stable_diffusion.evaluation.neighbours import nearest, own_distances, percentile
-from stable_diffusion.evaluation.retrieval import forced_choice, retrieval
-from stable_diffusion.evaluation.vendi import mean_pairwise_distance, vendi_score
+from stable_diffusion.evaluation.metrics.frechet import frechet_distance, gaussian_distance, moments, symmetric_root
+from stable_diffusion.evaluation.metrics.kernel import cmmd, kernel_distance
+from stable_diffusion.evaluation.metrics.neighbours import nearest, own_distances, percentile
+from stable_diffusion.evaluation.metrics.retrieval import forced_choice, retrieval
+from stable_diffusion.evaluation.metrics.vendi import mean_pairwise_distance, vendi_score
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -109,7 +109,7 @@ def test_pairwise_distance() -> None:
 
 
 def test_nearest_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stable_diffusion.evaluation.neighbours.CHUNK", 3)
+    monkeypatch.setattr("stable_diffusion.evaluation.metrics.neighbours.CHUNK", 3)
     keys = F.normalize(normal(10, 4), dim=1)
     distances, indices = nearest(keys[[7, 2, 5, 9]], keys)
     assert indices.tolist() == [7, 2, 5, 9] and float(distances.max()) < 1e-6

@@ -16,11 +16,11 @@ from stable_diffusion.data.similarity import CEILING
 from stable_diffusion.evaluation.bench import Bench, Plan
 from stable_diffusion.evaluation.clip_eye import load_clip_eye
 from stable_diffusion.evaluation.pack import PicturePack
-from stable_diffusion.evaluation.quality import measure
 from stable_diffusion.evaluation.report import Quality
+from stable_diffusion.evaluation.sections.quality import measure
 from stable_diffusion.models.clip_vision import CLIPVision, CLIPVisionConfig
-from stable_diffusion.weights.clip_vision import clip_vision_transformers
-from stable_diffusion.weights.safetensors_writer import write_safetensors
+from stable_diffusion.weights.containers.safetensors_writer import write_safetensors
+from stable_diffusion.weights.networks.clip_vision import clip_vision_transformers
 
 NAMES = [f"thing {k}" for k in range(30)]
 PLAN = Plan(painted=30, held_out=30, training=30, reconstructed=5)

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from evaluation_fakes import FakeEye, FakePainter, identity_autoencoder, obedient
 
-from stable_diffusion.cli.evaluate import SECTIONS as COMMAND_SECTIONS
+from stable_diffusion.cli.commands.evaluate import SECTIONS as COMMAND_SECTIONS
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.evaluation import alignment, diversity, stability
 from stable_diffusion.evaluation.bench import QUICK, Bench
 from stable_diffusion.evaluation.page import page
-from stable_diffusion.evaluation.questions import PAINTED, nouns, synonyms
 from stable_diffusion.evaluation.run import SECTIONS, evaluate
+from stable_diffusion.evaluation.sections import alignment, diversity, stability
+from stable_diffusion.evaluation.sections.questions import PAINTED, nouns, synonyms
 
 SMALL = dataclasses.replace(
     QUICK, diverse_prompts=2, diverse_seeds=2, sensitive=1, timed=1, samplers=("heun",), precisions=("int8",)

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from stable_diffusion.data.similarity import CEILING
 from stable_diffusion.errors import StableDiffusionError
-from stable_diffusion.evaluation import stability
 from stable_diffusion.evaluation.again import Repainted
 from stable_diffusion.evaluation.bench import QUICK, Bench, Plan
-from stable_diffusion.evaluation.efficiency import measure as measure_efficiency
 from stable_diffusion.evaluation.painter import Painter, eight_bit
 from stable_diffusion.evaluation.report import Equality
-from stable_diffusion.evaluation.stability import at_precision, distance, equality, measure, restart
-from stable_diffusion.pipeline.model import StableDiffusion
+from stable_diffusion.evaluation.sections import stability
+from stable_diffusion.evaluation.sections.efficiency import measure as measure_efficiency
+from stable_diffusion.evaluation.sections.stability import at_precision, distance, equality, measure, restart
+from stable_diffusion.pipeline.models import StableDiffusion
 
 PLAN = Plan(sensitive=2, samplers=("heun",), precisions=())
 FLAT = torch.full((4, SIDE, SIDE), GREY)

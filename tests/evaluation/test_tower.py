@@ -12,6 +12,7 @@ import pytest
 import torch
 from evaluation_fakes import picture_of, record, write_pack
 
+from stable_diffusion.data import tower_file
 from stable_diffusion.data.bundle import Bundle
 from stable_diffusion.errors import BrokenModel, InvalidRequest, ModelFileError
 from stable_diffusion.evaluation import tower as tower_module
@@ -19,11 +20,10 @@ from stable_diffusion.evaluation.pack import PicturePack
 from stable_diffusion.evaluation.tower import Eye, load_eye, save_eye, text_hash
 from stable_diffusion.models.clip import CLIPText
 from stable_diffusion.models.image_tower import ImageTower, ImageTowerConfig
-from stable_diffusion.pipeline import tower_file
-from stable_diffusion.pipeline.model import StableDiffusion
+from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.text.tokenizer import Tokenizer
 from stable_diffusion.training.warm_start import warm_start
-from stable_diffusion.weights.safetensors_writer import write_safetensors
+from stable_diffusion.weights.containers.safetensors_writer import write_safetensors
 
 WORDS = ["a red cat", "猫", "two dogs"]
 

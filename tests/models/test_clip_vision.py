@@ -9,9 +9,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from stable_diffusion.errors import BrokenModel, InvalidRequest, UnknownModel
+from stable_diffusion.models.clip_image import clip_pixels
 from stable_diffusion.models.clip_vision import CLIPVision, CLIPVisionConfig
-from stable_diffusion.pipeline.clip_image import clip_pixels
-from stable_diffusion.weights.clip_vision import clip_vision_openclip, clip_vision_transformers, load_clip_vision
+from stable_diffusion.weights.networks.clip_vision import (
+    clip_vision_openclip,
+    clip_vision_transformers,
+    load_clip_vision,
+)
 
 TOWER = CLIPVisionConfig(
     width=48, layers=3, heads=4, mlp_width=80, image_size=28, patch_size=7, projection_dim=20, activation="gelu"

@@ -7,7 +7,7 @@ import torch
 
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.models.mmdit import MMDiT, MMDiTConfig, sincos_positions
-from stable_diffusion.weights.sd3_keys import mmdit_diffusers, mmdit_ldm
+from stable_diffusion.weights.networks.mmdit import mmdit_diffusers, mmdit_ldm
 
 SD3 = MMDiTConfig(in_channels=5, out_channels=5, width=24, depth=3, heads=2, context_dim=20, vector_dim=14, positions=9)
 NORMED = dataclasses.replace(SD3, qk_norm=True)

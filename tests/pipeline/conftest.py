@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from control_files import write_controlnet
-from stable_diffusion.pipeline.model import StableDiffusion
+from stable_diffusion.pipeline.models import StableDiffusion
 
 
 @pytest.fixture

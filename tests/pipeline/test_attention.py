@@ -7,7 +7,7 @@ import torch
 
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.attention import AttentionMaps, record_attention
-from stable_diffusion.pipeline.model import StableDiffusion
+from stable_diffusion.pipeline.models import StableDiffusion
 
 
 def test_maps_are_shares_of_one(tiny_model: StableDiffusion) -> None:

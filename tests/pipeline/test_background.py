@@ -12,7 +12,9 @@ from PIL import Image
 from painting import pictures, speckled
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline import generate as room
-from stable_diffusion.pipeline.background import (
+from stable_diffusion.pipeline.generate import generate
+from stable_diffusion.pipeline.models import StableDiffusion
+from stable_diffusion.pipeline.tasks.background import (
     asked_again,
     checked_background,
     edge_alpha,
@@ -22,10 +24,8 @@ from stable_diffusion.pipeline.background import (
     on_background,
     suits,
 )
-from stable_diffusion.pipeline.generate import generate
-from stable_diffusion.pipeline.metadata import parse_parameters
-from stable_diffusion.pipeline.model import StableDiffusion
-from stable_diffusion.pipeline.request import Images, Progress, Request
+from stable_diffusion.request.metadata import parse_parameters
+from stable_diffusion.request.request import Images, Progress, Request
 
 COLOUR = (0.2, 0.4, 0.6)
 PLAIN = Request("a cat", seed=3, steps=2)

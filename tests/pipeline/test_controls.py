@@ -13,15 +13,15 @@ from PIL import Image, ImageDraw
 
 from stable_diffusion.errors import BrokenModel, InvalidRequest, ModelFileError, UnknownModel
 from stable_diffusion.models.controlnet import ControlNet
-from stable_diffusion.pipeline.control import Control, checked_controls, resized
 from stable_diffusion.pipeline.generate import generate, generate_image
-from stable_diffusion.pipeline.metadata import KEY, read_metadata
-from stable_diffusion.pipeline.model import StableDiffusion
-from stable_diffusion.pipeline.preprocess import canny, preprocessed
-from stable_diffusion.pipeline.request import Images, Request
-from stable_diffusion.pipeline.sides import SOFT, Picture, Side, controlled
-from stable_diffusion.pipeline.tiling import FLAT
-from stable_diffusion.pipeline.windows import Windows, windowed
+from stable_diffusion.pipeline.models import StableDiffusion
+from stable_diffusion.pipeline.tasks.control import SOFT, Picture, Side, controlled
+from stable_diffusion.pipeline.tasks.preprocess import canny, preprocessed
+from stable_diffusion.pipeline.tasks.seamless import FLAT
+from stable_diffusion.pipeline.tasks.windows import Windows, windowed
+from stable_diffusion.request.control import Control, checked_controls, resized
+from stable_diffusion.request.metadata import KEY, read_metadata
+from stable_diffusion.request.request import Images, Request
 from stable_diffusion.types import Conditioning, Residuals
 from stable_diffusion.weights.side_networks import load_side_network
 

@@ -21,10 +21,10 @@ from convert_cases import (
     single_in,
 )
 from painting import psnr
+from stable_diffusion.convert import convert
 from stable_diffusion.errors import InvalidRequest, ModelFileError
-from stable_diffusion.pipeline.convert import convert
-from stable_diffusion.pipeline.model import load
-from stable_diffusion.weights.detect import inspect
+from stable_diffusion.pipeline.models import load
+from stable_diffusion.weights.describe import inspect
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)

@@ -16,12 +16,12 @@ import tiny_checkpoints as tiny
 import tiny_xl as xl
 from convert_cases import FLOOR, NEGATIVE, PROMPT, Case
 from painting import psnr, relative, straight
+from stable_diffusion.convert import convert
 from stable_diffusion.nn.embeddings import timestep_embedding
-from stable_diffusion.pipeline.convert import convert
-from stable_diffusion.pipeline.model import StableDiffusion, load
-from stable_diffusion.pipeline.request import Request
-from stable_diffusion.pipeline.start import start
-from stable_diffusion.pipeline.told_picture import image_conditioning
+from stable_diffusion.pipeline.models import StableDiffusion, load
+from stable_diffusion.pipeline.tasks.init_image import start
+from stable_diffusion.pipeline.tasks.told_picture import image_conditioning
+from stable_diffusion.request.request import Request
 
 TOLD = [tiny.INPAINT, tiny.EDIT, tiny.INPAINT_2, tiny.DEPTH, xl.INPAINT, xl.EDIT]
 RUN: dict[str, Any] = {"sampler": "euler", "schedule": "ddim_uniform", "steps": cases.STEPS, "seed": cases.SEED}

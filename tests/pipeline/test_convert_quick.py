@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 import tiny_checkpoints as tiny
 import tiny_xl as xl
 from convert_cases import Case, make_case
+from stable_diffusion.convert import convert
 from stable_diffusion.diffusion.sigmas import schedule_sigmas
 from stable_diffusion.errors import BrokenModel
-from stable_diffusion.pipeline.convert import convert
-from stable_diffusion.weights.detect import inspect
-from stable_diffusion.weights.few_step import KINDS, METADATA, NOTE
+from stable_diffusion.weights.checkpoints.few_step import KINDS, METADATA, NOTE
+from stable_diffusion.weights.describe import inspect
 from stable_diffusion.weights.load import load_parts
 from stable_diffusion.weights.parts import Defaults
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny_checkpoints as tiny
+from stable_diffusion.convert import convert
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.pipeline.convert import convert
 from stable_diffusion.weights.load import load_parts
 
 T5, CLIP_L = "text_encoders.t5xxl.transformer.", "text_encoders.clip_l.transformer."

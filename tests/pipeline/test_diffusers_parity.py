@@ -22,7 +22,7 @@ from diffusers import (
 
 import tiny_checkpoints as tiny
 from painting import psnr
-from stable_diffusion.pipeline.model import StableDiffusion, load
+from stable_diffusion.pipeline.models import StableDiffusion, load
 
 PROMPT, NEGATIVE = "a beautiful sunset over the ocean, oil on canvas", "blurry, low quality"
 STEPS, GUIDANCE, SEED = 10, 7.5, 1234

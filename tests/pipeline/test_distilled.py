@@ -8,18 +8,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import stable_diffusion.pipeline.model as model_module
+import stable_diffusion.pipeline.models as model_module
 from stable_diffusion.adapters.attach import attach
 from stable_diffusion.errors import BrokenModel, ModelFileError, UnknownModel
 from stable_diffusion.evaluation.bench import QUICK
-from stable_diffusion.evaluation.stability import order_of
+from stable_diffusion.evaluation.sections.stability import order_of
 from stable_diffusion.pipeline.distilled import FORMAT
 from stable_diffusion.pipeline.generate import generate_image
-from stable_diffusion.pipeline.model import load
-from stable_diffusion.weights.hashes import sha256
+from stable_diffusion.pipeline.models import load
+from stable_diffusion.weights.checkpoints.native import save_native
+from stable_diffusion.weights.containers.hashes import sha256
+from stable_diffusion.weights.containers.safetensors_writer import write_safetensors
 from stable_diffusion.weights.load import load_parts
-from stable_diffusion.weights.native import save_native
-from stable_diffusion.weights.safetensors_writer import write_safetensors
 
 LAYER = "mid.resblock1.conv1"
 

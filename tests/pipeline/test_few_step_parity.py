@@ -21,8 +21,8 @@ import tiny_checkpoints as tiny
 import tiny_xl as xl
 from convert_cases import FLOOR, Case, from_pretrained, make_case
 from painting import psnr, straight
-from stable_diffusion.pipeline.model import StableDiffusion, load
-from stable_diffusion.pipeline.request import Request
+from stable_diffusion.pipeline.models import StableDiffusion, load
+from stable_diffusion.request.request import Request
 
 PROMPT, SEED = "a beautiful sunset over the ocean, oil on canvas", 1234
 TRAILING: dict[str, Any] = {**xl.NOISE, "timestep_spacing": "trailing"}

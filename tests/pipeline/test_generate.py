@@ -24,10 +24,10 @@ from stable_diffusion.diffusion.sigmas import SCHEDULES
 from stable_diffusion.errors import InvalidRequest, StableDiffusionError
 from stable_diffusion.models.unet import UNet
 from stable_diffusion.pipeline.generate import generate, generate_image
-from stable_diffusion.pipeline.metadata import read_metadata
-from stable_diffusion.pipeline.model import StableDiffusion
-from stable_diffusion.pipeline.request import Images, Progress, Request
-from stable_diffusion.weights.native import save_native
+from stable_diffusion.pipeline.models import StableDiffusion
+from stable_diffusion.request.metadata import read_metadata
+from stable_diffusion.request.request import Images, Progress, Request
+from stable_diffusion.weights.checkpoints.native import save_native
 from stable_diffusion.weights.parts import Parts
 
 # --- the noise contract -----------------------------------------------------------------------------------------------

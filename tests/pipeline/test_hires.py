@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from stable_diffusion.diffusion.sigmas import truncate
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.pipeline.hires import (
+from stable_diffusion.pipeline.models import StableDiffusion
+from stable_diffusion.pipeline.tasks.hires import (
     MODES,
     UPSCALERS,
     _valid,
@@ -21,8 +22,7 @@ from stable_diffusion.pipeline.hires import (
     share_of,
     upscaler_name,
 )
-from stable_diffusion.pipeline.model import StableDiffusion
-from stable_diffusion.pipeline.tiling import FLAT, Wrap
+from stable_diffusion.pipeline.tasks.seamless import FLAT, Wrap
 
 
 class _Decoder:

@@ -12,13 +12,13 @@ from diffusers import LatentConsistencyModelPipeline, LCMScheduler, StableDiffus
 
 import tiny_checkpoints as tiny
 from painting import psnr, straight
+from stable_diffusion.convert import convert
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.pipeline.convert import convert
 from stable_diffusion.pipeline.generate import generate
-from stable_diffusion.pipeline.model import StableDiffusion, load
-from stable_diffusion.pipeline.request import Images, Request
-from stable_diffusion.weights.detect import inspect
-from stable_diffusion.weights.few_step import TOLD_GUIDANCE
+from stable_diffusion.pipeline.models import StableDiffusion, load
+from stable_diffusion.request.request import Images, Request
+from stable_diffusion.weights.checkpoints.few_step import TOLD_GUIDANCE
+from stable_diffusion.weights.describe import inspect
 
 PROMPT, SEED, FLOOR = "a beautiful sunset over the ocean, oil on canvas", 1234, 55.0
 LCM = tiny.Kind(

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.pipeline import masks
+from stable_diffusion.pipeline.tasks import masks
 
 LATENT = torch.randn(1, 2, 1, 5, generator=torch.Generator().manual_seed(0))
 NOISE = torch.randn(1, 2, 1, 5, generator=torch.Generator().manual_seed(1))

@@ -16,12 +16,12 @@ import tiny_xl as xl
 from painting import psnr
 from stable_diffusion.adapters.textual_inversion import read_embedding
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.pipeline.adapters import request_adapters
 from stable_diffusion.pipeline.generate import generate
-from stable_diffusion.pipeline.metadata import parse_parameters
-from stable_diffusion.pipeline.model import StableDiffusion, load
+from stable_diffusion.pipeline.loras import request_adapters
+from stable_diffusion.pipeline.models import StableDiffusion, load
 from stable_diffusion.pipeline.prompts import words
-from stable_diffusion.pipeline.request import Images, Request
+from stable_diffusion.request.metadata import parse_parameters
+from stable_diffusion.request.request import Images, Request
 
 PROMPT, NEGATIVE = "a beautiful sunset over the ocean, oil on canvas", "blurry, low quality"
 STEPS, GUIDANCE, SEED, FLOOR = 10, 5.0, 1234, 55.0
@@ -101,7 +101,7 @@ def test_with_hires_it_paints_the_end_of_the_second_pass(models: Models) -> None
     seen: list[int] = []
     second = painted(model, refiner=path, hires={"scale": 2, "steps": 5, "strength": 0.8}).requests[0]
     assert second.refiner is not None and second.refiner.model == "refiner"
-    from stable_diffusion.pipeline.handover import refining_model
+    from stable_diffusion.pipeline.tasks.refiner import refining_model
 
     hook = refining_model(model, str(path)).parts.unet.register_forward_pre_hook(
         lambda network, told: seen.append(told[0].shape[-1])

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.pipeline.request import MAX_SEED, Request
 from stable_diffusion.pipeline.resolve import Grid, resolve
+from stable_diffusion.request.request import MAX_SEED, Request
 from stable_diffusion.weights.parts import Defaults
 
 DEFAULTS = Defaults(width=64, height=96, steps=12, guidance=4.5, sampler="dpmpp_2m", schedule="karras")

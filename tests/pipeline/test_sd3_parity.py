@@ -15,11 +15,11 @@ from painting import psnr, relative
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.attention import record_attention
 from stable_diffusion.pipeline.generate import generate, generate_image
-from stable_diffusion.pipeline.metadata import read_metadata
-from stable_diffusion.pipeline.model import StableDiffusion, load
-from stable_diffusion.pipeline.request import Images, Request
-from stable_diffusion.pipeline.request_controls import _unet
-from stable_diffusion.pipeline.tiling import Wrap
+from stable_diffusion.pipeline.models import StableDiffusion, load
+from stable_diffusion.pipeline.tasks.control_files import _unet
+from stable_diffusion.pipeline.tasks.seamless import Wrap
+from stable_diffusion.request.metadata import read_metadata
+from stable_diffusion.request.request import Images, Request
 
 PROMPT, NEGATIVE = "a beautiful sunset over the ocean, oil on canvas", "blurry, low quality"
 STEPS, GUIDANCE, SEED = 5, 5.0, 1234

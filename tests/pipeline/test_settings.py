@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.pipeline.hires import UPSCALERS
-from stable_diffusion.pipeline.masks import FILLS
-from stable_diffusion.pipeline.request import Request, Settings
 from stable_diffusion.pipeline.resolve import Grid, resolve
-from stable_diffusion.pipeline.settings import (
+from stable_diffusion.pipeline.tasks.hires import UPSCALERS
+from stable_diffusion.pipeline.tasks.masks import FILLS
+from stable_diffusion.request.request import Request, Settings
+from stable_diffusion.request.settings import (
     ABSENT,
     EMPHASES,
     GROUPS,

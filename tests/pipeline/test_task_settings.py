@@ -16,11 +16,11 @@ from painting import half_mask, pictures, speckled
 from stable_diffusion.diffusion.samplers import SAMPLERS
 from stable_diffusion.diffusion.schedule import start_state
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.pipeline.files import save_image
 from stable_diffusion.pipeline.generate import generate, generate_image
-from stable_diffusion.pipeline.model import StableDiffusion
-from stable_diffusion.pipeline.request import Images, Progress, Request
-from stable_diffusion.pipeline.settings import Canvas, Hires, Inpaint, Noise, Prompting, VariationSeed
+from stable_diffusion.pipeline.models import StableDiffusion
+from stable_diffusion.pipeline.output import save_image
+from stable_diffusion.request.request import Images, Progress, Request
+from stable_diffusion.request.settings import Canvas, Hires, Inpaint, Noise, Prompting, VariationSeed
 from stable_diffusion.text.encode import restore_mean
 
 SIZE = {"width": 32, "height": 32}

@@ -13,8 +13,8 @@ from stable_diffusion.diffusion.samplers import SAMPLERS
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.models.unet import UNet
 from stable_diffusion.pipeline.generate import generate
-from stable_diffusion.pipeline.model import StableDiffusion
-from stable_diffusion.pipeline.request import Images, Progress, Request
+from stable_diffusion.pipeline.models import StableDiffusion
+from stable_diffusion.request.request import Images, Progress, Request
 
 
 def test_strength_zero_is_the_autoencoder_alone(tiny_model: StableDiffusion) -> None:

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from stable_diffusion.pipeline import process
-from stable_diffusion.pipeline.masks import lanczos
-from stable_diffusion.pipeline.model import StableDiffusion
-from stable_diffusion.pipeline.tiling import FLAT, Wrap, Wrapped, even_poles, sphere_xmp
-from stable_diffusion.pipeline.windows import Windows
+from stable_diffusion.pipeline.models import StableDiffusion
+from stable_diffusion.pipeline.tasks.masks import lanczos
+from stable_diffusion.pipeline.tasks.seamless import FLAT, Wrap, Wrapped, even_poles, sphere_xmp
+from stable_diffusion.pipeline.tasks.windows import Windows
 
 X, BOTH, SPHERE = Wrap(x=True), Wrap(x=True, y=True), Wrap(x=True, sphere=True)
 

@@ -31,10 +31,10 @@ from painting import psnr
 from stable_diffusion.diffusion.image_guidance import image_guided
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.generate import generate
-from stable_diffusion.pipeline.metadata import read_metadata
-from stable_diffusion.pipeline.model import StableDiffusion, load
-from stable_diffusion.pipeline.request import Images, Request
-from stable_diffusion.pipeline.told_picture import scaled_depth
+from stable_diffusion.pipeline.models import StableDiffusion, load
+from stable_diffusion.pipeline.tasks.told_picture import scaled_depth
+from stable_diffusion.request.metadata import read_metadata
+from stable_diffusion.request.request import Images, Request
 from stable_diffusion.types import Conditioning
 
 

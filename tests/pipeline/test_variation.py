@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stable_diffusion.diffusion.noise import PerImageNoise
-from stable_diffusion.pipeline.variation import Variation, centred, slerp, varied
+from stable_diffusion.pipeline.tasks.variation import Variation, centred, slerp, varied
 
 SHAPE = (4, 8, 6)
 

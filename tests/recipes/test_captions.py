@@ -14,7 +14,7 @@ from recipes.embedded.data.scenes.graph import Scene, Thing, read_placeables, sa
 from recipes.embedded.data.scenes.phrases import GROUND_WORDS, scene_captions
 from recipes.embedded.data.sources import SETS
 
-from stable_diffusion.evaluation.questions import style_words
+from stable_diffusion.evaluation.sections.questions import style_words
 
 HAN = re.compile("[\u4e00-\u9fff]")
 

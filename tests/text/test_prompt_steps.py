@@ -7,7 +7,7 @@ import random
 import pytest
 
 from stable_diffusion.text.prompt import parse_prompt, split_and
-from stable_diffusion.text.prompt_steps import prompt_steps
+from stable_diffusion.text.prompt_editing import prompt_steps
 
 # What A1111 gives for 10 steps, by its own examples.
 EXAMPLES: list[tuple[str, list[tuple[int, str]]]] = [

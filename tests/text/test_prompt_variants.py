@@ -9,7 +9,7 @@ import pytest
 
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.text.prompt_styles import Style, apply_styles, merged, parse_styles
-from stable_diffusion.text.prompt_variants import has_variants, resolve_variants, wildcard_names
+from stable_diffusion.text.variants import has_variants, resolve_variants, wildcard_names
 
 LINES = {
     "animal": ["cat", "dog", "__colour__ bird"],

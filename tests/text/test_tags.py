@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.text.tags import LoraTag, take_tags
+from stable_diffusion.text.lora_tags import LoraTag, take_tags
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from stable_diffusion.text.tokenizer_limits import (
     check_tokenizer,
     pattern_fault,
 )
-from stable_diffusion.weights.files import read_tensors
+from stable_diffusion.weights.containers.open import read_tensors
 
 SECONDS = 5.0
 """Of processor time that no refusal may take; most take milliseconds."""

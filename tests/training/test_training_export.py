@@ -13,8 +13,8 @@ from stable_diffusion.training.data import encode_texts, load_tokenizer
 from stable_diffusion.training.export import export, join
 from stable_diffusion.training.packing_cost import held_out_pictures, packing_cost
 from stable_diffusion.training.run import train
+from stable_diffusion.weights.checkpoints.native import save_native
 from stable_diffusion.weights.load import load_parts
-from stable_diffusion.weights.native import save_native
 
 
 def test_exported_file_loads_with_the_averaged_weights(
@@ -96,7 +96,7 @@ def test_what_packing_costs(pack_folder: Path, runs: dict[str, Path], tmp_path: 
 def test_the_command_says_what_packing_costs(pack_folder: Path, runs: dict[str, Path], tmp_path: Path) -> None:
     from click.testing import CliRunner
 
-    from stable_diffusion.cli.train import command
+    from stable_diffusion.cli.commands.train import command
 
     names = ["--denoiser", runs["denoiser"], "--vae", runs["vae"], "--tokenizer", pack_folder / "tokenizer.json"]
     out = tmp_path / "m.safetensors"

@@ -6,15 +6,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from stable_diffusion.data.similarity import SIGNED, alpha_iou, psnr
-from stable_diffusion.training.losses import (
+from stable_diffusion.training.stages.losses import (
     PatchDiscriminator,
     adaptive_weight,
     gradient_loss,
     hinge_discriminator_loss,
     ssim_loss,
 )
-from stable_diffusion.training.text import same, sigmoid_loss, softmax_loss
-from stable_diffusion.training.vae import latent_format, latent_format_from
+from stable_diffusion.training.stages.text import same, sigmoid_loss, softmax_loss
+from stable_diffusion.training.stages.vae import latent_format, latent_format_from
 
 
 def test_gradient_loss_ignores_constants_and_sees_edges() -> None:

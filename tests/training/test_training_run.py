@@ -17,7 +17,7 @@ from stable_diffusion.errors import InvalidRequest, TrainingDiverged
 from stable_diffusion.training import checkpoint as ckpt
 from stable_diffusion.training.report import loss_curve
 from stable_diffusion.training.run import train
-from stable_diffusion.training.vae import VAETraining
+from stable_diffusion.training.stages.vae import VAETraining
 
 STAGES = ("vae", "text", "denoiser", "joint")
 

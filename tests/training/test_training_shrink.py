@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.training.shrink import as_float8, directions, truncated
+from stable_diffusion.training.stages.shrink import as_float8, directions, truncated
 
 
 def changes() -> dict[str, torch.Tensor]:

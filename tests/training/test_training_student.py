@@ -10,20 +10,20 @@ import torch
 from tiny_training import settings
 
 from stable_diffusion.adapters.attach import attach
-from stable_diffusion.adapters.names import networks
-from stable_diffusion.adapters.read import read_adapter
+from stable_diffusion.adapters.file import read_adapter
+from stable_diffusion.adapters.targets import networks
 from stable_diffusion.diffusion.schedule import FlowSchedule, ddpm_schedule
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.training.checkpoint import load_part
 from stable_diffusion.training.export import join
-from stable_diffusion.training.low_rank import add_low_rank
 from stable_diffusion.training.run import train
-from stable_diffusion.training.student import arrival
-from stable_diffusion.training.student_file import save_student
-from stable_diffusion.training.trajectories import follow, places, remembered
-from stable_diffusion.weights.hashes import sha256
+from stable_diffusion.training.stages.low_rank import add_low_rank
+from stable_diffusion.training.stages.student import arrival
+from stable_diffusion.training.stages.student_file import save_student
+from stable_diffusion.training.stages.trajectories import follow, places, remembered
+from stable_diffusion.weights.checkpoints.native import save_native
+from stable_diffusion.weights.containers.hashes import sha256
 from stable_diffusion.weights.load import load_parts
-from stable_diffusion.weights.native import save_native
 from stable_diffusion.weights.parts import Defaults
 
 STUDENT = {"jumps": 2, "between": 2, "ways": 40, "rank": 4, "batch_size": 8, "guidance": 2.0, "ema": 0.0}

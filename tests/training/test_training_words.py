@@ -9,13 +9,13 @@ import torch
 from tiny_training import settings
 
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.training import lexicon as lexicon_module
 from stable_diffusion.training.checkpoint import load_part
 from stable_diffusion.training.data import TrainingPack
 from stable_diffusion.training.distributed import join_world
-from stable_diffusion.training.lexicon import Lexicon, assign, build_lexicon
-from stable_diffusion.training.negatives import wrong
 from stable_diffusion.training.run import Context, build_stage, load_config, train
+from stable_diffusion.training.stages import lexicon as lexicon_module
+from stable_diffusion.training.stages.lexicon import Lexicon, assign, build_lexicon
+from stable_diffusion.training.stages.negatives import wrong
 
 
 def test_a_lexicon_pairs_words_with_their_names_and_every_name_with_itself(pack_folder: Path) -> None:

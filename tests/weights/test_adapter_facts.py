@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stable_diffusion.weights.adapter_facts import adapter_facts
-from stable_diffusion.weights.adapter_keys import group_names, is_adapter, kind_of
+from stable_diffusion.adapters.describe import adapter_facts
+from stable_diffusion.adapters.keys import group_names, is_adapter, kind_of
 
 KEY = "down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 

@@ -18,16 +18,16 @@ from stable_diffusion.errors import BrokenModel, UnknownModel
 from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
-from stable_diffusion.weights.detect import count_under, inspect
-from stable_diffusion.weights.diffusers import clip_transformers
-from stable_diffusion.weights.families import FAMILIES
-from stable_diffusion.weights.ldm import unet_ldm, vae_ldm
+from stable_diffusion.weights.checkpoints.families import FAMILIES
+from stable_diffusion.weights.checkpoints.native import save_native
+from stable_diffusion.weights.checkpoints.single import recognise
+from stable_diffusion.weights.containers.tensors import TensorFile, TensorInfo
+from stable_diffusion.weights.describe import count_under, inspect
 from stable_diffusion.weights.load import load_parts
-from stable_diffusion.weights.native import save_native
-from stable_diffusion.weights.openclip import clip_openclip
+from stable_diffusion.weights.networks.diffusers import clip_transformers
+from stable_diffusion.weights.networks.ldm import unet_ldm, vae_ldm
+from stable_diffusion.weights.networks.openclip import clip_openclip
 from stable_diffusion.weights.parts import Card
-from stable_diffusion.weights.recognise import recognise
-from stable_diffusion.weights.tensors import TensorFile, TensorInfo
 
 
 def rewritten(single: Path, path: Path, metadata: dict[str, str] | None = None, **extra: torch.Tensor) -> Path:

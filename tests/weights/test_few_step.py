@@ -10,8 +10,8 @@ import pytest
 from stable_diffusion.diffusion.samplers import resolve_sampler
 from stable_diffusion.diffusion.sigmas import resolve_schedule
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.weights.families import FAMILIES
-from stable_diffusion.weights.few_step import (
+from stable_diffusion.weights.checkpoints.families import FAMILIES
+from stable_diffusion.weights.checkpoints.few_step import (
     KINDS,
     SCHEDULE,
     few_step_defaults,

@@ -17,13 +17,13 @@ from safetensors.torch import load_file, save_file
 
 import stable_diffusion as sd
 import tiny_checkpoints as tiny
+from stable_diffusion.convert import convert
 from stable_diffusion.errors import BrokenModel
 from stable_diffusion.models.unet import UNet, UNetConfig
-from stable_diffusion.pipeline.convert import convert
-from stable_diffusion.weights.damage import damaged
-from stable_diffusion.weights.finite import check_at_first_use, complaint, not_finite
+from stable_diffusion.weights.checkpoints.native import save_native
+from stable_diffusion.weights.containers.damage import damaged
+from stable_diffusion.weights.containers.finite import check_at_first_use, complaint, not_finite
 from stable_diffusion.weights.load import _probed, load_parts
-from stable_diffusion.weights.native import save_native
 
 UNET = "model.diffusion_model.input_blocks.1.1.proj_in.weight"
 DECODER = "first_stage_model.decoder.conv_in.weight"
@@ -92,7 +92,7 @@ def test_an_encoder_that_no_picture_needs_does_not_matter(single: Path, tmp_path
 
 
 def test_a_good_model_is_looked_at_once(single: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stable_diffusion.weights import finite
+    from stable_diffusion.weights.containers import finite
 
     looked: list[int] = []
     real = finite.not_finite
@@ -125,7 +125,7 @@ def compiled_by(way: str, network: torch.nn.Module, **settings: Any) -> Any:
 def test_a_compiled_network_is_looked_at(
     single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    from stable_diffusion.weights import finite
+    from stable_diffusion.weights.containers import finite
 
     looked: list[int] = []
     real = finite.not_finite

@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 import tiny_checkpoints as tiny
 import tiny_xl as xl
 from stable_diffusion.errors import BrokenModel, ModelFileError, UnsafeFile
-from stable_diffusion.weights.canonical import canonical
-from stable_diffusion.weights.detect import inspect
-from stable_diffusion.weights.diffusers import clip_transformers
-from stable_diffusion.weights.files import read_tensors
+from stable_diffusion.weights.checkpoints.canonical import canonical
+from stable_diffusion.weights.containers.open import read_tensors
+from stable_diffusion.weights.describe import inspect
 from stable_diffusion.weights.load import load_parts
-from stable_diffusion.weights.openclip import clip_openclip
+from stable_diffusion.weights.networks.diffusers import clip_transformers
+from stable_diffusion.weights.networks.openclip import clip_openclip
 
 Kind = gguf.GGMLQuantizationType
 WRITTEN = (Kind.F32, Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1)

@@ -24,11 +24,11 @@ from stable_diffusion.latents import LatentFormat
 from stable_diffusion.pipeline.text import clip_tokenizer
 from stable_diffusion.text.tokenizer import Tokenizer
 from stable_diffusion.text.tokenizer_files import write_clip_tokenizer
-from stable_diffusion.weights.files import read_tensors
-from stable_diffusion.weights.folder import read_index
+from stable_diffusion.weights.checkpoints.folder import read_index
+from stable_diffusion.weights.containers.limits import check_latent_numbers
+from stable_diffusion.weights.containers.open import read_tensors
 from stable_diffusion.weights.load import load_parts
 from stable_diffusion.weights.parts import TokenizerSource
-from stable_diffusion.weights.plausible import check_latent_numbers
 
 CPU_SECONDS = 30
 """Seconds of processor time that no refusal may take; the longest takes about 5."""
@@ -115,7 +115,7 @@ def test_bombs_are_refused_in_bounded_time(name: str, tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys
 from stable_diffusion.errors import UnsafeFile
-from stable_diffusion.weights.files import read_tensors
+from stable_diffusion.weights.containers.open import read_tensors
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
     try:

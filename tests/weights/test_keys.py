@@ -7,10 +7,10 @@ from stable_diffusion.errors import BrokenModel
 from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
-from stable_diffusion.weights.diffusers import clip_transformers, unet_diffusers, vae_diffusers
 from stable_diffusion.weights.keys import KeyTable, Op, Rule, apply
-from stable_diffusion.weights.ldm import unet_ldm, vae_ldm
-from stable_diffusion.weights.openclip import clip_openclip
+from stable_diffusion.weights.networks.diffusers import clip_transformers, unet_diffusers, vae_diffusers
+from stable_diffusion.weights.networks.ldm import unet_ldm, vae_ldm
+from stable_diffusion.weights.networks.openclip import clip_openclip
 
 UNETS = {
     "sd1": UNetConfig(channels=(16, 24, 40, 48), heads=4, context_dim=20, groups=8),

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 import tiny_checkpoints as tiny
 from stable_diffusion.errors import BrokenModel, InvalidRequest, ModelFileError, UnknownModel
+from stable_diffusion.weights.checkpoints.native import save_native
 from stable_diffusion.weights.load import load_parts
-from stable_diffusion.weights.native import save_native
 from stable_diffusion.weights.parts import Parts
 
 NETWORKS = ("unet", "vae", "clip")
@@ -107,8 +107,8 @@ def test_a_converted_sd2_without_the_unused_layer(single: Path, kind: tiny.Kind)
     """Files of the full width converted from diffusers have 23 layers; then the last is the one to use."""
     from dataclasses import replace
 
-    from stable_diffusion.weights.files import read_tensors
-    from stable_diffusion.weights.recognise import recognise
+    from stable_diffusion.weights.checkpoints.single import recognise
+    from stable_diffusion.weights.containers.open import read_tensors
 
     found = recognise(*read_tensors(single))
     for layers, expected in ((24, found.family.clip_layer), (23, -1)):

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from stable_diffusion.errors import BrokenModel, ModelFileError, UnknownModel
-from stable_diffusion.weights.files import read_tensors
-from stable_diffusion.weights.hashes import legacy_hash, sha256
+from stable_diffusion.weights.containers.hashes import legacy_hash, sha256
+from stable_diffusion.weights.containers.open import read_tensors
 
 
 def test_a_missing_file_names_the_nearest_existing_one(tmp_path: Path) -> None:

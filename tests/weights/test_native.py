@@ -19,10 +19,10 @@ from stable_diffusion.latents import LatentFormat
 from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
-from stable_diffusion.weights import safetensors_writer
-from stable_diffusion.weights.files import read_tensors
-from stable_diffusion.weights.native import config_of, load_native, save_native
-from stable_diffusion.weights.packing import PACKINGS, dequantise, pack, packing_errors, quantise, unpack
+from stable_diffusion.weights.checkpoints.native import config_of, load_native, save_native
+from stable_diffusion.weights.containers import safetensors_writer
+from stable_diffusion.weights.containers.open import read_tensors
+from stable_diffusion.weights.containers.packing import PACKINGS, dequantise, pack, packing_errors, quantise, unpack
 from stable_diffusion.weights.parts import Card, Defaults, Parts, TokenizerSource
 
 NETWORKS = ("unet", "vae", "clip")

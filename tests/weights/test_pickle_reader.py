@@ -21,8 +21,9 @@ import pytest
 import torch
 
 from stable_diffusion.errors import BrokenModel, ModelFileError, UnsafeFile
-from stable_diffusion.weights import pickle_machine, pickle_reader
-from stable_diffusion.weights.files import read_tensors
+from stable_diffusion.weights.containers import pickle_machine
+from stable_diffusion.weights.containers import torch_file as pickle_reader
+from stable_diffusion.weights.containers.open import read_tensors
 
 LAYOUTS = {"zip": True, "stream": False}
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 import tiny_checkpoints as tiny
 from stable_diffusion.errors import BrokenModel
-from stable_diffusion.weights.detect import inspect
-from stable_diffusion.weights.files import read_tensors
+from stable_diffusion.weights.containers.open import read_tensors
+from stable_diffusion.weights.describe import inspect
 from stable_diffusion.weights.load import load_parts
 
 UNET = "model.diffusion_model."

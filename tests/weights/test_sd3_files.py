@@ -15,13 +15,13 @@ import tiny_checkpoints as tiny
 import tiny_sd3 as sd3
 from stable_diffusion.diffusion.schedule import FlowSchedule
 from stable_diffusion.errors import BrokenModel, InvalidRequest, UnknownModel
-from stable_diffusion.weights.detect import inspect
+from stable_diffusion.weights.checkpoints.native import save_native
+from stable_diffusion.weights.checkpoints.save_folder import components
+from stable_diffusion.weights.checkpoints.save_ldm import ldm_state
+from stable_diffusion.weights.checkpoints.single import recognise
+from stable_diffusion.weights.containers.tensors import TensorFile, TensorInfo
+from stable_diffusion.weights.describe import inspect
 from stable_diffusion.weights.load import load_parts
-from stable_diffusion.weights.native import save_native
-from stable_diffusion.weights.recognise import recognise
-from stable_diffusion.weights.save_folder import components
-from stable_diffusion.weights.save_ldm import ldm_state
-from stable_diffusion.weights.tensors import TensorFile, TensorInfo
 
 MMDIT, T5 = "model.diffusion_model.", "text_encoders.t5xxl.transformer."
 NETWORKS = ("unet", "vae", "clip", "clip2", "t5")

@@ -28,9 +28,9 @@ from convert_cases import (
 from painting import psnr
 from stable_diffusion.errors import BrokenModel, InvalidRequest
 from stable_diffusion.models.tiny_vae import TinyVAE
-from stable_diffusion.pipeline.model import load
+from stable_diffusion.pipeline.models import load
+from stable_diffusion.weights.checkpoints.separate import load_vae
 from stable_diffusion.weights.load import load_parts
-from stable_diffusion.weights.separate import load_vae
 
 
 def reference(latents: int) -> AutoencoderTiny:

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 import tiny_xl as xl
 from stable_diffusion.errors import BrokenModel, InvalidRequest, ModelFileError, UnknownModel
 from stable_diffusion.models.unet import UNet
-from stable_diffusion.weights.detect import inspect
+from stable_diffusion.weights.checkpoints.native import save_native
+from stable_diffusion.weights.checkpoints.single import Overrides, recognise
+from stable_diffusion.weights.containers.tensors import TensorFile, TensorInfo
+from stable_diffusion.weights.describe import inspect
 from stable_diffusion.weights.load import load_parts
-from stable_diffusion.weights.native import save_native
-from stable_diffusion.weights.recognise import Overrides, recognise
-from stable_diffusion.weights.tensors import TensorFile, TensorInfo
 
 FIRST = "model.diffusion_model.input_blocks.0.0.weight"
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ..errors import BrokenModel, InvalidRequest, brief
 from ..weights.keys import Rule, apply
-from .kinds import bias_delta, delta, label
-from .names import Network
-from .read import AdapterFile, Group, read_adapter
-from .stack import Change, Layer, Stack, stack_of
+from .file import AdapterFile, Group, read_adapter
+from .formulas import bias_delta, delta, label
+from .patch import Change, Layer, Stack, stack_of
+from .targets import Network
 
 MAX_STRENGTH = 100.0
 LONGEST = 200

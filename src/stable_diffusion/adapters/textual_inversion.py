@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from ..errors import BrokenModel, UnknownModel, brief
-from ..weights.embedding_keys import A1111, embedding_tensors
-from ..weights.files import model_file, read_tensors
-from ..weights.hashes import sha256
+from ..weights.containers.hashes import sha256
+from ..weights.containers.open import model_file, read_tensors
+from ..weights.containers.tensors import TensorFile
 from ..weights.other_kinds import other_kind
-from ..weights.tensors import TensorFile
+from .embedding_keys import A1111, embedding_tensors
 
 MOST_VECTORS = 256
 

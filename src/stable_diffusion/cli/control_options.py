@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stable_diffusion.cli.command import Number
-from stable_diffusion.cli.options import F, apply
-from stable_diffusion.errors import InvalidRequest
+from ..errors import InvalidRequest
+from .command import Number
+from .options import F, apply
 
 if TYPE_CHECKING:
-    from stable_diffusion.pipeline.control import Control
+    from ..request.control import Control
 
 MODES, RESIZES = ("balanced", "prompt", "control"), ("stretch", "crop", "fill")
 PREPROCESSORS = ("none", "canny", "invert", "threshold")
@@ -85,6 +85,6 @@ def given_controls(ctx: click.Context) -> tuple[Control, ...]:
         groups[-1][name] = value
     if not groups:
         return ()
-    from stable_diffusion.pipeline.control import Control
+    from ..request.control import Control
 
     return tuple(Control(**group) for group in groups)

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import click
 
-from stable_diffusion.errors import StableDiffusionError
+from ..errors import StableDiffusionError
 
 
 class PlainError(click.ClickException):

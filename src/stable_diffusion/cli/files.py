@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from stable_diffusion.errors import InvalidRequest, unknown_choice
+from ..errors import InvalidRequest, unknown_choice
 
 ENDINGS = (".png", ".webp", ".jpg", ".jpeg")
 OUTPUTS = Path("outputs")

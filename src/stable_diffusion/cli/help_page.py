@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import click
 
-from stable_diffusion.cli.main import cli
+from .main import cli
 
 NAME = "stable-diffusion"
 WIDTH = 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stable_diffusion.errors import ModelFileError
+from ..errors import ModelFileError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,7 @@ def save_latent(path: Path, latent: Tensor, model: str) -> None:
     """Write `latent` (float32) whole or not at all; `model` is the name of the model whose latent space it is in."""
     import torch
 
-    from stable_diffusion.weights.safetensors_writer import write_safetensors
+    from ..weights.containers.safetensors_writer import write_safetensors
 
     tensors = {"latent": latent.detach().to("cpu", torch.float32)}
     write_safetensors(path, tensors, {"format": FORMAT, "model": model})
@@ -27,7 +27,7 @@ def is_latent(path: Path) -> bool:
     """Whether the file says that it holds a latent; False for anything that is not a readable safetensors file."""
     if path.suffix != ".safetensors" or not path.is_file():
         return False
-    from stable_diffusion.weights.files import read_tensors
+    from ..weights.containers.open import read_tensors
 
     try:
         return read_tensors(path)[1].get("format") == FORMAT
@@ -39,7 +39,7 @@ def load_latent(path: Path) -> tuple[Tensor, str]:
     """(latent [N,C,h,w], name of its model); ModelFileError where the file is anything else."""
     import torch
 
-    from stable_diffusion.weights.files import read_tensors
+    from ..weights.containers.open import read_tensors
 
     tensors, metadata = read_tensors(path)
     if metadata.get("format") != FORMAT or "latent" not in tensors:

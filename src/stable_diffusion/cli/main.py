@@ -16,8 +16,8 @@ from typing import Any, NoReturn, TextIO
 
 import click
 
-from stable_diffusion.cli.command import CONTEXT_SETTINGS, debug_option, is_debug
-from stable_diffusion.cli.explain import explain
+from .command import CONTEXT_SETTINGS, debug_option, is_debug
+from .explain import explain
 
 COMMANDS = {
     "generate": "generate",
@@ -34,7 +34,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "doctor": "doctor",
 }
-"""Command name -> module in this package, whose `command` it is."""
+"""Command name -> module in `commands`, whose `command` it is."""
 
 DEFAULT = "generate"
 EXAMPLES = """\b
@@ -56,7 +56,7 @@ class Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"stable_diffusion.cli.{COMMANDS[cmd_name]}")
+        module = importlib.import_module(f"stable_diffusion.cli.commands.{COMMANDS[cmd_name]}")
         command: click.Command = module.command
         return command
 
@@ -106,7 +106,7 @@ def _hint_at_command(word: str) -> None:
 
 def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from stable_diffusion import __version__
+        from .. import __version__
 
         click.echo(f"stable-diffusion {__version__}")
         ctx.exit()

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from stable_diffusion.cli.command import Number, Size
+from .command import Number, Size
 
 if TYPE_CHECKING:
-    from stable_diffusion.pipeline.model import StableDiffusion
+    from ..pipeline.models import StableDiffusion
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -190,7 +190,7 @@ def chosen() -> dict[str, Any]:
 
 def load_model(model: str | None, device: str, dtype: str) -> StableDiffusion:
     """The model, with what was guessed about it on stderr."""
-    from stable_diffusion.pipeline.model import load
+    from ..pipeline.models import load
 
     loaded = load(model, device=device, dtype=dtype, **chosen())
     for guess in loaded.parts.guesses:

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from stable_diffusion.cli.command import Number, SectionOption, Size, Values
-from stable_diffusion.cli.options import MAX_GUIDANCE, MAX_SEED, MAX_SIDE, MAX_STEPS, OWN, apply
+from .command import Number, SectionOption, Size, Values
+from .options import MAX_GUIDANCE, MAX_SEED, MAX_SIDE, MAX_STEPS, OWN, apply
 
 UPSCALERS = (
     *("Latent", "Latent (antialiased)", "Latent (bicubic)", "Latent (bicubic antialiased)", "Latent (nearest)"),

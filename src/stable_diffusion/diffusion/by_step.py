@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.types import Denoiser, PairDenoiser
+from ..errors import InvalidRequest
+from ..types import Denoiser, PairDenoiser
 
 _ROUNDING = 1e-5
 """Levels reach the denoiser in float32."""

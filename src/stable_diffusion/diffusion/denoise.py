@@ -16,10 +16,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from stable_diffusion.diffusion.prediction import Network, Prediction, from_x0, to_x0
-from stable_diffusion.diffusion.schedule import input_scale, per_image
-from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.types import Blend, CondDenoiser, Conditioning, Denoiser, PairDenoiser, Residuals, Schedule
+from ..errors import InvalidRequest
+from ..types import Blend, CondDenoiser, Conditioning, Denoiser, PairDenoiser, Residuals, Schedule
+from .prediction import Network, Prediction, from_x0, to_x0
+from .schedule import input_scale, per_image
 
 Side: TypeAlias = Callable[[Tensor, Tensor, Conditioning], Residuals]
 """(network input [B,C,H,W], timestep [B], conditioning) -> what side networks add to the network's features."""

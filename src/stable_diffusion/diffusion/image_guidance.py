@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.types import Blend, CondDenoiser, Conditioning, PairDenoiser
+from ..errors import InvalidRequest
+from ..types import Blend, CondDenoiser, Conditioning, PairDenoiser
 
 IMAGE_GUIDANCE = 1.5
 """s_I where none is given, as in the paper."""

@@ -17,9 +17,9 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from torch import Tensor
 
-from stable_diffusion.diffusion.schedule import per_image
-from stable_diffusion.errors import unknown_choice
-from stable_diffusion.types import Schedule
+from ..errors import unknown_choice
+from ..types import Schedule
+from .schedule import per_image
 
 
 class Network(Protocol):

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from stable_diffusion.diffusion.schedule import DiscreteSchedule, FlowSchedule
-from stable_diffusion.errors import InvalidRequest, unknown_choice
+from ..errors import InvalidRequest, unknown_choice
+from .schedule import DiscreteSchedule, FlowSchedule
 
 AnySchedule = DiscreteSchedule | FlowSchedule
 Grid = Callable[..., Tensor]

@@ -54,7 +54,7 @@ def answer(order: Mapping[str, Any]) -> dict[str, Any]:
     """What the new process does: load, paint, measure."""
     import torch
 
-    from ..pipeline.model import load
+    from ..pipeline.models import load
     from .painter import eight_bit, straight
 
     torch.set_num_threads(int(order["threads"]))

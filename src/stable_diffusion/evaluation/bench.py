@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ..data.pack import Record
 from ..data.similarity import over_white
-from ..pipeline.model import StableDiffusion
+from ..pipeline.models import StableDiffusion
 from .clip_eye import ClipEye
 from .pack import PicturePack, resized
 from .painter import Painter
-from .questions import prompt_pairs
 from .report import LeftOut, Shown
+from .sections.questions import prompt_pairs
 from .tower import CHUNK, Eye, Seen
 
 

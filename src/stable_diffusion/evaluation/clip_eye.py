@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..models.clip_image import clip_pixels
 from ..models.clip_vision import CLIPVision
-from ..pipeline.clip_image import clip_pixels
 from ..pipeline.image import to_images
-from ..weights.clip_vision import load_clip_vision
+from ..weights.networks.clip_vision import load_clip_vision
 
 CHUNK = 16
 

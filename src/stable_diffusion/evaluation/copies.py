@@ -17,10 +17,10 @@ from torch import Tensor
 from ..data.pack import Record
 from ..data.similarity import over_white
 from ..errors import InvalidRequest
-from .diversity import REPEATED
-from .neighbours import nearest, own_distances, percentile
+from .metrics.neighbours import nearest, own_distances, percentile
 from .pack import PicturePack
 from .painter import Report, silent
+from .sections.diversity import REPEATED
 from .tower import CHUNK, Eye
 
 SCALE = (0.01, 0.05, 0.25, 0.5)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..errors import InvalidRequest, StableDiffusionError
 from ..pipeline.generate import generate
-from ..pipeline.model import StableDiffusion
-from ..pipeline.request import Images, Request
+from ..pipeline.models import StableDiffusion
+from ..request.request import Images, Request
 
 Report = Callable[[str, int, int], None]
 """(what is being done, how many are done, of how many): called as work goes on."""

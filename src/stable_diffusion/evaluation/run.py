@@ -12,14 +12,14 @@ from torch import nn
 
 from .. import __version__
 from ..errors import InvalidRequest
-from ..pipeline.model import StableDiffusion
-from . import alignment, diversity, efficiency, quality, stability
+from ..pipeline.models import StableDiffusion
 from .bench import FULL, QUICK, Bench, Plan
 from .clip_eye import ClipEye
 from .pack import PicturePack
 from .painter import Painter, silent
 from .painter import Report as Progress
 from .report import Report
+from .sections import alignment, diversity, efficiency, quality, stability
 from .tower import Eye
 
 SECTIONS = ("quality", "alignment", "diversity", "stability", "efficiency")

@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..data.tower_file import FORMAT, embedded_text, network, read_tower_file, text_hash, under
 from ..errors import BrokenModel, InvalidRequest, ModelFileError, unknown_choice
 from ..models.clip import CLIPText, CLIPTextConfig
 from ..models.image_tower import ImageTower, ImageTowerConfig
-from ..pipeline.model import EMBEDDED
-from ..pipeline.tower_file import FORMAT, embedded_text, network, read_tower_file, text_hash, under
+from ..pipeline.models import EMBEDDED
 from ..text.tokenizer import Tokenizer
-from ..weights.hashes import sha256
-from ..weights.packing import pack
-from ..weights.safetensors_reader import read_safetensors
-from ..weights.safetensors_writer import write_safetensors
+from ..weights.containers.hashes import sha256
+from ..weights.containers.packing import pack
+from ..weights.containers.safetensors_reader import read_safetensors
+from ..weights.containers.safetensors_writer import write_safetensors
 from .pack import resized
 from .words import table
 

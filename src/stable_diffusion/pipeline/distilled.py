@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..adapters.attach import match
-from ..adapters.names import networks
-from ..adapters.read import read_adapter
-from ..adapters.stack import stack_of
+from ..adapters.file import read_adapter
+from ..adapters.patch import stack_of
+from ..adapters.targets import networks
 from ..errors import BrokenModel, UnknownModel
 from ..weights.parts import Defaults, Parts, Source
 

@@ -23,22 +23,22 @@ from .. import __version__
 from ..diffusion.samplers import resolve_sampler
 from ..diffusion.schedule import FlowSchedule
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice
+from ..request.metadata import KEY, parameters_text
+from ..request.request import Event, Images, Progress, Request, Settings
 from ..text.prompt import split_and
-from .background import asked_again, background_notes, check_model, has_alpha, missed, on_background, suits
-from .files import XMP
-from .handover import refining_model
 from .image import from_model, to_images
-from .metadata import KEY, parameters_text
-from .model import StableDiffusion, load
+from .micro_conditioning import SizeConditioning
+from .models import StableDiffusion, load
+from .output import XMP
 from .passes import PassStep, grid_of, passes
 from .prompts import Words, chosen, styled, varies, words
-from .request import Event, Images, Progress, Request, Settings
-from .request_controls import RequestControls, request_controls
 from .resolve import resolve
-from .size import SizeConditioning
-from .start import Start, start
-from .tiling import Wrapped, even_poles, sphere_xmp
-from .told_picture import extra_of, part_of
+from .tasks.background import asked_again, background_notes, check_model, has_alpha, missed, on_background, suits
+from .tasks.control_files import RequestControls, request_controls
+from .tasks.init_image import Start, start
+from .tasks.refiner import refining_model
+from .tasks.seamless import Wrapped, even_poles, sphere_xmp
+from .tasks.told_picture import extra_of, part_of
 from .wildcards import WildcardFolder
 
 Output = Literal["pil", "straight", "latent"]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest, unknown_choice
-from .request import Request
+from ..request.request import Request
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -11,23 +11,23 @@ from torch import Tensor
 
 from ..diffusion.samplers import resolve_sampler
 from ..models.mmdit import MMDiT
-from ..text.timeline import Timeline
+from ..request.request import Request
+from ..request.settings import MAX_STEPS
+from ..text.prompt_schedule import Timeline
 from ..types import Conditioning, Step
-from .hires import enlarged, schedule_steps, share_of
-from .masks import start_latent
 from .process import Random
 from .prompts import Words
-from .request import Request
 from .resolve import Grid, second_size
-from .settings import MAX_STEPS
-from .start import Start
-from .tiling import Wrapped
-from .told_picture import image_conditioning
-from .variation import Variation
-from .windows import Windows
+from .tasks.hires import enlarged, schedule_steps, share_of
+from .tasks.init_image import Start
+from .tasks.masks import start_latent
+from .tasks.seamless import Wrapped
+from .tasks.told_picture import image_conditioning
+from .tasks.variation import Variation
+from .tasks.windows import Windows
 
 if TYPE_CHECKING:
-    from .model import StableDiffusion
+    from .models import StableDiffusion
 
 
 @dataclass(frozen=True)

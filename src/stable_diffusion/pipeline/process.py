@@ -25,18 +25,18 @@ from ..errors import InvalidRequest
 from ..models.mmdit import MMDiT
 from ..models.unet import UNet
 from ..text.encode import TextEncoder
-from ..text.timeline import Timeline, aligned, encode_timeline
+from ..text.prompt_schedule import Timeline, aligned, encode_timeline
 from ..types import Blend, Conditioning, Denoiser, NoiseSource, PairDenoiser, Step
 from .forward import AnySchedule
-from .masks import soft_inpainting
-from .sides import Controlled, Side, controlled, told_apart
-from .size import SizeConditioning, with_size
-from .tiling import FLAT, Wrap, wrapping
-from .variation import Variation, varied
-from .windows import Windows, windowed
+from .micro_conditioning import SizeConditioning, with_size
+from .tasks.control import Controlled, Side, controlled, told_apart
+from .tasks.masks import soft_inpainting
+from .tasks.seamless import FLAT, Wrap, wrapping
+from .tasks.variation import Variation, varied
+from .tasks.windows import Windows, windowed
 
 if TYPE_CHECKING:
-    from .handover import Handover
+    from .tasks.refiner import Handover
 
 Prompt = str | Conditioning | Timeline
 """Text in A1111's grammar, or what the text encoder made of one."""

@@ -6,18 +6,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidRequest
+from ..request.request import Request, checked_text
+from ..request.settings import Emphasis
 from ..text import encode
+from ..text.prompt_schedule import Timeline, encode_timeline
 from ..text.prompt_styles import apply_styles
-from ..text.prompt_variants import has_variants, resolve_variants, wildcard_names
-from ..text.timeline import Timeline, encode_timeline
-from .adapters import RequestAdapters, request_adapters
-from .handover import Handover
-from .request import Request, checked_text
-from .settings import Emphasis
+from ..text.variants import has_variants, resolve_variants, wildcard_names
+from .loras import RequestAdapters, request_adapters
+from .tasks.refiner import Handover
 from .wildcards import WildcardFolder, load_styles
 
 if TYPE_CHECKING:
-    from .model import StableDiffusion
+    from .models import StableDiffusion
 
 EMPHASIS: dict[Emphasis, encode.Emphasis] = {
     "Original": "restore_mean",

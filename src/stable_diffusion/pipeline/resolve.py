@@ -10,12 +10,12 @@ from typing import Any, Protocol
 from ..diffusion.image_guidance import IMAGE_GUIDANCE
 from ..diffusion.sigmas import resolve_schedule
 from ..errors import InvalidRequest
-from . import hires
-from .checks import MAX_SIDE
+from ..request.fields import MAX_SIDE
+from ..request.request import Request, canonical_sampler
+from ..request.settings import Hires
 from .image import fitting_size
-from .masks import Fill, even_margins
-from .request import Request, canonical_sampler
-from .settings import Hires
+from .tasks import hires
+from .tasks.masks import Fill, even_margins
 
 STRENGTH = 0.75
 """Strength of img2img and inpainting where none is given."""

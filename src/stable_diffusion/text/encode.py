@@ -22,7 +22,7 @@ from torch import Tensor
 from ..errors import InvalidRequest, unknown_choice
 from ..models.clip import CLIPText
 from ..types import Conditioning
-from .new_words import NewWords
+from .embeddings import NewWords
 from .prompt import Span, parse_prompt, plain_prompt
 from .tokenizer import Piece, Tokenizer
 from .windows import Window, split_windows

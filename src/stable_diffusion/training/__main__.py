@@ -7,9 +7,9 @@ import json
 import sys
 from collections.abc import Sequence
 
-from stable_diffusion.errors import StableDiffusionError
-from stable_diffusion.training.config import STAGES
-from stable_diffusion.training.report import Progress
+from ..errors import StableDiffusionError
+from .config import STAGES
+from .report import Progress
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", default="auto", help="auto, must or never")
     parser.add_argument("--device", default="auto")
     given = parser.parse_args(arguments)
-    from stable_diffusion.training.run import train
+    from .run import train
 
     try:
         last = train(

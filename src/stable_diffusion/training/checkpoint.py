@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stable_diffusion.errors import BrokenModel, InvalidRequest, ModelFileError
+from ..errors import BrokenModel, InvalidRequest, ModelFileError
 
 FORMAT = "stable_diffusion.training.v1"
 NAME = "checkpoint.safetensors"

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stable_diffusion.errors import InvalidRequest, unknown_choice
-from stable_diffusion.training.tables import build, parse_pair, put, read_toml
+from ..errors import InvalidRequest, unknown_choice
+from .tables import build, parse_pair, put, read_toml
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stable_diffusion.data.pack import TOKENIZER, Pack, Record
-from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.training.config import DataConfig
+from ..data.pack import TOKENIZER, Pack, Record
+from ..errors import InvalidRequest
+from .config import DataConfig
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 

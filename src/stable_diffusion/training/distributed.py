@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from stable_diffusion.errors import InvalidRequest
+from ..errors import InvalidRequest
 
 T = TypeVar("T")
 

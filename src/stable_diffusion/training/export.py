@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stable_diffusion.diffusion.schedule import schedule_from_config
-from stable_diffusion.errors import InvalidRequest, unknown_choice
-from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
-from stable_diffusion.models.unet import UNet, UNetConfig
-from stable_diffusion.training.checkpoint import assign, find_checkpoint, load_part, read_state
-from stable_diffusion.training.data import load_tokenizer, special_ids
-from stable_diffusion.training.denoiser import load_vae
-from stable_diffusion.training.tables import build
-from stable_diffusion.weights.native import save_native
-from stable_diffusion.weights.parts import Card, Defaults, Parts, TokenizerSource
+from ..diffusion.schedule import schedule_from_config
+from ..errors import InvalidRequest, unknown_choice
+from ..models.clip import CLIPText, CLIPTextConfig
+from ..models.unet import UNet, UNetConfig
+from ..weights.checkpoints.native import save_native
+from ..weights.parts import Card, Defaults, Parts, TokenizerSource
+from .checkpoint import assign, find_checkpoint, load_part, read_state
+from .data import load_tokenizer, special_ids
+from .stages.denoiser import load_vae
+from .tables import build
 
 
 def export(

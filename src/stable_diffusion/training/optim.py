@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.training.config import OptimiserConfig
+from ..errors import InvalidRequest
+from .config import OptimiserConfig
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 EDGE_NAMES = ("conv_in", "conv_out", "embedding", "head")

@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stable_diffusion.data.similarity import SIGNED, psnr
-from stable_diffusion.pipeline.generate import generate_image
-from stable_diffusion.pipeline.model import StableDiffusion
-from stable_diffusion.training.config import DataConfig
-from stable_diffusion.training.data import TrainingPack, to_network
-from stable_diffusion.training.stage import spread
-from stable_diffusion.weights.load import load_parts
-from stable_diffusion.weights.parts import Parts
+from ..data.similarity import SIGNED, psnr
+from ..pipeline.generate import generate_image
+from ..pipeline.models import StableDiffusion
+from ..weights.load import load_parts
+from ..weights.parts import Parts
+from .config import DataConfig
+from .data import TrainingPack, to_network
+from .stage import spread
 
 PROMPTS = ("a red apple", "a cat face", "a blue car", "a house", "a beautiful sunset over the ocean", "海上的日落")
 CHUNK = 16

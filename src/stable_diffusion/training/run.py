@@ -15,17 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stable_diffusion.errors import InvalidRequest, TrainingDiverged, unknown_choice
-from stable_diffusion.training import checkpoint as ckpt
-from stable_diffusion.training.config import STAGES, StageConfig, load_config
-from stable_diffusion.training.data import TrainingPack
-from stable_diffusion.training.distributed import World, join_world
-from stable_diffusion.training.ema import EMA, named_tensors
-from stable_diffusion.training.optim import Optimiser, learning_rate_factor
-from stable_diffusion.training.report import Log, Progress, loss_curve, save_png
-from stable_diffusion.training.stage import Context, Stage
-from stable_diffusion.training.tables import to_table
-from stable_diffusion.training.warm_start import warm_start
+from ..errors import InvalidRequest, TrainingDiverged, unknown_choice
+from . import checkpoint as ckpt
+from .config import STAGES, StageConfig, load_config
+from .data import TrainingPack
+from .distributed import World, join_world
+from .ema import EMA, named_tensors
+from .optim import Optimiser, learning_rate_factor
+from .report import Log, Progress, loss_curve, save_png
+from .stage import Context, Stage
+from .tables import to_table
+from .warm_start import warm_start
 
 Clock = Callable[[], float]
 
@@ -66,23 +66,23 @@ class Window:
 def build_stage(name: str, config: StageConfig, context: Context) -> Stage:
     """The stage object; imports only what it needs."""
     if name == "vae":
-        from stable_diffusion.training.vae import VAETraining
+        from .stages.vae import VAETraining
 
         return VAETraining(config, context)  # type: ignore[arg-type]
     if name == "text":
-        from stable_diffusion.training.text import TextTraining
+        from .stages.text import TextTraining
 
         return TextTraining(config, context)  # type: ignore[arg-type]
     if name == "denoiser":
-        from stable_diffusion.training.denoiser import DenoiserTraining
+        from .stages.denoiser import DenoiserTraining
 
         return DenoiserTraining(config, context)  # type: ignore[arg-type]
     if name == "joint":
-        from stable_diffusion.training.joint import JointTraining
+        from .stages.joint import JointTraining
 
         return JointTraining(config, context)  # type: ignore[arg-type]
     if name == "student":
-        from stable_diffusion.training.student import StudentTraining
+        from .stages.student import StudentTraining
 
         return StudentTraining(config, context)  # type: ignore[arg-type]
     raise unknown_choice("training stage", name, STAGES)

@@ -17,16 +17,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from stable_diffusion.errors import InvalidRequest, StableDiffusionError
-from stable_diffusion.training.checkpoint import find_checkpoint, read_state
-from stable_diffusion.training.denoiser import load_vae
-from stable_diffusion.training.export import join
-from stable_diffusion.training.pieces import MEBIBYTE, read_pieces, write_pieces
-from stable_diffusion.weights.load import load_parts
-from stable_diffusion.weights.native import save_native
-from stable_diffusion.weights.packing import PACKINGS
-from stable_diffusion.weights.parts import Parts
-from stable_diffusion.weights.safetensors_writer import atomic_file
+from ..errors import InvalidRequest, StableDiffusionError
+from ..weights.checkpoints.native import save_native
+from ..weights.containers.packing import PACKINGS
+from ..weights.containers.safetensors_writer import atomic_file
+from ..weights.load import load_parts
+from ..weights.parts import Parts
+from .checkpoint import find_checkpoint, read_state
+from .export import join
+from .pieces import MEBIBYTE, read_pieces, write_pieces
+from .stages.denoiser import load_vae
 
 NAME = "model.safetensors"
 

@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from stable_diffusion.training.config import StageConfig
-from stable_diffusion.training.data import TrainingPack
-from stable_diffusion.training.distributed import World
-from stable_diffusion.training.optim import Group
-from stable_diffusion.training.precision import fast_bfloat16
-from stable_diffusion.types import Conditioning
+from ..types import Conditioning
+from .config import StageConfig
+from .data import TrainingPack
+from .distributed import World
+from .optim import Group
+from .precision import fast_bfloat16
 
 
 @dataclass(frozen=True)

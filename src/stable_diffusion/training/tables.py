@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stable_diffusion.errors import InvalidRequest, unknown_choice
+from ..errors import InvalidRequest, unknown_choice
 
 T = TypeVar("T")
 

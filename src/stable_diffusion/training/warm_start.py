@@ -12,10 +12,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from stable_diffusion.errors import InvalidRequest, unknown_choice
-from stable_diffusion.models.unet import UNet
-from stable_diffusion.pipeline.tower_file import TowerFile, read_tower_file
-from stable_diffusion.training.checkpoint import assign, find_checkpoint, load_part, read_state
+from ..data.tower_file import TowerFile, read_tower_file
+from ..errors import InvalidRequest, unknown_choice
+from ..models.unet import UNet
+from .checkpoint import assign, find_checkpoint, load_part, read_state
 
 
 def warm_start(modules: Mapping[str, nn.Module], source: str | Path, parts: Sequence[str] = ()) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ def _of_run(folder: Path, modules: Mapping[str, nn.Module]) -> dict[str, dict[st
 
 
 def _of_file(path: Path) -> dict[str, dict[str, Tensor]]:
-    from stable_diffusion.weights.load import load_parts
+    from ..weights.load import load_parts
 
     towers = towers_of(path)
     if towers is not None:

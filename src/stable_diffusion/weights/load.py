@@ -19,26 +19,26 @@ from ..models.mmdit import MMDiT, MMDiTConfig
 from ..models.t5 import T5Encoder
 from ..models.unet import UNet, UNetConfig
 from ..models.vae import VAE
-from .assemble import Under, build
-from .canonical import canonical
-from .diffusers import clip_transformers
-from .families import FAMILIES, SD3_T5, Family, TextPlace
-from .few_step import METADATA, few_step_defaults, noted_defaults, told_defaults
-from .files import existing, read_tensors
-from .folder import INDEX
-from .folder_load import load_folder
+from .build import Under, build
+from .checkpoints.canonical import canonical
+from .checkpoints.families import FAMILIES, SD3_T5, Family, TextPlace
+from .checkpoints.few_step import METADATA, few_step_defaults, noted_defaults, told_defaults
+from .checkpoints.folder import INDEX
+from .checkpoints.folder_load import load_folder
+from .checkpoints.native import is_native, load_native
+from .checkpoints.separate import AnyPath, as_paths, complete, load_vae, text_places, with_text, with_vae
+from .checkpoints.single import AUTOENCODER_LEFTOVERS, UNET, Overrides, Recognised, recognise
+from .checkpoints.single import VAE as VAE_PREFIX
+from .checkpoints.single_sd3 import T5_LEFTOVERS
+from .containers.limits import check_plausible, using_config
+from .containers.open import existing, read_tensors
+from .containers.tensors import TensorFile
 from .keys import KeyTable
-from .ldm import unet_ldm, vae_ldm
-from .native import is_native, load_native
-from .openclip import clip_openclip
+from .networks.diffusers import clip_transformers
+from .networks.ldm import unet_ldm, vae_ldm
+from .networks.mmdit import mmdit_ldm, t5_transformers
+from .networks.openclip import clip_openclip
 from .parts import Card, Defaults, Parts, Source, TokenizerSource
-from .plausible import check_plausible, using_config
-from .recognise import AUTOENCODER_LEFTOVERS, UNET, Overrides, Recognised, recognise
-from .recognise import VAE as VAE_PREFIX
-from .recognise_sd3 import T5_LEFTOVERS
-from .sd3_keys import mmdit_ldm, t5_transformers
-from .separate import AnyPath, as_paths, complete, load_vae, text_places, with_text, with_vae
-from .tensors import TensorFile
 
 SHAPING = ("family", "heads", "head_dim", "clip_heads")
 """Settings that shape networks."""

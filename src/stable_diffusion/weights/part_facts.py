@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UnknownModel
-from .clip_vision import CONFIG, clip_vision_layout
-from .detect import count_under, main_dtype
-from .files import read_tensors
-from .folder import INDEX, component
-from .hashes import SHORT, sha256
-from .native import is_native
-from .separate import VAE_PREFIXES, read_text, vae_kind
-from .shapes import Shapes
-from .tensors import TensorFile
-from .tiny_vae import tiny_layout
+from .checkpoints.folder import INDEX, component
+from .checkpoints.native import is_native
+from .checkpoints.separate import VAE_PREFIXES, read_text, vae_kind
+from .containers.hashes import SHORT, sha256
+from .containers.open import read_tensors
+from .containers.tensors import TensorFile
+from .describe import count_under, main_dtype
+from .networks.clip_vision import CONFIG, clip_vision_layout
+from .networks.shapes import Shapes
+from .networks.tiny_vae import tiny_layout
 
 DENOISER = ("attn2.to_k", "joint_blocks.", "transformer_blocks.", "double_blocks.", "input_blocks.")
 """Pieces of names that a whole model, a denoiser or an adapter of one has, and no other network."""

@@ -12,7 +12,7 @@ from ..diffusion.prediction import Prediction
 from ..errors import InvalidRequest
 from ..latents import LatentFormat
 from ..types import Schedule
-from .hashes import SHORT, sha256
+from .containers.hashes import SHORT, sha256
 
 if TYPE_CHECKING:
     from ..models.clip import CLIPText

@@ -14,21 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..adapters.family import WIDTHS
 from ..errors import BrokenModel, UnknownModel
 from ..models.controlnet import ControlNet
 from ..models.ip_adapter import IPAdapter
 from ..models.t2i_adapter import T2IAdapter
 from ..models.unet import UNet, UNetConfig
-from .adapter_family import WIDTHS
-from .controlnet import build_controlnet, controlnet_layout
-from .detect import main_dtype
-from .files import existing, read_tensors
-from .folder import component
-from .hashes import sha256
-from .ip_adapter import PLUS_MARK, build_ip_adapter, is_ip_adapter
+from .checkpoints.folder import component
+from .containers.hashes import sha256
+from .containers.open import existing, read_tensors
+from .containers.tensors import TensorFile
+from .describe import main_dtype
+from .networks.controlnet import build_controlnet, controlnet_layout
+from .networks.ip_adapter import PLUS_MARK, build_ip_adapter, is_ip_adapter
+from .networks.t2i_adapter import build_t2i_adapter, is_t2i_adapter
 from .other_kinds import other_kind
-from .t2i_adapter import build_t2i_adapter, is_t2i_adapter
-from .tensors import TensorFile
 
 SideNetwork = ControlNet | T2IAdapter | IPAdapter
 CONFIG = "config.json"

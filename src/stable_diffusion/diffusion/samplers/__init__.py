@@ -5,15 +5,8 @@ source = noise_source(info, seeds, (C, H, W), schedule)
 for step in sample(info, denoise, x, sigmas, schedule, noise=source, **options): ...
 """
 
-from stable_diffusion.diffusion.samplers.catalogue import SamplerInfo
-from stable_diffusion.diffusion.samplers.registry import (
-    SAMPLERS,
-    ResolvedSampler,
-    automatic_schedule,
-    noise_source,
-    resolve_sampler,
-    sample,
-)
+from .catalogue import SamplerInfo
+from .registry import SAMPLERS, ResolvedSampler, automatic_schedule, noise_source, resolve_sampler, sample
 
 __all__ = [
     "SAMPLERS",

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from stable_diffusion.diffusion.samplers.base import Run, ancestral, prepare, renoise, transfer
-from stable_diffusion.diffusion.samplers.ode import midpoint_step
-from stable_diffusion.types import Denoiser, NoiseSource, Schedule, Step
+from ...types import Denoiser, NoiseSource, Schedule, Step
+from .base import Run, ancestral, prepare, renoise, transfer
+from .ode import midpoint_step
 
 
 def euler_ancestral(

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.types import Denoiser, NoiseSource, PairDenoiser, Schedule, Step
+from ...errors import InvalidRequest
+from ...types import Denoiser, NoiseSource, PairDenoiser, Schedule, Step
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stable_diffusion.diffusion.samplers import (
-    ancestral,
-    dpm_solver,
-    exponential,
-    extended,
-    few_step,
-    guided,
-    multistep,
-    ode,
-    restart,
-    sde,
-)
-from stable_diffusion.types import Step
+from ...types import Step
+from . import ancestral, dpm_solver, exponential, extended, few_step, guided, multistep, ode, restart, sde
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stable_diffusion.diffusion.samplers.base import Level, Run, prepare, transfer
-from stable_diffusion.errors import InvalidRequest, unknown_choice
-from stable_diffusion.types import Denoiser, NoiseSource, Schedule, Step
+from ...errors import InvalidRequest, unknown_choice
+from ...types import Denoiser, NoiseSource, Schedule, Step
+from .base import Level, Run, prepare, transfer
 
 SHORTEST = 0.01
 """Steps of `dpm_adaptive` this short in lambda are taken whatever the error, so that it always ends."""

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from stable_diffusion.diffusion.samplers.base import Level, Run, ancestral, prepare, renoise, transfer
-from stable_diffusion.diffusion.samplers.multistep import ADAMS_BASHFORTH, check_order
-from stable_diffusion.diffusion.samplers.ode import derivative
-from stable_diffusion.diffusion.samplers.quadrature import lagrange_weights
-from stable_diffusion.diffusion.samplers.sde import phi_2
-from stable_diffusion.types import Denoiser, NoiseSource, Schedule, Step
+from ...types import Denoiser, NoiseSource, Schedule, Step
+from .base import Level, Run, ancestral, prepare, renoise, transfer
+from .multistep import ADAMS_BASHFORTH, check_order
+from .ode import derivative
+from .quadrature import lagrange_weights
+from .sde import phi_2
 
 
 def ipndm(

@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from stable_diffusion.diffusion.samplers.base import Level, Run, prepare, transfer
-from stable_diffusion.diffusion.samplers.multistep import check_order
-from stable_diffusion.diffusion.samplers.quadrature import integral, lagrange_weights
-from stable_diffusion.errors import unknown_choice
-from stable_diffusion.types import Denoiser, NoiseSource, Schedule, Step
+from ...errors import unknown_choice
+from ...types import Denoiser, NoiseSource, Schedule, Step
+from .base import Level, Run, prepare, transfer
+from .multistep import check_order
+from .quadrature import integral, lagrange_weights
 
 Form = Literal["er", "sde", "ode"]
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from stable_diffusion.diffusion.samplers.base import Level, Run, prepare, renoise, transfer
-from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.types import Denoiser, NoiseSource, Schedule, Step
+from ...errors import InvalidRequest
+from ...types import Denoiser, NoiseSource, Schedule, Step
+from .base import Level, Run, prepare, renoise, transfer
 
 
 def lcm(

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from stable_diffusion.diffusion.samplers.base import Level, Run, ancestral, prepare, renoise, transfer
-from stable_diffusion.types import Denoiser, NoiseSource, Schedule, Step
+from ...types import Denoiser, NoiseSource, Schedule, Step
+from .base import Level, Run, ancestral, prepare, renoise, transfer
 
 
 def euler_cfg_pp(

@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from stable_diffusion.diffusion.samplers.base import Level, Run, prepare, transfer
-from stable_diffusion.diffusion.samplers.ode import derivative
-from stable_diffusion.diffusion.samplers.quadrature import lagrange
-from stable_diffusion.errors import InvalidRequest, unknown_choice
-from stable_diffusion.types import Denoiser, NoiseSource, Schedule, Step
+from ...errors import InvalidRequest, unknown_choice
+from ...types import Denoiser, NoiseSource, Schedule, Step
+from .base import Level, Run, prepare, transfer
+from .ode import derivative
+from .quadrature import lagrange
 
 
 def lms(

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from stable_diffusion.diffusion.noise import BrownianNoise, NoiseKind, PerImageNoise, noise_streams
-from stable_diffusion.diffusion.samplers.catalogue import INFOS, SamplerInfo
-from stable_diffusion.diffusion.schedule import FlowSchedule
-from stable_diffusion.diffusion.sigmas import SCHEDULES, fold, resolve_schedule
-from stable_diffusion.errors import unknown_choice
-from stable_diffusion.types import Denoiser, NoiseSource, Schedule, Step
+from ...errors import unknown_choice
+from ...types import Denoiser, NoiseSource, Schedule, Step
+from ..noise import BrownianNoise, NoiseKind, PerImageNoise, noise_streams
+from ..schedule import FlowSchedule
+from ..sigmas import SCHEDULES, fold, resolve_schedule
+from .catalogue import INFOS, SamplerInfo
 
 
 class ResolvedSampler(NamedTuple):

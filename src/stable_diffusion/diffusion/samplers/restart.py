@@ -8,9 +8,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from stable_diffusion.diffusion.samplers.base import Level, Run, prepare, transfer
-from stable_diffusion.diffusion.samplers.ode import derivative
-from stable_diffusion.types import Denoiser, NoiseSource, Schedule, Step
+from ...types import Denoiser, NoiseSource, Schedule, Step
+from .base import Level, Run, prepare, transfer
+from .ode import derivative
 
 LOW, HIGH = 0.1, 2.0
 """sigma / alpha between which the state is raised and brought down again."""

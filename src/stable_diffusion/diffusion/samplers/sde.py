@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from stable_diffusion.diffusion.samplers.base import Level, Run, ancestral, prepare, renoise, transfer
-from stable_diffusion.errors import InvalidRequest, unknown_choice
-from stable_diffusion.types import Denoiser, NoiseSource, Schedule, Step
+from ...errors import InvalidRequest, unknown_choice
+from ...types import Denoiser, NoiseSource, Schedule, Step
+from .base import Level, Run, ancestral, prepare, renoise, transfer
 
 
 def dpmpp_sde(

@@ -1,0 +1,71 @@
+"""`stable-diffusion noise`: the forward process of a picture, as a strip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .. import files
+from ..command import Command, Values
+from ..format import echo_json
+from ..options import json_option, load_model, model_options, out_options
+from .generate import check_destination
+
+EXAMPLES = """
+stable-diffusion noise apple.png
+stable-diffusion noise apple.png --timesteps 0,250,500,750,1000 --pixels --out strip.png
+"""
+
+
+@click.command("noise", cls=Command, examples=EXAMPLES)
+@click.argument("picture", type=click.Path(path_type=Path))
+@click.option(
+    "--timesteps", type=Values(float), default="0,100,200,400,600,800,999", show_default=True, help="From 0 to 1000."
+)
+@click.option("--pixels", is_flag=True, help="Add noise to the pixels instead of the latent.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the noise.")
+@model_options
+@out_options("outputs/noise-PICTURE.png")
+@json_option
+def command(
+    picture: Path,
+    timesteps: tuple[float, ...],
+    pixels: bool,
+    seed: int,
+    model: str | None,
+    device: str,
+    dtype: str,
+    out: Path | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Show what the forward process does to PICTURE: a strip from clean to noise.
+
+    At every timestep the latent is mixed with the same noise and decoded again.
+    """
+    from ...pipeline.grid import draw
+    from ...pipeline.image import cover, from_model, open_picture, to_images, to_model
+    from ...pipeline.output import save_image
+
+    image = open_picture(picture)
+    check_destination(out, 1, overwrite)
+    loaded = load_model(model, device, dtype)
+    factor = loaded.image_encoder.latents.downscale
+    width, height = (max(1, side // factor) * factor for side in image.size)
+    image, process = cover(image, width, height), loaded.diffusion_process
+    channels = loaded.image_encoder.vae.config.image_channels
+    clean = to_model(image, channels) if pixels else loaded.image_encoder(image)
+    pictures, labels, levels = [], [], []
+    for t in timesteps:
+        noisy = process.add_gaussian_noise(clean, t, seed=seed)
+        pictures += to_images(from_model(noisy)) if pixels else loaded.image_decoder(noisy)
+        sigma, signal, _ = process.levels(t)
+        levels.append({"timestep": t, "sigma": sigma, "signal": signal})
+        labels.append(f"t {t:g}")
+    path = files.destination(out, f"noise-{picture.stem}", overwrite=overwrite)
+    save_image(draw(labels, [""], [""], pictures), path, overwrite=overwrite)
+    if as_json:
+        echo_json({"path": path, "levels": levels})
+    else:
+        click.echo(str(path))

@@ -1,0 +1,1 @@
+"""Distances and scores that know nothing of models: numbers from points."""

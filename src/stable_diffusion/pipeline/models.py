@@ -1,0 +1,319 @@
+"""A loaded model: its four parts, each usable alone, and `load`."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..adapters.attach import Attachment, attach
+from ..adapters.targets import Network, networks
+from ..adapters.textual_inversion import Embedding, read_embedding
+from ..diffusion.samplers import automatic_schedule, resolve_sampler
+from ..embedded import fast_path, model_path
+from ..errors import InvalidRequest, ModelFileError, nearest, unknown_choice
+from ..models.tiny_vae import TinyVAE
+from ..text.encode import TextEncoder
+from ..weights.checkpoints.separate import AnyPath, as_paths, load_vae, with_vae
+from ..weights.load import load_parts
+from ..weights.parts import Defaults, Parts
+from .codec import ImageDecoder, ImageEncoder
+from .distilled import distilled
+from .forward import AnySchedule, DiffusionProcess
+from .process import DenoisingProcess
+from .text import text_encoder
+
+EMBEDDED = "embedded"
+"""Name of the model that comes with the package."""
+EMBEDDED_FAST = "embedded-fast"
+"""Name of the same model made to paint in a few steps."""
+BUILT_IN = (EMBEDDED, EMBEDDED_FAST)
+MODEL_FOLDERS = "STABLE_DIFFUSION_MODELS"
+"""Environment variable: folders, parted as in PATH, in which `load` looks for a model by name."""
+MODEL_ENDINGS = (".safetensors", ".gguf", ".ckpt", ".pt")
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StableDiffusion:
+    """A model ready to paint.
+
+    text_encoder       "a cat" -> Conditioning
+    image_encoder      picture -> latent
+    image_decoder      latent -> pictures
+    diffusion_process  picture or latent -> noisy latents: `add_gaussian_noise`, `chain`
+    denoising_process  noise and text -> steps towards a latent
+    """
+
+    parts: Parts
+    name: str
+    text_encoder: TextEncoder
+    image_encoder: ImageEncoder
+    image_decoder: ImageDecoder
+    diffusion_process: DiffusionProcess
+    denoising_process: DenoisingProcess
+    _attachments: list[Attachment] = field(default_factory=list, repr=False)
+    _embeddings: list[Embedding] = field(default_factory=list, repr=False)
+
+    @classmethod
+    def from_parts(cls, parts: Parts, *, name: str | None = None) -> StableDiffusion:
+        """Put the parts together; BrokenModel where they do not fit one another."""
+        unet, vae, defaults = parts.unet, parts.vae, parts.defaults
+        encode_text = text_encoder(parts)
+        schedule = parts.schedule
+        assert isinstance(schedule, AnySchedule)
+        encoder = ImageEncoder(vae, parts.latents)
+        downscale = parts.latents.downscale
+        return cls(
+            parts=parts,
+            name=_name(parts) if name is None else name,
+            text_encoder=encode_text,
+            image_encoder=encoder,
+            image_decoder=ImageDecoder(vae, parts.latents),
+            diffusion_process=DiffusionProcess(schedule, encoder),
+            denoising_process=DenoisingProcess(
+                unet,
+                schedule,
+                parts.prediction,
+                encode_text,
+                latent_channels=parts.latents.channels,
+                default_size=(defaults.height // downscale, defaults.width // downscale),
+                sampler=defaults.sampler,
+                noise_schedule=defaults.schedule,
+                steps=defaults.steps,
+                guidance=defaults.guidance,
+                downscale=downscale,
+                size_numbers=parts.size_numbers,
+                table="sdxl" if parts.family.startswith("sdxl") else "sd15",
+            ),
+        )
+
+    def __repr__(self) -> str:
+        return f"StableDiffusion({self.name!r}, family={self.parts.family!r}, {self.device}, {self.dtype})"
+
+    @property
+    def defaults(self) -> Defaults:
+        """Size, steps, guidance, sampler and schedule that the model was made for."""
+        return self.parts.defaults
+
+    @property
+    def factor(self) -> int:
+        """Both sides of a picture must be multiples of this many pixels."""
+        return self.parts.latents.downscale
+
+    @property
+    def hash(self) -> str | None:
+        """First ten hex digits of the file's sha256, as A1111 prints it; None for a folder or a model built in code."""
+        return None if self.parts.source is None else self.parts.source.short_hash
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parts.unet.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the denoising network."""
+        return next(self.parts.unet.parameters()).dtype
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The networks that adapters can change."""
+        return networks(self.parts.unet, self.parts.clip, self.parts.clip2, self.parts.t5)
+
+    @property
+    def text_widths(self) -> tuple[int, ...]:
+        """Token width of each CLIP text encoder."""
+        return tuple(clip.config.width for clip in (self.parts.clip, self.parts.clip2) if clip is not None)
+
+    @property
+    def attachments(self) -> tuple[Attachment, ...]:
+        """Adapters that are on the model, in the order of attaching."""
+        return tuple(self._attachments)
+
+    @property
+    def embeddings(self) -> tuple[Embedding, ...]:
+        """Embeddings that were added."""
+        return tuple(self._embeddings)
+
+    def attach(
+        self, path: str | os.PathLike[str], strength: float = 1.0, text_strength: float | None = None
+    ) -> Attachment:
+        """Put a LoRA or one of its relatives on the model: `strength` for the U-Net, `text_strength` for the text
+        encoders (the same where it is None).
+
+        It stays until `detach()` of what is returned, or to the end of a `with` block; then the weights are again what
+        they were, bit for bit. A model from `load` may be shared: it stays in memory and so do its attachments.
+        Raises ModelFileError where the file is damaged, no adapter, or fits nothing in this model.
+        """
+        return attach(self.networks, path, strength, text_strength, self._attachments)
+
+    def add_embedding(self, path: str | os.PathLike[str], name: str | None = None) -> Embedding:
+        """Let prompts use a textual inversion embedding, by `name` or else by its file's name and the one it has.
+
+        Raises ModelFileError where the file is damaged, no embedding, or not made for a text encoder of this width.
+        """
+        embedding = read_embedding(path, name)
+        vectors = embedding.fitting(self.text_widths)
+        self.text_encoder.embeddings = {**self.text_encoder.embeddings, **dict.fromkeys(embedding.names, vectors)}
+        self._embeddings.append(embedding)
+        return embedding
+
+    def automatic_schedule(self, sampler: str) -> str:
+        """The noise schedule that "automatic" means for a sampler with this model."""
+        return automatic_schedule(resolve_sampler(sampler).sampler, self.parts.schedule)
+
+
+def load(
+    path_or_name: str | os.PathLike[str] | None = None,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    *,
+    vae: str | os.PathLike[str] | None = None,
+    text_encoders: AnyPath | Sequence[AnyPath] = (),
+    preview_vae: str | os.PathLike[str] | None = None,
+    **overrides: Any,
+) -> StableDiffusion:
+    """The model at a path, or of a name in a folder of `STABLE_DIFFUSION_MODELS`; without one, the embedded model.
+
+    A path is a single file (.safetensors, .gguf or .ckpt of Stable Diffusion 1.x, 2.x, XL or 3.x, or our own format)
+    or a diffusers folder. device "auto" is a CUDA GPU where there is one, else the CPU; dtype "auto" is float32 on the
+    CPU and float16 on a GPU. "embedded-fast" is the embedded model made to paint in a few steps. The embedded models
+    and the last one loaded from a path stay in memory, so loading them again costs nothing.
+
+    vae, text_encoders  files or folders whose networks take the place of the model's own, or that it lacks
+    preview_vae         a tiny autoencoder (TAESD) for previews alone
+    overrides           what detection would decide otherwise: prediction="v", family=..., see `weights.load.load_parts`
+
+    Raises ModelFileError or InvalidRequest.
+    """
+    where = resolve_device(device)
+    precision = resolve_dtype(dtype, where)
+    parts = {"vae": vae, "text_encoders": tuple(map(str, as_paths(text_encoders))), "preview_vae": preview_vae}
+    extras = {name: str(value) if name != "text_encoders" else value for name, value in parts.items() if value}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}
+    chosen = tuple(sorted({**extras, **given}.items()))
+    if path_or_name is None or str(path_or_name) in BUILT_IN:
+        return _embedded(str(path_or_name or EMBEDDED), where, precision, chosen)
+    path = find_model(path_or_name)
+    stat = path.stat()
+    return _from_path(path, stat.st_mtime_ns, stat.st_size, where, precision, chosen)
+
+
+Chosen = tuple[tuple[str, Any], ...]
+"""Keyword arguments in a form that can be the key of a cache."""
+
+
+@functools.lru_cache(maxsize=3)
+def _embedded(name: str, device: torch.device, dtype: torch.dtype, chosen: Chosen) -> StableDiffusion:
+    path, fast = model_path(), fast_path() if name == EMBEDDED_FAST else None
+    if path is None or (fast is None and name == EMBEDDED_FAST):
+        kind = "few-step" if path is not None else "embedded"
+        raise ModelFileError(f"this installation has no {kind} model; give the path of a model, or install a release")
+    return _load(path, device, dtype, dict(chosen), name=name, fast=fast)
+
+
+@functools.lru_cache(maxsize=1)
+def _from_path(
+    path: Path, changed: int, size: int, device: torch.device, dtype: torch.dtype, chosen: Chosen
+) -> StableDiffusion:
+    """`changed` and `size` are part of the key, so that a file that was replaced is read anew."""
+    return _load(path, device, dtype, dict(chosen))
+
+
+def _load(
+    path: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    chosen: dict[str, Any],
+    name: str | None = None,
+    fast: Path | None = None,
+) -> StableDiffusion:
+    preview = chosen.pop("preview_vae", None)
+    parts = load_parts(path, device=device, dtype=dtype, **chosen)
+    if fast is not None:
+        parts = distilled(parts, fast)
+    model = StableDiffusion.from_parts(parts, name=name)
+    if preview is not None:
+        model.image_decoder.tiny = _tiny(preview, parts, device, dtype)
+    return model
+
+
+def _tiny(path: str, parts: Parts, device: torch.device, dtype: torch.dtype) -> TinyVAE:
+    """A tiny autoencoder for the previews of a model; InvalidRequest where it is none, or for other latents."""
+    vae = load_vae(path, device=device, dtype=dtype)
+    if not isinstance(vae, TinyVAE):
+        raise InvalidRequest(f"{path} is a whole autoencoder, too slow for previews; a tiny one (TAESD) is expected")
+    with_vae(parts, vae)  # raises where the latents are others
+    return vae
+
+
+def model_names() -> dict[str, Path]:
+    """Models that `load` knows by name: files and diffusers folders in the folders of STABLE_DIFFUSION_MODELS."""
+    found: dict[str, Path] = {}
+    for folder in filter(None, os.environ.get(MODEL_FOLDERS, "").split(os.pathsep)):
+        for path in sorted(Path(folder).glob("*")):
+            if path.suffix.lower() in MODEL_ENDINGS:
+                found.setdefault(path.stem, path)
+            elif (path / "model_index.json").is_file():
+                found.setdefault(path.name, path)
+    return found
+
+
+def find_model(path_or_name: str | os.PathLike[str]) -> Path:
+    """A path that exists, or the path of the model with that name or file name."""
+    path = Path(path_or_name).expanduser()
+    if path.exists():
+        return path.resolve()
+    names = model_names()
+    for name, known in names.items():
+        if str(path_or_name) in (name, known.name):
+            return known.resolve()
+    close = nearest(str(path_or_name), [*names, *BUILT_IN])
+    hint = f"did you mean {close!r}? " if close is not None else ""
+    raise InvalidRequest(
+        f"there is no model {str(path_or_name)!r}: {hint}expected the path of a model file or diffusers folder, "
+        f"'{EMBEDDED}' or '{EMBEDDED_FAST}', or the name of a model in a folder of {MODEL_FOLDERS}"
+    )
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """ "auto" -> a CUDA GPU where there is one, else the CPU. InvalidRequest where the device cannot be used."""
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise unknown_choice("device", device, ["auto", "cpu", "cuda", "mps"]) from None
+    missing = (found.type == "cuda" and not torch.cuda.is_available()) or (
+        found.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise InvalidRequest(f"device {str(device)!r} is not available on this machine; choose 'cpu' or 'auto'")
+    return found
+
+
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """ "auto" -> float32 on the CPU (half precision is slower there), float16 on a GPU, float32 elsewhere."""
+    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
+        return dtype
+    if dtype == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if str(dtype) not in DTYPES:
+        raise unknown_choice("dtype", str(dtype), ["auto", *DTYPES])
+    return DTYPES[str(dtype)]
+
+
+def _name(parts: Parts) -> str:
+    return parts.card.name or parts.family if parts.source is None else parts.source.name

@@ -1,0 +1,111 @@
+"""The strict loader: a network with exactly the tensors of a file, or one error that lists what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BrokenModel
+from .containers.finite import check_at_first_use
+from .containers.tensors import TensorFile
+from .keys import KeyTable
+
+Network = TypeVar("Network", bound=nn.Module)
+Shape = tuple[int, ...]
+
+LISTED = 10
+"""How many names of each kind an error lists."""
+
+
+class Under(Mapping[str, Tensor]):
+    """The tensors of a file whose names begin with a prefix, under their names without it; read when asked for.
+
+    Names that, without the prefix, begin with one of `drop` are left out.
+    """
+
+    def __init__(self, file: TensorFile, prefix: str, drop: tuple[str, ...] = ()) -> None:
+        self._file = file
+        names = {name[len(prefix) :]: name for name in file if name.startswith(prefix)}
+        self._names = {short: name for short, name in names.items() if not short.startswith(drop)}
+
+    def shape(self, name: str) -> Shape:
+        return self._file.info(self._names[name]).shape
+
+    def full_name(self, name: str) -> str:
+        """The name in the file, and which file that is where it is not the one of the others."""
+        full = self._names[name]
+        origin = self._file.origin(full)
+        return full if origin == self._file.path else f"{full} of {origin}"
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._file[self._names[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def build(
+    make: Callable[[], Network],
+    tensors: Mapping[str, Tensor],
+    table: KeyTable,
+    *,
+    what: str,
+    dtype: torch.dtype | None = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Network:
+    """The network of `make` with `tensors` in the layout of `table`, cast and moved once, in evaluation mode.
+
+    It is built without memory, its names and shapes are compared with those of the file, and then its parameters are
+    the file's tensors; `dtype` None keeps each tensor's own. BrokenModel lists what is missing, unexpected, and of
+    another shape. `what` names the network and the file in that message. Gradients are off; training switches them on
+    where it wants them. Numbers that are not finite are found at the first use (see `finite`).
+    """
+    with torch.device("meta"):
+        network = make()
+    expected = {name: tuple(tensor.shape) for name, tensor in table.invert(network.state_dict()).items()}
+    problems = compare(expected, {name: _shape(tensors, name) for name in tensors}, table)
+    if problems:
+        raise BrokenModel(f"{what} does not fit: {'; '.join(problems)}")
+    state = table.convert(tensors, lambda tensor: tensor.to(device=device, dtype=dtype))
+    network.load_state_dict(state, strict=True, assign=True)
+    full_name = tensors.full_name if isinstance(tensors, Under) else str
+    sources = {ours: [full_name(name) for name in theirs] for ours, theirs in table.sources(tensors).items()}
+    check_at_first_use(network, what, sources)
+    return network.eval().requires_grad_(False)
+
+
+def compare(expected: Mapping[str, Shape], found: Mapping[str, Shape], table: KeyTable) -> list[str]:
+    """What is wrong with the names and shapes of a file, one line for each kind of fault; empty where all is well."""
+    missing, unexpected = table.compare(found)
+    faults = [*_listed("missing", missing), *_listed("unexpected", unexpected)]
+    resolved = {table.aliases.get(name, name): shape for name, shape in found.items()}
+    wrong = [
+        f"{name} {list(resolved[name])} instead of {list(shape)}"
+        for name, shape in expected.items()
+        if name in resolved and not _same_shape(resolved[name], shape)
+    ]
+    return faults + _listed("of the wrong shape", wrong)
+
+
+def _listed(fault: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    verb = "tensor is" if len(names) == 1 else "tensors are"
+    return [f"{len(names)} {verb} {fault}: {', '.join(names[:LISTED])}{more}"]
+
+
+def _same_shape(found: Shape, expected: Shape) -> bool:
+    """Equal, but for a 1x1 convolution stored as a matrix, which the key tables take as well."""
+    return found == expected or (len(expected) == 4 and expected[2:] == (1, 1) and found == expected[:2])
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> Shape:
+    """Shape without reading the tensor, where the mapping knows it."""
+    return tensors.shape(name) if isinstance(tensors, Under) else tuple(tensors[name].shape)

@@ -1,0 +1,1 @@
+"""Whole models on disk: single files, diffusers folders and our own format."""

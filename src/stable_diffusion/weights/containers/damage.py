@@ -1,0 +1,54 @@
+"""Which tensors of a file hold NaN or infinite numbers: for `info --check`, which reads all that loading would use."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...errors import UnknownModel
+from ..checkpoints.folder import INDEX, component
+from ..checkpoints.folder_load import load_understood, understand
+from ..checkpoints.single import Overrides
+from ..load import load_file, parse_overrides
+from .finite import not_finite, watched
+from .open import existing, read_tensors
+from .tensors import TensorFile
+
+
+def damaged(path: str | os.PathLike[str], **overrides: Any) -> list[str]:
+    """Names of the tensors at `path` that are used and hold numbers that are not finite, in the order of reading.
+
+    Of a model those count that loading uses (not its averaged weights), of other files (adapters, ControlNets, parts of
+    a model) all. One tensor at a time is in memory. `overrides` are those of `load_parts`, whose errors it raises for a
+    model that is damaged in other ways.
+    """
+    place, given = existing(path), parse_overrides(overrides)
+    place = place.parent if place.name == INDEX else place
+    try:
+        return _in_folder(place, given) if place.is_dir() else _in_file(place, given)
+    except UnknownModel:
+        return all_damaged(component(place) if place.is_dir() else read_tensors(place)[0])
+
+
+def all_damaged(tensors: TensorFile) -> list[str]:
+    """Names of all tensors of a file that hold numbers that are not finite."""
+    return [name for name in tensors if not_finite({name: tensors[name]})]
+
+
+def _in_folder(place: Path, given: Overrides) -> list[str]:
+    found = understand(place, given.variant, t5=given.t5 is not False)
+    bad: dict[str, list[str]] = {part: [] for part in found.files}
+    load_understood(
+        replace(found, files={part: watched(file, bad[part]) for part, file in found.files.items()}), None, "meta"
+    )
+    return [f"{part}/{name}" for part, names in bad.items() for name in names]
+
+
+def _in_file(place: Path, given: Overrides) -> list[str]:
+    tensors, metadata = read_tensors(place)
+    bad: list[str] = []
+    # with a prediction given, nothing is asked of a network that has no numbers
+    load_file(watched(tensors, bad), metadata, replace(given, prediction=given.prediction or "eps"), None, "meta")
+    return bad

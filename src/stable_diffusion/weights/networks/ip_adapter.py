@@ -1,0 +1,93 @@
+"""IP-Adapters on disk: `image_proj.` and `ip_adapter.`, in .safetensors or in pickles; shapes and key tables.
+
+Source: the released code and files of Ye et al. 2023, as they name their tensors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ...errors import BrokenModel, UnknownModel
+from ...models.ip_adapter import IPAdapter, IPAdapterConfig, cross_attentions
+from ...models.unet import UNet
+from ..build import Under, build
+from ..containers.limits import using_config
+from ..containers.tensors import TensorFile
+from ..keys import KeyTable, Op, Rule, module
+from .shapes import Shapes, length
+
+PLAIN_MARK, PLUS_MARK = "image_proj.proj.weight", "image_proj.latents"
+OTHER_FORMS = {
+    "image_proj.proj.0.weight": "an IP-Adapter for whole faces or FaceID, whose projection this version does not have",
+    "image_proj.perceiver_resampler.proj_in.weight": "an IP-Adapter FaceID plus, which needs a face recogniser",
+}
+"""Marks of forms that are known and not run."""
+
+
+def is_ip_adapter(tensors: TensorFile) -> bool:
+    """Whether the names are those of an IP-Adapter, of a form that is run or not."""
+    return any(name.startswith("image_proj.") for name in tensors)
+
+
+def ip_adapter_table(config: IPAdapterConfig, count: int) -> KeyTable:
+    """The released layout; `count` cross-attentions, which have the odd numbers (the even ones are self-attentions)."""
+    rules: list[Rule] = []
+    for index in range(count):
+        for name in ("key", "value"):
+            theirs = f"ip_adapter.{2 * index + 1}.to_{name[0]}_ip"
+            rules += module(f"layers.{index}.{name}", theirs, bias=False)
+    if not config.plus:
+        rules += [*module("project.linear", "image_proj.proj"), *module("project.norm", "image_proj.norm")]
+        return KeyTable(tuple(rules))
+    rules.append(Rule(("project.latents",), ("image_proj.latents",)))
+    for name in ("proj_in", "proj_out", "norm_out"):
+        rules += module(f"project.{name}", f"image_proj.{name}")
+    for index in range(config.depth):
+        ours, theirs = f"project.layers.{index}", f"image_proj.layers.{index}"
+        for our_name, their_name in (("feature_norm", "0.norm1"), ("latent_norm", "0.norm2"), ("mlp_norm", "1.0")):
+            rules += module(f"{ours}.{our_name}", f"{theirs}.{their_name}")
+        for our_name, their_name in (("query", "0.to_q"), ("out", "0.to_out"), ("up", "1.1"), ("down", "1.3")):
+            rules += module(f"{ours}.{our_name}", f"{theirs}.{their_name}", bias=False)
+        rules.append(Rule((f"{ours}.key.weight", f"{ours}.value.weight"), (f"{theirs}.0.to_kv.weight",), Op.SPLIT))
+    return KeyTable(tuple(rules))
+
+
+def build_ip_adapter(tensors: TensorFile, unet: UNet, *, dtype: torch.dtype, device: torch.device | str) -> IPAdapter:
+    """The adapter of a file for this U-Net.
+
+    UnknownModel where it is of a form that is not run, BrokenModel where tensors are missing or do not fit the U-Net.
+    """
+    form = next((what for name, what in OTHER_FORMS.items() if name in tensors), None)
+    if form is not None:
+        raise UnknownModel(f"{tensors.path} is {form}; expected a plain or plus IP-Adapter")
+    theirs = Under(tensors, "")
+    shapes = {name: theirs.shape(name) for name in theirs}
+    with using_config(tensors.path):
+        config = IPAdapterConfig(**_fields(shapes))
+    widths = [attention.query.out_features for attention in cross_attentions(unet)]
+    table = ip_adapter_table(config, len(widths))
+    what = f"the IP-Adapter {tensors.path}"
+    return build(lambda: IPAdapter(config, widths), theirs, table, what=what, dtype=dtype, device=device)
+
+
+def _fields(shapes: Shapes) -> dict[str, Any]:
+    context = shapes.get("ip_adapter.1.to_k_ip.weight", ())
+    if len(context) != 2:
+        raise BrokenModel("ip_adapter.1.to_k_ip.weight is missing, so the shape of the adapter cannot be told")
+    common = {"context_dim": context[1]}
+    plain, latents = shapes.get(PLAIN_MARK, ()), shapes.get(PLUS_MARK, ())
+    if len(plain) == 2:
+        return {**common, "feature_width": plain[1], "tokens": plain[0] // context[1]}
+    features, mlp = shapes.get("image_proj.proj_in.weight", ()), shapes.get("image_proj.layers.0.1.1.weight", ())
+    if len(latents) != 3 or len(features) != 2 or len(mlp) != 2:
+        raise BrokenModel("image_proj is incomplete, so the shape of the adapter cannot be told")
+    return {
+        **common,
+        "feature_width": features[1],
+        "tokens": latents[1],
+        "depth": length(shapes, "image_proj.layers"),
+        "width": latents[2],
+        "mlp_width": mlp[0],
+    }
