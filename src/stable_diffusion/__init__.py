@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         UnsafeFile,
     )
     from .pipeline.generate import generate, generate_image
-    from .pipeline.micro_conditioning import SizeConditioning
+    from .pipeline.tasks.micro_conditioning import SizeConditioning
     from .pipeline.models import StableDiffusion, load
     from .pipeline.output import save_image
     from .request.control import Control
@@ -44,7 +44,7 @@ _HOMES = {
     "stable_diffusion.request.settings": (
         *("Canvas", "Hires", "Inpaint", "Noise", "Prompting", "Refiner", "VariationSeed"),
     ),
-    "stable_diffusion.pipeline.micro_conditioning": ("SizeConditioning",),
+    "stable_diffusion.pipeline.tasks.micro_conditioning": ("SizeConditioning",),
     "stable_diffusion.request.metadata": ("read_metadata",),
     "stable_diffusion.pipeline.output": ("save_image",),
     "stable_diffusion.diffusion.samplers": ("SAMPLERS",),

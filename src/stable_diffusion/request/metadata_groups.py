@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InvalidRequest
-from ..pipeline.micro_conditioning import SizeConditioning
+from ..pipeline.tasks.micro_conditioning import SizeConditioning
 from ..pipeline.tasks.hires import UPSCALERS, upscaler_name
 from ..text.variants import has_variants
 from .request import Request

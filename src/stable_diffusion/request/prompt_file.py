@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidRequest, unknown_choice
-from ..pipeline.wildcards import read_text
+from ..pipeline.tasks.wildcards import read_text
 from .request import Request
 
 NAMES: dict[str, tuple[str, type]] = {

@@ -1,4 +1,4 @@
-"""What is asked for, checked in plain sentences, and the events that a run yields.
+"""What is asked for, checked in plain sentences.
 
 `None` means "not given": `resolve` puts the model's own setting there. What goes beyond the common settings is in
 groups (`settings`), which can be given as mappings: `Request("a cat", hires={"scale": 1.5})`.
@@ -7,19 +7,20 @@ groups (`settings`), which can be given as mappings: `Request("a cat", hires={"s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from PIL import Image
 
 from ..diffusion.samplers import resolve_sampler
 from ..diffusion.sigmas import AUTOMATIC, resolve_schedule
 from ..errors import InvalidRequest
+from ..events import Event, Images, Progress
 from ..pipeline.image import open_picture
 from ..pipeline.loras import Lora, checked_loras
-from ..pipeline.micro_conditioning import SizeConditioning
+from ..pipeline.tasks.micro_conditioning import SizeConditioning
 from ..pipeline.tasks.background import checked_background
 from .control import Control, checked_controls
 from .fields import MAX_SIDE, number, whole
@@ -37,8 +38,7 @@ from .settings import (
     VariationSeed,
 )
 
-if TYPE_CHECKING:
-    from torch import Tensor
+__all__ = ["Event", "Images", "Progress", "Request", "Settings", "canonical_sampler", "checked_text"]
 
 Task = Literal["txt2img", "img2img", "inpaint"]
 
@@ -288,48 +288,3 @@ class Settings(TypedDict, total=False):
     told_size: SizeConditioning | Mapping[str, Any]
     inpaint: Inpaint | Mapping[str, Any]
     canvas: Canvas | Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """One step is done. `index` of `total` steps, for picture `picture` (from 0) of `pictures`.
-
-    `sigma` is the noise level at which the step began. `preview()` makes a small picture of what the model expects to
-    come out; it costs something only when called.
-    """
-
-    index: int
-    total: int
-    sigma: float
-    picture: int
-    pictures: int
-    preview: Callable[[], Image.Image]
-
-    @property
-    def fraction(self) -> float:
-        """Share of the whole request that is done, 0 to 1."""
-        return (self.picture + self.index / self.total) / self.pictures
-
-
-@dataclass(frozen=True, kw_only=True)
-class Images:
-    """Finished pictures: numbers `first`, `first` + 1, ... of the request.
-
-    `images` are Pillow pictures with the A1111 text in `info["parameters"]`; they are empty where the run was asked for
-    tensors, which are then in `tensor` [B,C,H,W]. `requests` hold what made each one alone, and `notes` plain
-    sentences on what was ignored or done otherwise than asked.
-    """
-
-    images: tuple[Image.Image, ...]
-    first: int
-    requests: tuple[Request, ...]
-    notes: tuple[str, ...] = ()
-    tensor: Tensor | None = None
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The seed of each picture."""
-        return tuple(request.seed for request in self.requests if request.seed is not None)
-
-
-Event = Progress | Images

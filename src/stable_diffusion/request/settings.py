@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from ..diffusion.noise import NOISE_KINDS, NoiseKind
 from ..errors import InvalidRequest, unknown_choice
-from ..pipeline.micro_conditioning import SizeConditioning
+from ..pipeline.tasks.micro_conditioning import SizeConditioning
 from ..pipeline.tasks.hires import upscaler_name
 from ..pipeline.tasks.masks import FILLS, Fill, Margins
 from ..pipeline.tasks.seamless import TILINGS, Tiling, Wrap

@@ -149,7 +149,7 @@ class _SoftInpainting:
 # --- fills and margins ------------------------------------------------------------------------------------------------
 
 
-def filled(image: Image.Image, mask: Image.Image) -> Image.Image:
+def fill_masked(image: Image.Image, mask: Image.Image) -> Image.Image:
     """The picture with its masked part in the colours of what surrounds it, smooth as a film over the hole.
 
     Push and pull (Gortler et al. 1996, "The Lumigraph", section 3.4): means of the known pixels at ever coarser levels,
@@ -158,18 +158,18 @@ def filled(image: Image.Image, mask: Image.Image) -> Image.Image:
     plain = plain_mode(image)
     pixels = torch.from_numpy(np.array(plain)).permute(2, 0, 1)[None].double()
     hidden = torch.from_numpy(np.array(grey_mask(mask)))[None, None].double() / 255
-    result = pixels * (1 - hidden) + pull(pixels, 1 - hidden) * hidden
+    result = pixels * (1 - hidden) + push_pull(pixels, 1 - hidden) * hidden
     return Image.fromarray(result[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy())
 
 
-def pull(colour: Tensor, weight: Tensor) -> Tensor:
+def push_pull(colour: Tensor, weight: Tensor) -> Tensor:
     """Colours [1,C,H,W] where they are known (weight 1), and from the coarser levels where not (weight 0) [1,1,H,W]."""
     if colour.shape[-2:] == (1, 1):
         return colour
     odd = (0, colour.shape[-1] % 2, 0, colour.shape[-2] % 2)
     mass = F.avg_pool2d(F.pad(weight, odd), 2)
     mean = F.avg_pool2d(F.pad(colour * weight, odd), 2) / mass.clamp(min=1e-12)
-    coarse = pull(mean, (mass * 4).clamp(max=1))
+    coarse = push_pull(mean, (mass * 4).clamp(max=1))
     fine = F.interpolate(coarse, size=(2 * coarse.shape[-2], 2 * coarse.shape[-1]), mode="bilinear")
     fine = fine[..., : colour.shape[-2], : colour.shape[-1]]
     return colour * weight + fine * (1 - weight)

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..errors import InvalidRequest
-from ..nn.embeddings import timestep_embedding
-from ..request.fields import number, whole_numbers
-from ..request.group import Group
-from ..types import Conditioning
+from ...errors import InvalidRequest
+from ...nn.embeddings import timestep_embedding
+from ...request.fields import number, whole_numbers
+from ...request.group import Group
+from ...types import Conditioning
 
 Pair = tuple[int, int]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ..errors import InvalidRequest, nearest
-from ..text.prompt_styles import Style, parse_styles
+from ...errors import InvalidRequest, nearest
+from ...text.prompt_styles import Style, parse_styles
 
 ENDING = ".txt"
 MOST_FILES = 100_000
