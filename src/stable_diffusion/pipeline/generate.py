@@ -25,9 +25,9 @@ from ..diffusion.schedule import FlowSchedule
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice
 from ..request.metadata import KEY, parameters_text
 from ..request.request import Event, Images, Progress, Request, Settings
+from ..request.settings import SizeConditioning
 from ..text.prompt import split_and
 from .image import from_model, to_images
-from .micro_conditioning import SizeConditioning
 from .models import StableDiffusion, load
 from .output import XMP
 from .passes import PassStep, grid_of, passes
@@ -63,7 +63,7 @@ class _Job:
 
     def single(self, index: int) -> Request:
         """What makes picture `index` alone, its prompts chosen."""
-        return chosen(self.request.one(index), self.folder)
+        return chosen(self.request.single(index), self.folder)
 
     def words(self, request: Request) -> Words:
         """The prompts of a picture; those of the last one are remembered."""

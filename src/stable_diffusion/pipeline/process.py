@@ -24,14 +24,15 @@ from ..diffusion.sigmas import SCHEDULES, Table, resolve_schedule, schedule_sigm
 from ..errors import InvalidRequest
 from ..models.mmdit import MMDiT
 from ..models.unet import UNet
+from ..request.settings import FLAT, SizeConditioning, Wrap
 from ..text.encode import TextEncoder
 from ..text.prompt_schedule import Timeline, aligned, encode_timeline
 from ..types import Blend, Conditioning, Denoiser, NoiseSource, PairDenoiser, Step
 from .forward import AnySchedule
-from .micro_conditioning import SizeConditioning, with_size
+from .micro_conditioning import with_size
 from .tasks.control import Controlled, Side, controlled, told_apart
 from .tasks.masks import soft_inpainting
-from .tasks.seamless import FLAT, Wrap, wrapping
+from .tasks.seamless import wrapping
 from .tasks.variation import Variation, varied
 from .tasks.windows import Windows, windowed
 

@@ -10,12 +10,13 @@ from typing import Any, Protocol
 from ..diffusion.image_guidance import IMAGE_GUIDANCE
 from ..diffusion.sigmas import resolve_schedule
 from ..errors import InvalidRequest
-from ..request.fields import MAX_SIDE
-from ..request.request import Request, canonical_sampler
-from ..request.settings import Hires
+from ..request.names import canonical_sampler
+from ..request.request import Request
+from ..request.sequences import MAX_SIDE
+from ..request.settings import UPSCALERS, Fill, Hires
 from .image import fitting_size
 from .tasks import hires
-from .tasks.masks import Fill, even_margins
+from .tasks.masks import even_margins
 
 STRENGTH = 0.75
 """Strength of img2img and inpainting where none is given."""
@@ -148,7 +149,7 @@ def _hires(request: Request, given: Hires, grid: Grid, steps: int, size: tuple[i
         given,
         steps=steps if given.steps is None else given.steps,
         strength=hires.STRENGTH if given.strength is None else given.strength,
-        upscaler=hires.UPSCALERS[0] if given.upscaler is None else given.upscaler,
+        upscaler=UPSCALERS[0] if given.upscaler is None else given.upscaler,
     )
     large = second_size(replace(request, width=size[0], height=size[1], hires=found), grid)
     if max(large) > MAX_SIDE:

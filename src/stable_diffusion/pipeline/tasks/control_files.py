@@ -34,7 +34,7 @@ from ...weights.side_networks import load_side_network
 from ..image import to_straight
 from ..loras import HASH
 from .control import Picture, Side
-from .preprocess import THRESHOLDS
+from .preprocess import THRESHOLDS, control_picture
 
 if TYPE_CHECKING:
     from ...request.request import Request
@@ -105,7 +105,7 @@ def _picture(control: Control, channels: int) -> Picture:
         raise InvalidRequest(f"the network {control.name!r} reads pictures of {channels} channels; expected 1 or 3")
 
     def picture(width: int, height: int) -> Tensor:
-        shown = control.picture(width, height)
+        shown = control_picture(control, width, height)
         return to_straight(shown if channels == 3 else shown.convert("L"))[:, :channels]
 
     return picture

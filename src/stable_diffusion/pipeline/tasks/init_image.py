@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageChops, ImageOps
 from torch import Tensor
 
+from ...request.pictures import cover, grey_mask
 from ...request.request import Request
-from ..image import cover, grey_mask, latent_mask, mask_tensor, put_back, same_channels, to_straight
+from ..image import latent_mask, mask_tensor, put_back, same_channels, to_straight
 from .masks import Box, blurred_mask, extended, filled, pasted, region_box, soft_edge, soft_latent_mask
 from .seamless import Wrapped
 

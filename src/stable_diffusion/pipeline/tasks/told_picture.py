@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import InvalidRequest
-from ..image import cover, mask_tensor, to_model
+from ...request.pictures import cover
+from ..image import mask_tensor, to_model
 from .masks import Box
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ...request.settings import Wrap
 from ...types import CondDenoiser, Conditioning
 from .control import Controlled
-from .seamless import Wrap, wrapping
+from .seamless import wrapping
 
 
 @dataclass(frozen=True)
