@@ -93,12 +93,12 @@ def test_a_resize_keeps_constants_and_shape(wrap: Wrap, size: tuple[int, int]) -
 
 def test_a_doubled_ring_mixes_its_ends_a_quarter() -> None:
     x = torch.rand(1, 1, 4, 6)
-    ring = X.resized(x, 4, 12, _bilinear)[..., 0::2], X.resized(x, 4, 12, _bilinear)[..., 1::2]
+    ring = resized(x, X, 4, 12, _bilinear)[..., 0::2], resized(x, X, 4, 12, _bilinear)[..., 1::2]
     assert torch.allclose(ring[0], 0.75 * x + 0.25 * x.roll(1, -1))
     assert torch.allclose(ring[1], 0.75 * x + 0.25 * x.roll(-1, -1))
-    rows = BOTH.resized(x, 8, 6, _bilinear)
+    rows = resized(x, BOTH, 8, 6, _bilinear)
     assert torch.allclose(rows[..., 0, :], 0.75 * x[..., 0, :] + 0.25 * x[..., -1, :])
-    open_rows = X.resized(x, 8, 6, _bilinear)
+    open_rows = resized(x, X, 8, 6, _bilinear)
     assert torch.allclose(open_rows[..., 0, :], x[..., 0, :]) and torch.allclose(open_rows[..., -1, :], x[..., -1, :])
 
 

@@ -10,8 +10,7 @@ from typing import Any, Protocol
 from ..diffusion.image_guidance import IMAGE_GUIDANCE
 from ..diffusion.sigmas import resolve_schedule
 from ..errors import InvalidRequest
-from ..request.names import canonical_sampler
-from ..request.request import Request
+from ..request.request import Request, canonical_sampler
 from ..request.sequences import MAX_SIDE
 from ..request.settings import UPSCALERS, Fill, Hires
 from .image import fitting_size

@@ -33,17 +33,14 @@ PREPROCESSORS = ("none", "canny", "invert", "threshold")
 MAX_CONTROLS = 32
 
 
-@dataclass(frozen=True)
 class UnionTask(Kind):
     """The name or number of a kind of picture: which there are, the network of the file knows."""
-
-    def check(self, name: str, value: Any) -> Any:
-        return value
 
     def schema(self) -> dict[str, Any]:
         return {"type": ["string", "integer"]}
 
 
+@documented
 @dataclass(frozen=True)
 class Control(SettingGroup):
     """One network and the picture that it reads. Raises InvalidRequest where a value is unusable whatever the model.
@@ -132,9 +129,6 @@ class Control(SettingGroup):
     def name(self) -> str:
         """File name without its ending, or the folder's name."""
         return self.path.name if self.path.is_dir() else self.path.stem
-
-
-documented(Control)
 
 
 def checked_controls(values: object, image: Image.Image | None) -> tuple[Control, ...]:

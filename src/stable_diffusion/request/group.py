@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from ..errors import InvalidRequest, unknown_choice
 from .fields import Kind
@@ -101,6 +101,7 @@ def setting(kind: Kind, default: Any = None, **facts: Any) -> Any:
     return field(default=default, metadata={"setting": Setting(kind=kind, default=default, **facts)})
 
 
+T = TypeVar("T")
 _OWN: dict[type, tuple[Setting, ...]] = {}
 
 
@@ -161,10 +162,11 @@ class SettingGroup:
         return cls(**value) if base is None else replace(base, **value)  # type: ignore[type-var]  # a dataclass
 
 
-def documented(cls: type) -> None:
-    """Put a line for each setting into the class's docstring, where `help` shows it."""
+def documented(cls: type[T]) -> type[T]:
+    """The class with a line for each setting in its docstring, where `help` shows it."""
     if cls.__doc__ is not None:
         cls.__doc__ = f"{cls.__doc__.rstrip()}\n\n" + "\n".join(lines(own_settings(cls)))
+    return cls
 
 
 def lines(settings: tuple[Setting, ...]) -> Iterator[str]:

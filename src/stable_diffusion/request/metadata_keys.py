@@ -14,8 +14,8 @@ from typing import Any
 from ..errors import InvalidRequest
 from .fields import Flag, Kind, Number, Whole
 from .group import Setting
-from .names import AUTOMATIC, SAMPLERS, SCHEDULES, canonical_sampler, find_schedule
-from .request import Request, all_settings
+from .names import AUTOMATIC, SAMPLERS, SCHEDULES, resolve_schedule
+from .request import Request, all_settings, canonical_sampler
 from .sequences import Pixels, Span
 from .settings import ABSENT, EMPHASES, MAX_HIRES, UPSCALERS
 
@@ -214,7 +214,7 @@ def _read_schedule(reading: Reading) -> str | None:
     if name is None or (sampler is None and "Schedule type" not in reading.values):
         return combined
     try:
-        return find_schedule(name, AUTOMATIC)
+        return resolve_schedule(name, AUTOMATIC)
     except InvalidRequest:
         reading.notes.append(f"the schedule {name!r} is not known here; the sampler's usual one is used instead")
         return AUTOMATIC

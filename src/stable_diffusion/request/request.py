@@ -19,7 +19,7 @@ from .control import Control, checked_controls, listed_controls
 from .fields import Colour, FilePath, Model, Named, Number, Picture, Text, Whole
 from .group import Setting, SettingGroup, described, documented, own_settings, setting
 from .lora import Lora, checked_loras
-from .names import AUTOMATIC, SAMPLERS, SCHEDULES, canonical_sampler, find_schedule
+from .names import AUTOMATIC, SAMPLERS, SCHEDULES, resolve_sampler, resolve_schedule
 from .sequences import MAX_SIDE, Items, Span
 from .settings import (
     ABSENT,
@@ -51,6 +51,14 @@ FOREIGN = {"size": "width and height", "batch": "count", "n": "count", "callback
 """What other programs have and this one has under another name, where that is not one setting's `also`."""
 
 
+def canonical_sampler(name: str) -> tuple[str, str | None]:
+    """(sampler, schedule or None) for any accepted name: the sampler's id, or the name of a preset of its options."""
+    found, schedule, options = resolve_sampler(name)
+    presets = SAMPLERS[found].presets
+    preset = next((preset for preset, implied in presets.items() if dict(implied) == options), None)
+    return (found if preset is None or not options else preset), schedule
+
+
 def sampler_name(name: str) -> str:
     """The sampler's id, or the name of a preset of its options, for any accepted name."""
     return canonical_sampler(name)[0]
@@ -58,10 +66,11 @@ def sampler_name(name: str) -> str:
 
 def schedule_name(name: str) -> str:
     """The schedule's id, or "automatic", for any accepted name."""
-    return find_schedule(name, AUTOMATIC)
+    return resolve_schedule(name, AUTOMATIC)
 
 
 # fmt: off
+@documented
 @dataclass(frozen=True)
 class Request(SettingGroup):
     """One order of pictures. Raises InvalidRequest where a value is unusable whatever the model.
@@ -239,9 +248,6 @@ class Request(SettingGroup):
         from .metadata import request_like
 
         return request_like(path, **changes)
-
-
-documented(Request)
 
 
 @functools.cache

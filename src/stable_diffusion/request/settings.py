@@ -84,6 +84,7 @@ FLAT = Wrap()
 
 
 # fmt: off
+@documented
 @dataclass(frozen=True, kw_only=True)
 class Prompting(SettingGroup):
     """How prompts are read. All but `emphasis` is done before generating, and the picture's text holds the result."""
@@ -103,6 +104,7 @@ class Prompting(SettingGroup):
         Flag(), True, flag="--no-variants", key="Variants", help="Read {a|b} and __name__ as plain text.")
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class Noise(SettingGroup):
     """Random numbers, and the sampler's own settings; those that a sampler does not have are ignored with a note.
@@ -142,6 +144,7 @@ class Noise(SettingGroup):
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class VariationSeed(SettingGroup):
     """Start noise between two seeds. Where `strength` is not 0, all pictures of `count` have the same `seed`, and
@@ -160,6 +163,7 @@ class VariationSeed(SettingGroup):
         help="Keep the composition that the seed has at this size.")
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class Hires(SettingGroup):
     """Hires fix: generate small, enlarge, then generate again from part of the noise; from text alone."""
@@ -187,6 +191,7 @@ class Hires(SettingGroup):
         return super().of(value, name, base)
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class Refiner(SettingGroup):
     """Another model for the last steps: the refiner of Stable Diffusion XL, or any model with the same latents. With
@@ -211,6 +216,7 @@ class Refiner(SettingGroup):
         return super().of(value, name, base)
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class SizeConditioning(SettingGroup):
     """Micro-conditioning of SDXL (Podell et al. 2023, section 2.2): sizes in pixels that the model reads beside the
@@ -241,6 +247,7 @@ class SizeConditioning(SettingGroup):
         return [*start, target[1], target[0]]
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class Inpaint(SettingGroup):
     """How a mask is used."""
@@ -266,6 +273,7 @@ class Inpaint(SettingGroup):
         help="What the masked part starts as; 'fill' is the colours around it.")
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class Canvas(SettingGroup):
     """The shape of the picture."""
@@ -321,6 +329,3 @@ GROUPS: dict[str, type[SettingGroup]] = {
 """Field of `Request` -> its group."""
 ABSENT = ("hires", "refiner")
 """Groups that a request may be without."""
-
-for _group in GROUPS.values():
-    documented(_group)
