@@ -26,13 +26,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "nn": set(),
     # The pictures of a data pack and their likeness: training and evaluation share them, and may not import each other.
     "data": set(),
-    "models": {"nn"},
+    "models": {"nn", "request"},
     "diffusion": set(),
     "text": {"models"},
     # A loaded model carries its noise schedule and prediction, so that `weights` knows the nouns of `diffusion`.
     "weights": {"models", "diffusion"},
     "engine": {"models", "nn"},
-    "request": {"diffusion", "text", "pipeline"},
+    "request": set(),
     "adapters": {"nn", "models", "weights"},
     "pipeline": {"nn", "models", "diffusion", "text", "weights", "engine", "adapters", "embedded", "request", "hub"},
     "training": {

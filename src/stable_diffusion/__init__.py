@@ -26,13 +26,16 @@ if TYPE_CHECKING:
         UnsafeFile,
     )
     from .pipeline.generate import generate, generate_image
+<<<<<<< HEAD
     from .pipeline.tasks.micro_conditioning import SizeConditioning
+=======
+>>>>>>> request
     from .pipeline.models import StableDiffusion, load
     from .pipeline.output import save_image
     from .request.control import Control
     from .request.metadata import read_metadata
     from .request.request import Images, Progress, Request
-    from .request.settings import Canvas, Hires, Inpaint, Noise, Prompting, Refiner, VariationSeed
+    from .request.settings import Canvas, Hires, Inpaint, Noise, Prompting, Refiner, SizeConditioning, VariationSeed
 
 __version__ = "0.1.0"
 
@@ -42,9 +45,12 @@ _HOMES = {
     "stable_diffusion.pipeline.models": ("StableDiffusion", "load"),
     "stable_diffusion.request.request": ("Images", "Progress", "Request"),
     "stable_diffusion.request.settings": (
-        *("Canvas", "Hires", "Inpaint", "Noise", "Prompting", "Refiner", "VariationSeed"),
+        *("Canvas", "Hires", "Inpaint", "Noise", "Prompting", "Refiner", "SizeConditioning", "VariationSeed"),
     ),
+<<<<<<< HEAD
     "stable_diffusion.pipeline.tasks.micro_conditioning": ("SizeConditioning",),
+=======
+>>>>>>> request
     "stable_diffusion.request.metadata": ("read_metadata",),
     "stable_diffusion.pipeline.output": ("save_image",),
     "stable_diffusion.diffusion.samplers": ("SAMPLERS",),

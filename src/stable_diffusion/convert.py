@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InvalidRequest, unknown_choice
-from .pipeline.loras import checked_loras
 from .pipeline.models import DTYPES, StableDiffusion
+from .request.lora import checked_loras
 from .text.tokenizer_files import FILES, copy_tokenizer, write_clip_tokenizer
 from .weights.checkpoints.beside import TOKENIZER, t5_tokenizer
 from .weights.checkpoints.folder import is_folder_model, read_config

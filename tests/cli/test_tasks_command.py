@@ -164,7 +164,7 @@ def test_bad_axes(run: Run, here: Path, axis: str, words: list[str]) -> None:
 
 
 def test_values_of_an_axis() -> None:
-    from stable_diffusion.pipeline.grid import Axis
+    from stable_diffusion.request.axes import Axis
 
     def values(text: str) -> tuple[object, ...]:
         return Axis.parse(text).values

@@ -17,11 +17,12 @@ from stable_diffusion.pipeline.generate import generate, generate_image
 from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.pipeline.tasks.control import SOFT, Picture, Side, controlled
 from stable_diffusion.pipeline.tasks.preprocess import canny, preprocessed
-from stable_diffusion.pipeline.tasks.seamless import FLAT
 from stable_diffusion.pipeline.tasks.windows import Windows, windowed
-from stable_diffusion.request.control import Control, checked_controls, resized
+from stable_diffusion.request.control import Control, checked_controls
 from stable_diffusion.request.metadata import KEY, read_metadata
+from stable_diffusion.request.pictures import RESIZES
 from stable_diffusion.request.request import Images, Request
+from stable_diffusion.request.settings import FLAT
 from stable_diffusion.types import Conditioning, Residuals
 from stable_diffusion.weights.side_networks import load_side_network
 
@@ -161,12 +162,12 @@ def test_resize_modes() -> None:
     image = Image.new("RGB", (40, 20), "red")
     image.paste("blue", (20, 0, 40, 20))
     for how in ("stretch", "crop", "fill"):
-        assert resized(image, 20, 20, how).size == (20, 20)  # type: ignore[arg-type]
-    stretched, cropped, filled = (np.asarray(resized(image, 20, 20, how)) for how in ("stretch", "crop", "fill"))  # type: ignore[arg-type]
+        assert RESIZES[how](image, 20, 20).size == (20, 20)
+    stretched, cropped, filled = (np.asarray(RESIZES[how](image, 20, 20)) for how in ("stretch", "crop", "fill"))
     assert (stretched[10, 2] == (255, 0, 0)).all() and (stretched[10, 17] == (0, 0, 255)).all()
     assert (cropped[0, 2] == (255, 0, 0)).all() and (cropped[19, 17] == (0, 0, 255)).all()
     assert (filled[0] == filled[6]).all() and (filled[19] == filled[13]).all()  # the border goes on
-    tall = np.asarray(resized(image.transpose(Image.Transpose.ROTATE_90), 20, 20, "fill"))
+    tall = np.asarray(RESIZES["fill"](image.transpose(Image.Transpose.ROTATE_90), 20, 20))
     assert (tall[:, 0] == tall[:, 5]).all() and (tall[:, 19] == tall[:, 14]).all()
 
 

@@ -76,7 +76,7 @@ def test_the_same_picture_bit_for_bit(anew: Anew, tmp_path: Path) -> None:
             model = load(place, device="cpu")
             assert model.parts.family == anew.case.name
             assert torch.equal(straight(model, request), before)
-        assert not torch.equal(straight(model, request.changed(image=cases.picture().rotate(180))), before)
+        assert not torch.equal(straight(model, request.with_changes(image=cases.picture().rotate(180))), before)
 
 
 @torch.no_grad()

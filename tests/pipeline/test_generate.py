@@ -42,7 +42,7 @@ def test_picture_k_is_bit_identical_to_itself_alone(
         together = pictures(model, request)
         assert len({image.tobytes() for image in together}) == 3
         for k in (0, 2):
-            (alone,) = pictures(model, request.one(k))
+            (alone,) = pictures(model, request.single(k))
             assert alone.tobytes() == together[k].tobytes()
             assert alone.info["parameters"] == together[k].info["parameters"]
 

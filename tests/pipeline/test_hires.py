@@ -14,15 +14,13 @@ from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.pipeline.tasks.hires import (
     MODES,
-    UPSCALERS,
     _valid,
     enlarged,
     hires_size,
     schedule_steps,
     share_of,
-    upscaler_name,
 )
-from stable_diffusion.pipeline.tasks.seamless import FLAT, Wrap
+from stable_diffusion.request.settings import FLAT, UPSCALERS, Hires, Wrap
 
 
 class _Decoder:
@@ -48,12 +46,16 @@ def _enlarged(latent: Tensor, size: tuple[int, int], upscaler: str, wrap: Wrap =
 
 @pytest.mark.parametrize("name", UPSCALERS)
 def test_an_upscaler_is_found_in_any_case(name: str) -> None:
-    assert upscaler_name(name.upper()) == upscaler_name(f" {name.lower()} ") == name
+    assert Hires(upscaler=name.upper()).upscaler == Hires(upscaler=f" {name.lower()} ").upscaler == name
+
+
+def test_every_upscaler_is_done_and_only_those() -> None:
+    assert (*MODES, "Lanczos", "Nearest") == UPSCALERS
 
 
 def test_an_unknown_upscaler_is_one_sentence_with_the_nearest() -> None:
     with pytest.raises(InvalidRequest, match="unknown hires upscaler 'lanczoss': did you mean 'Lanczos'"):
-        upscaler_name("lanczoss")
+        Hires(upscaler="lanczoss")
 
 
 def test_both_sides_grow_and_stay_multiples_of_the_step() -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.pipeline.micro_conditioning import SizeConditioning, with_size
+from stable_diffusion.pipeline.micro_conditioning import with_size
+from stable_diffusion.request.settings import SizeConditioning
 from stable_diffusion.types import Conditioning
 
 

@@ -67,8 +67,8 @@ FROM_TEXT: list[dict[str, Any]] = [
 @pytest.mark.parametrize("change", FROM_TEXT, ids=str)
 def test_from_text(change: dict[str, Any], tiny_native_model: StableDiffusion, tmp_path: Path) -> None:
     check(
-        BASE.changed(**change),
-        BASE.changed(**{k: v for k, v in change.items() if k in SIZE}),
+        BASE.with_changes(**change),
+        BASE.with_changes(**{k: v for k, v in change.items() if k in SIZE}),
         tiny_native_model,
         tmp_path,
     )
@@ -100,8 +100,8 @@ FROM_PICTURE: list[dict[str, Any]] = [
     "change", FROM_PICTURE, ids=lambda change: str({k: v for k, v in change.items() if k != "mask"})
 )
 def test_from_a_picture(change: dict[str, Any], tiny_model: StableDiffusion, tmp_path: Path) -> None:
-    plain = BASE.changed(**PICTURE)
-    check(plain.changed(**change), plain, tiny_model, tmp_path)
+    plain = BASE.with_changes(**PICTURE)
+    check(plain.with_changes(**change), plain, tiny_model, tmp_path)
 
 
 def check(request: Request, plain: Request, model: StableDiffusion, folder: Path) -> None:
@@ -110,7 +110,7 @@ def check(request: Request, plain: Request, model: StableDiffusion, folder: Path
     (without,) = pictures(model, plain)
     assert first.size != without.size or first.tobytes() != without.tobytes()
     assert first.tobytes() != second.tobytes()
-    (alone,) = pictures(model, request.one(1))
+    (alone,) = pictures(model, request.single(1))
     assert alone.tobytes() == second.tobytes() and alone.info == second.info
     path = save_image(second, folder / "second.png")
     with warnings.catch_warnings():
@@ -144,7 +144,7 @@ def test_a_blurred_outpainting_runs_into_the_old_part_alone(tiny_native_model: S
     picture = Image.new("RGBA", (16, 24), "red")
     request = Request("a", image=picture, seed=1, canvas={"outpaint": (16, 0, 0, 0)}, steps=2)  # type: ignore[arg-type]
     (hard,) = pictures(tiny_native_model, request)
-    (soft,) = pictures(tiny_native_model, request.changed(inpaint={"blur": 2}))
+    (soft,) = pictures(tiny_native_model, request.with_changes(inpaint={"blur": 2}))
     # a blurred mask reaches further in the latent, but no old transparent canvas may show through what is new
     assert np.array(soft)[:, :16, 3].mean() >= np.array(hard)[:, :16, 3].mean() * 0.9
     border = np.array(soft)[:, 14:18, 3].astype(float), np.array(hard)[:, 14:18, 3].astype(float)
@@ -156,7 +156,7 @@ def test_only_masked_touches_nothing_else_and_paints_at_the_whole_size(tiny_mode
     picture = speckled((120, 90))
     mask = Image.new("L", picture.size)
     mask.paste(255, (70, 20, 90, 40))
-    request = BASE.changed(image=picture, mask=mask, inpaint=Inpaint(only_masked=True, padding=5))
+    request = BASE.with_changes(image=picture, mask=mask, inpaint=Inpaint(only_masked=True, padding=5))
     assert latent(tiny_model, request).shape[-2:] == (4, 4)
     (image,) = pictures(tiny_model, request)
     assert image.size == picture.size
@@ -173,7 +173,7 @@ def test_a_rolled_start_gives_the_rolled_picture(
     """The seam is nowhere: turning the noise turns the picture, decoder and poles included."""
     from stable_diffusion.pipeline import process
 
-    request = BASE.changed(canvas=canvas, sampler=sampler, width=64)
+    request = BASE.with_changes(canvas=canvas, sampler=sampler, width=64)
     (straight,) = [e.tensor for e in generate(tiny_native_model, request, output="straight") if isinstance(e, Images)]
     original = process.varied
 
@@ -192,7 +192,7 @@ def test_a_rolled_start_gives_the_rolled_picture(
 
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".webp"])
 def test_a_panorama_s_file_says_that_it_is_a_sphere(ending: str, tiny_model: StableDiffusion, tmp_path: Path) -> None:
-    (image,) = pictures(tiny_model, BASE.changed(canvas=Canvas(panorama=True), width=64))
+    (image,) = pictures(tiny_model, BASE.with_changes(canvas=Canvas(panorama=True), width=64))
     path = save_image(image, tmp_path / f"sphere{ending}")
     with Image.open(path) as opened:
         packet = opened.info["xmp"]
@@ -203,7 +203,7 @@ def test_a_panorama_s_file_says_that_it_is_a_sphere(ending: str, tiny_model: Sta
 
 
 def test_hires_counts_the_steps_of_both_passes(tiny_model: StableDiffusion) -> None:
-    events = list(generate(tiny_model, BASE.changed(hires=Hires(scale=1.5, steps=3))))
+    events = list(generate(tiny_model, BASE.with_changes(hires=Hires(scale=1.5, steps=3))))
     steps = [(e.index, e.total) for e in events if isinstance(e, Progress)]
     assert steps == [(k, 7) for k in range(1, 8)]
     done = events[-1]
@@ -213,7 +213,7 @@ def test_hires_counts_the_steps_of_both_passes(tiny_model: StableDiffusion) -> N
 def test_hires_is_img2img_of_the_enlarged_latent(tiny_model: StableDiffusion) -> None:
     from torch.nn import functional as F
 
-    request = BASE.changed(hires=Hires(scale=2, steps=2, strength=0.5, upscaler="Latent"))
+    request = BASE.with_changes(hires=Hires(scale=2, steps=2, strength=0.5, upscaler="Latent"))
     small = latent(tiny_model, BASE)
     large = F.interpolate(small, scale_factor=2, mode="bilinear")
     settings = {"seed": 3, "steps": 4, "guidance": 3.0, "sampler": "euler", "schedule": "karras"}
@@ -223,7 +223,7 @@ def test_hires_is_img2img_of_the_enlarged_latent(tiny_model: StableDiffusion) ->
 
 def test_hires_starts_at_the_level_of_a1111(tiny_model: StableDiffusion) -> None:
     """3 steps at 0.7 are the last 3 of int(3 / 0.7) = 4, and factor 1 paints twice at one size."""
-    request = BASE.changed(hires=Hires(scale=1, steps=3, strength=0.7, upscaler="Latent"))
+    request = BASE.with_changes(hires=Hires(scale=1, steps=3, strength=0.7, upscaler="Latent"))
     settings = {"seed": 3, "steps": 4, "guidance": 3.0, "sampler": "euler", "schedule": "karras"}
     small = latent(tiny_model, BASE)
     *_, last = tiny_model.denoising_process(BASE.prompt, BASE.negative_prompt, latent=small, strength=0.75, **settings)
@@ -297,13 +297,13 @@ def test_choices_are_made_by_each_picture_s_seed_and_written_in_its_text(
 ) -> None:
     (tmp_path / "nature").mkdir()
     (tmp_path / "nature" / "tree.txt").write_text("# trees\noak\n\nelm\n{tall|small} fir\n", encoding="utf-8")
-    request = BASE.changed(prompt="a __tree__, {red|blue}", count=6, prompting=Prompting(wildcards_dir=tmp_path))
+    request = BASE.with_changes(prompt="a __tree__, {red|blue}", count=6, prompting=Prompting(wildcards_dir=tmp_path))
     made = pictures(tiny_native_model, request)
     texts = [image.info["parameters"].split("\n")[0] for image in made]
     assert len(set(texts)) > 2 and not any("__" in text or "{" in text for text in texts)
-    (alone,) = pictures(tiny_native_model, request.one(4))
+    (alone,) = pictures(tiny_native_model, request.single(4))
     assert alone.info == made[4].info and alone.tobytes() == made[4].tobytes()
-    *_, last = generate(tiny_native_model, BASE.changed(prompt="a __tree__"))
+    *_, last = generate(tiny_native_model, BASE.with_changes(prompt="a __tree__"))
     assert isinstance(last, Images)
     assert last.notes == ("'__tree__' is read as text: no folder of wildcards is given",)
 
@@ -325,22 +325,22 @@ def test_wildcards_stay_in_their_folder(name: str, message: str, tiny_model: Sta
     (folder / "binary.txt").write_bytes(b"\xff\xfe\x00")
     (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
     with pytest.raises(InvalidRequest, match=message):
-        generate(tiny_model, BASE.changed(prompt=f"a __{name}__", prompting=Prompting(wildcards_dir=folder)))
+        generate(tiny_model, BASE.with_changes(prompt=f"a __{name}__", prompting=Prompting(wildcards_dir=folder)))
 
 
 def test_styles_are_joined_before_all_else(tiny_model: StableDiffusion, tmp_path: Path) -> None:
     path = tmp_path / "styles.csv"
     path.write_text("name,prompt,negative_prompt\nink,{red|blue} ink of {prompt},photo\n", encoding="utf-8")
     prompting = Prompting(styles=("ink",), styles_file=path)
-    (image,) = pictures(tiny_model, BASE.changed(prompt="a cat", prompting=prompting))
+    (image,) = pictures(tiny_model, BASE.with_changes(prompt="a cat", prompting=prompting))
     lines = image.info["parameters"].split("\n")
     assert lines[0] in ("red ink of a cat", "blue ink of a cat") and lines[1] == "Negative prompt: a dog, photo"
     with pytest.raises(InvalidRequest, match="no file of styles is given"):
-        generate(tiny_model, BASE.changed(prompting=Prompting(styles=("ink",))))
+        generate(tiny_model, BASE.with_changes(prompting=Prompting(styles=("ink",))))
 
 
 def test_settings_without_effect_are_told(tiny_model: StableDiffusion) -> None:
-    request = BASE.changed(noise=Noise(eta=0.5), variation=VariationSeed(seed=4), canvas=Canvas(window=64))
+    request = BASE.with_changes(noise=Noise(eta=0.5), variation=VariationSeed(seed=4), canvas=Canvas(window=64))
     *_, last = generate(tiny_model, request)
     assert isinstance(last, Images)
     assert last.notes == (

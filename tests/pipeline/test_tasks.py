@@ -59,7 +59,7 @@ def test_inpainting_keeps_what_is_outside_bit_for_bit(
 
 
 def test_inpainting_at_another_size_keeps_the_resized_picture(tiny_model: StableDiffusion) -> None:
-    from stable_diffusion.pipeline.image import cover
+    from stable_diffusion.request.pictures import cover
 
     picture, mask = speckled((96, 64)), half_mask((96, 64))
     (image,) = pictures(tiny_model, Request("a", image=picture, mask=mask, width=48, height=32))

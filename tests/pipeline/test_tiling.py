@@ -11,8 +11,9 @@ from torch import nn
 from stable_diffusion.pipeline import process
 from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.pipeline.tasks.masks import lanczos
-from stable_diffusion.pipeline.tasks.seamless import FLAT, Wrap, Wrapped, even_poles, sphere_xmp
+from stable_diffusion.pipeline.tasks.seamless import Wrapped, even_poles, padded, resized, sphere_xmp
 from stable_diffusion.pipeline.tasks.windows import Windows
+from stable_diffusion.request.settings import FLAT, Wrap
 
 X, BOTH, SPHERE = Wrap(x=True), Wrap(x=True, y=True), Wrap(x=True, sphere=True)
 
@@ -53,12 +54,12 @@ def test_a_convolution_that_wraps_is_the_one_of_three_copies(stride: int) -> Non
 
 def test_over_the_pole_lies_the_other_side() -> None:
     x = torch.arange(32.0).view(1, 1, 4, 8)
-    padded = SPHERE.pad(x, 1, 1, 2, 1)
-    assert padded.shape == (1, 1, 7, 10)
-    assert torch.equal(padded[0, 0, 1, 1:-1], x[0, 0, 0].roll(4))
-    assert torch.equal(padded[0, 0, 0, 1:-1], x[0, 0, 1].roll(4))
-    assert torch.equal(padded[0, 0, -1, 1:-1], x[0, 0, -1].roll(4))
-    assert torch.equal(padded[0, 0, :, 0], padded[0, 0, :, 8]) and torch.equal(padded[0, 0, :, 9], padded[0, 0, :, 1])
+    wide = padded(x, SPHERE, 1, 1, 2, 1)
+    assert wide.shape == (1, 1, 7, 10)
+    assert torch.equal(wide[0, 0, 1, 1:-1], x[0, 0, 0].roll(4))
+    assert torch.equal(wide[0, 0, 0, 1:-1], x[0, 0, 1].roll(4))
+    assert torch.equal(wide[0, 0, -1, 1:-1], x[0, 0, -1].roll(4))
+    assert torch.equal(wide[0, 0, :, 0], wide[0, 0, :, 8]) and torch.equal(wide[0, 0, :, 9], wide[0, 0, :, 1])
 
 
 def test_poles_are_even_and_the_equator_untouched() -> None:
@@ -78,32 +79,32 @@ def _bilinear(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 def test_a_flat_picture_is_resized_as_ever() -> None:
     x = torch.rand(1, 2, 4, 6)
-    assert torch.equal(FLAT.resized(x, 8, 9, _bilinear), _bilinear(x, 8, 9))
+    assert torch.equal(resized(x, FLAT, 8, 9, _bilinear), _bilinear(x, 8, 9))
 
 
 @pytest.mark.parametrize("size", [(4, 6), (8, 12), (6, 9), (5, 7), (2, 3)])
 @pytest.mark.parametrize("wrap", [X, BOTH, SPHERE], ids=str)
 def test_a_resize_keeps_constants_and_shape(wrap: Wrap, size: tuple[int, int]) -> None:
-    made = wrap.resized(torch.full((2, 3, 4, 6), 0.3), *size, lanczos)
+    made = resized(torch.full((2, 3, 4, 6), 0.3), wrap, *size, lanczos)
     assert made.shape == (2, 3, *size) and torch.allclose(made, torch.tensor(0.3), atol=1e-6)
     x = torch.rand(2, 3, 4, 6)
-    assert torch.equal(wrap.resized(x, 4, 6, lanczos), x)
+    assert torch.equal(resized(x, wrap, 4, 6, lanczos), x)
 
 
 def test_a_doubled_ring_mixes_its_ends_a_quarter() -> None:
     x = torch.rand(1, 1, 4, 6)
-    ring = X.resized(x, 4, 12, _bilinear)[..., 0::2], X.resized(x, 4, 12, _bilinear)[..., 1::2]
+    ring = resized(x, X, 4, 12, _bilinear)[..., 0::2], resized(x, X, 4, 12, _bilinear)[..., 1::2]
     assert torch.allclose(ring[0], 0.75 * x + 0.25 * x.roll(1, -1))
     assert torch.allclose(ring[1], 0.75 * x + 0.25 * x.roll(-1, -1))
-    rows = BOTH.resized(x, 8, 6, _bilinear)
+    rows = resized(x, BOTH, 8, 6, _bilinear)
     assert torch.allclose(rows[..., 0, :], 0.75 * x[..., 0, :] + 0.25 * x[..., -1, :])
-    open_rows = X.resized(x, 8, 6, _bilinear)
+    open_rows = resized(x, X, 8, 6, _bilinear)
     assert torch.allclose(open_rows[..., 0, :], x[..., 0, :]) and torch.allclose(open_rows[..., -1, :], x[..., -1, :])
 
 
 def test_a_doubled_sphere_mixes_each_pole_with_its_other_side() -> None:
     x = torch.rand(1, 1, 4, 6)
-    made = SPHERE.resized(x, 8, 6, _bilinear)
+    made = resized(x, SPHERE, 8, 6, _bilinear)
     for pole in (0, -1):
         assert torch.allclose(made[..., pole, :], 0.75 * x[..., pole, :] + 0.25 * x[..., pole, :].roll(3, -1))
 
@@ -111,8 +112,8 @@ def test_a_doubled_sphere_mixes_each_pole_with_its_other_side() -> None:
 @pytest.mark.parametrize("wrap", [X, BOTH, SPHERE], ids=str)
 def test_a_resize_commutes_with_turning_the_ring(wrap: Wrap) -> None:
     x = torch.rand(1, 3, 4, 6)
-    turned = wrap.resized(x.roll(2, -1), 6, 9, lanczos)
-    assert torch.allclose(turned, wrap.resized(x, 6, 9, lanczos).roll(3, -1), atol=1e-5)
+    turned = resized(x.roll(2, -1), wrap, 6, 9, lanczos)
+    assert torch.allclose(turned, resized(x, wrap, 6, 9, lanczos).roll(3, -1), atol=1e-5)
     assert not torch.allclose(lanczos(x.roll(2, -1), 6, 9), lanczos(x, 6, 9).roll(3, -1), atol=1e-2)
 
 

@@ -78,7 +78,9 @@ def test_settings_that_are_filled_in_make_the_same_picture(models: tuple[str, An
                  if isinstance(event, Images))  # fmt: skip
     found = read_metadata(event.images[0]).request
     assert (found.image_guidance, found.strength) == ((None, 0.75) if family == "sd2-depth" else (1.5, 1.0))
-    (again,) = (each for each in generate(model, found.changed(image=picture(), **depth)) if isinstance(each, Images))
+    (again,) = (
+        each for each in generate(model, found.with_changes(image=picture(), **depth)) if isinstance(each, Images)
+    )
     assert again.images[0].tobytes() == event.images[0].tobytes()
 
 

@@ -14,8 +14,8 @@ import tiny_xl as xl
 from painting import psnr, relative
 from stable_diffusion.diffusion.sigmas import AYS_TABLES, GITS_TABLES
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.pipeline.micro_conditioning import SizeConditioning
 from stable_diffusion.pipeline.models import StableDiffusion, load
+from stable_diffusion.request.settings import SizeConditioning
 
 PROMPT, NEGATIVE = "a beautiful sunset over the ocean, oil on canvas", "blurry, low quality"
 STEPS, GUIDANCE, SEED = 5, 5.0, 1234

@@ -17,7 +17,8 @@ from ..errors import InvalidRequest
 from ..latents import LatentFormat
 from ..models.tiny_vae import TinyVAE
 from ..models.vae import VAE, Gaussian
-from .image import from_model, open_picture, to_images, to_model
+from ..request.pictures import open_picture
+from .image import from_model, to_images, to_model
 
 AnyVAE = VAE | TinyVAE
 

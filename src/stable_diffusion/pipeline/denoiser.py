@@ -22,14 +22,13 @@ from ..diffusion.schedule import DiscreteSchedule, FlowSchedule, input_scale, pe
 from ..errors import InvalidRequest
 from ..models.mmdit import MMDiT
 from ..models.unet import UNet
-from ..request.settings import Noise, VariationSeed
+from ..request.settings import FLAT, Noise, SizeConditioning, VariationSeed, Wrap
 from ..text.prompt_schedule import Timeline, aligned
 from ..types import Blend, Conditioning, Denoiser, NoiseSource, Step
 from .tasks.control import ControlUnit, controlled, mark_negative
 from .tasks.masks import soft_inpainting
-from .tasks.micro_conditioning import SizeConditioning, with_size
+from .tasks.micro_conditioning import with_size
 from .tasks.refiner import hand_over
-from .tasks.seamless import FLAT, Wrap
 from .tasks.variation import varied
 from .tasks.windows import windowed
 

@@ -6,69 +6,13 @@ colour), and `straight` pictures [B,C,H,W] in [0, 1] with straight alpha, which 
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
-
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import InvalidRequest
-
-MAX_PIXELS = 2**28
-"""Pictures of more pixels are refused before they are read."""
-
-
-def open_picture(source: Image.Image | str | Path, what: str = "image") -> Image.Image:
-    """The picture itself or the one in a file, turned upright as its EXIF says.
-
-    InvalidRequest where the file is missing, not a picture, damaged or far too large.
-    """
-    if isinstance(source, (str, Path)):
-        source = _read(Path(source), what)
-    if not isinstance(source, Image.Image):
-        raise InvalidRequest(f"{what} is a {type(source).__name__}; expected a Pillow image or the path of a picture")
-    return ImageOps.exif_transpose(source)
-
-
-def _read(path: Path, what: str) -> Image.Image:
-    if path.is_dir():
-        raise InvalidRequest(f"{what} {str(path)!r} is a folder; expected a picture file")
-    if not path.is_file():
-        raise InvalidRequest(f"{what} {str(path)!r} does not exist")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise InvalidRequest(
-                        f"{what} {str(path)!r} has {image.width}x{image.height} pixels, which is too many"
-                    )
-                image.load()
-                return image
-    except UnidentifiedImageError:
-        raise InvalidRequest(f"{what} {str(path)!r} is not a picture that Pillow can read") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, InvalidRequest):
-            raise
-        raise InvalidRequest(f"{what} {str(path)!r} cannot be read: {error}") from error
-
-
-def has_alpha(image: Image.Image) -> bool:
-    """Whether the picture can be transparent somewhere."""
-    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-
-
-def plain_mode(image: Image.Image) -> Image.Image:
-    """Any mode as RGB or RGBA, 8 bits; 16-bit and float greys keep their brightness."""
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if grey.max(initial=0.0) > 255 else 255.0 if grey.max(initial=0.0) > 1 else 1.0
-        image = Image.fromarray((grey.clip(0, top) * (255 / top)).round().astype(np.uint8))
-    wanted = "RGBA" if has_alpha(image) else "RGB"
-    return image if image.mode == wanted else image.convert(wanted)
+from ..request.pictures import grey_mask, plain_mode
 
 
 def to_straight(image: Image.Image) -> Tensor:
@@ -110,24 +54,6 @@ def to_images(straight: Tensor) -> list[Image.Image]:
     """Straight picture [B, 1, 3 or 4, H, W] in [0, 1] -> Pillow pictures of mode L, RGB or RGBA."""
     pixels = (straight.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(np.ascontiguousarray(p[..., 0] if p.shape[-1] == 1 else p)) for p in pixels]
-
-
-def cover(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture at exactly this size: scaled to cover it and cropped at the middle, nothing distorted.
-
-    A picture that already has the size is given back untouched.
-    """
-    if image.size == (width, height):
-        return image
-    return ImageOps.fit(plain_mode(image), (width, height), method=Image.Resampling.LANCZOS)
-
-
-def grey_mask(mask: Image.Image) -> Image.Image:
-    """Mode L; white says repaint. A transparent part of the mask counts as black."""
-    flat = plain_mode(mask)
-    if flat.mode == "RGBA":
-        flat = Image.alpha_composite(Image.new("RGBA", flat.size, (0, 0, 0, 255)), flat)
-    return flat.convert("L")
 
 
 def mask_tensor(mask: Image.Image) -> Tensor:

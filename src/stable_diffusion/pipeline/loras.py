@@ -6,22 +6,22 @@ encoding of the prompts, so that two streams on one model do not see each other'
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from torch import Tensor
 
-from ..adapters.attach import MAX_STRENGTH, Matched, match
+from ..adapters.attach import Matched, match
 from ..adapters.file import read_adapter
 from ..adapters.folder import in_folder, listing
 from ..adapters.patch import Layer, stack_of
 from ..adapters.textual_inversion import Embedding, read_embedding
-from ..errors import BrokenModel, InvalidRequest
+from ..errors import BrokenModel
+from ..request.lora import Lora
+from ..request.metadata import Used
 from ..text.embeddings import mentioned
 from ..text.lora_tags import LoraTag, take_tags
 
@@ -34,84 +34,6 @@ T = TypeVar("T")
 HASH = 12
 """Digits of an adapter's hash in a picture's text."""
 LORAS, EMBEDDINGS = "adapters", "embeddings"
-
-
-@dataclass(frozen=True)
-class Lora:
-    """An adapter file and how much of it: for the U-Net, and for the text encoder (the same where it is None)."""
-
-    path: Path
-    strength: float = 1.0
-    text_strength: float | None = None
-
-    @staticmethod
-    def of(value: object) -> Lora:
-        """From a path, "PATH:STRENGTH", (path, strength) or (path, strength, text strength); InvalidRequest else."""
-        if isinstance(value, Lora):
-            path, numbers = value.path, (value.strength, value.text_strength)
-        elif isinstance(value, (str, os.PathLike)):
-            path, numbers = _split(value)
-        elif isinstance(value, (tuple, list)) and 1 <= len(value) <= 3 and isinstance(value[0], (str, os.PathLike)):
-            path, numbers = Path(value[0]), (value[1] if len(value) > 1 else 1.0, value[2] if len(value) > 2 else None)
-        else:
-            raise InvalidRequest(f"a LoRA is given as {value!r}; expected a path, or (path, strength)")
-        strength = _strength(path, numbers[0])
-        return Lora(path, strength, None if numbers[1] is None else _strength(path, numbers[1]))
-
-
-def _split(value: str | os.PathLike[str]) -> tuple[Path, tuple[float, float | None]]:
-    """ "style.safetensors:0.8" -> path and strength; a file whose name has a colon is found as it is."""
-    text = os.fspath(value)
-    path, sign, number = text.rpartition(":")
-    if not sign or Path(text).exists():
-        return Path(text), (1.0, None)
-    try:
-        return Path(path), (float(number), None)
-    except ValueError:
-        return Path(text), (1.0, None)
-
-
-def _strength(path: Path, value: Any) -> float:
-    try:
-        number = math.nan if isinstance(value, (bool, str)) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number) or abs(number) > MAX_STRENGTH:
-        raise InvalidRequest(
-            f"the strength of {str(path)!r} is {value!r}; expected a number from -{MAX_STRENGTH:g} to {MAX_STRENGTH:g}"
-        )
-    return number
-
-
-def checked_loras(values: object) -> tuple[Lora, ...]:
-    """The adapters of a request; one alone need not be in a list."""
-    if isinstance(values, (str, os.PathLike, Lora)):
-        values = (values,)
-    if not isinstance(values, Iterable):
-        raise InvalidRequest(f"loras is {values!r}; expected a list of paths, or of (path, strength)")
-    return tuple(map(Lora.of, values))
-
-
-@dataclass(frozen=True)
-class Used:
-    """What a picture was made with besides its model, for its text: names with hashes, tags to write, the entries of
-    its controls, and the hash of its refiner."""
-
-    loras: Mapping[str, str] = field(default_factory=dict)
-    embeddings: Mapping[str, str] = field(default_factory=dict)
-    tags: str = ""
-    controls: tuple[tuple[str, str], ...] = ()
-    refiner_hash: str | None = None
-
-    def values(self) -> dict[str, str]:
-        """The entries of the picture's text, as A1111 writes them."""
-        entries = {"TI hashes": self.embeddings, "Lora hashes": self.loras}
-        written = {
-            key: ", ".join(f"{name}: {digits}" for name, digits in hashes.items())
-            for key, hashes in entries.items()
-            if hashes
-        }
-        return {**dict(self.controls), **written}
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class Plan:
 
     def single(self, index: int) -> Request:
         """What makes picture `index` alone, the choices in its prompts made."""
-        return choose_variants(self.resolved.request.one(index), self.wildcards)
+        return choose_variants(self.resolved.request.single(index), self.wildcards)
 
     def batch(self, first: int, requests: Sequence[Request]) -> Batch:
         """Pictures that have one prompt, ready."""

@@ -24,7 +24,7 @@ from ..diffusion.sigmas import SCHEDULES, Table, resolve_schedule, schedule_sigm
 from ..errors import InvalidRequest
 from ..models.mmdit import MMDiT
 from ..models.unet import UNet
-from ..request.settings import Noise, VariationSeed
+from ..request.settings import FLAT, Noise, SizeConditioning, VariationSeed, Wrap
 from ..text.encode import TextEncoder
 from ..text.prompt_schedule import Timeline, encode_timeline
 from ..types import Conditioning, Denoiser, NoiseSource, Step
@@ -32,8 +32,6 @@ from ..weights.parts import Defaults
 from .codec import ImageEncoder
 from .denoiser import AnySchedule, Expert, Final, Guidance, LatentNetwork, Pass, prompted
 from .tasks.control import ControlUnit
-from .tasks.micro_conditioning import SizeConditioning
-from .tasks.seamless import FLAT, Wrap
 
 Picture: TypeAlias = Image.Image | str | Path | Tensor
 Prompt: TypeAlias = str | Conditioning | Timeline

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidRequest
-from ..request.request import Request, checked_text
+from ..request.fields import checked_text
+from ..request.request import Request
 from ..request.settings import Emphasis
 from ..text import encode
 from ..text.prompt_schedule import Timeline, encode_timeline

@@ -16,17 +16,16 @@ from ..diffusion.samplers import ResolvedSampler, resolve_sampler
 from ..diffusion.schedule import FlowSchedule
 from ..diffusion.sigmas import resolve_schedule
 from ..errors import InvalidRequest
-from ..request.fields import MAX_SIDE
 from ..request.request import Request, canonical_sampler
-from ..request.settings import MAX_STEPS, Canvas, Hires, Inpaint, VariationSeed
+from ..request.sequences import MAX_SIDE
+from ..request.settings import MAX_STEPS, UPSCALERS, Canvas, Fill, Hires, Inpaint, SizeConditioning, VariationSeed
 from ..text.prompt import split_and
 from ..weights.parts import Defaults
 from .image import fitting_size
 from .tasks import hires
 from .tasks.background import background_notes, check_model
 from .tasks.init_image import InputKind, input_kind
-from .tasks.masks import Fill, even_margins
-from .tasks.micro_conditioning import SizeConditioning
+from .tasks.masks import even_margins
 
 if TYPE_CHECKING:
     from .models import StableDiffusion
@@ -254,7 +253,7 @@ def _second_pass(request: Request, given: Hires, grid: PixelGrid, first: Resolve
         total=total,
         strength=hires.share_of(steps, total) if strength else 0.0,
         before=first.steps,
-        upscaler=hires.UPSCALERS[0] if given.upscaler is None else given.upscaler,
+        upscaler=UPSCALERS[0] if given.upscaler is None else given.upscaler,
     )
 
 

@@ -10,20 +10,20 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
-from ..diffusion.samplers import SAMPLERS
-from ..diffusion.sigmas import AUTOMATIC, SCHEDULES
 from ..errors import InvalidRequest
-from ..pipeline.image import open_picture
-from ..pipeline.loras import Used
-from ..pipeline.tasks.background import checked_background
-from .metadata_groups import HIRES, group_values, parsed, read_groups, seed_values, strength_of
-from .request import Request, canonical_sampler
+from .metadata_keys import Reading, written_values
+from .names import AUTOMATIC
+from .pictures import open_picture
+from .request import Request
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 KEY = "parameters"
 NEGATIVE = "Negative prompt:"
@@ -31,7 +31,6 @@ EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 VERSION = "stable-diffusion"
 _PAIR = re.compile(r'\s*(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _CONTROL = re.compile(r"ControlNet \d+")
-_SIZE = re.compile(r"(\d+)x(\d+)")
 _KEYS = ("Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Denoising strength", "Clip skip")
 """Common keys, which other programs write in other cases ("CFG Scale" of ComfyUI's savers)."""
 COMFY = "ComfyUI"
@@ -51,6 +50,28 @@ class PictureInfo:
     text: str = field(default="", repr=False)
 
 
+@dataclass(frozen=True)
+class Used:
+    """What a picture was made with besides its model, for its text: names with hashes, tags to write, the entries of
+    its controls, and the hash of its refiner."""
+
+    loras: Mapping[str, str] = field(default_factory=dict)
+    embeddings: Mapping[str, str] = field(default_factory=dict)
+    tags: str = ""
+    controls: tuple[tuple[str, str], ...] = ()
+    refiner_hash: str | None = None
+
+    def values(self) -> dict[str, str]:
+        """The entries of the picture's text, as A1111 writes them."""
+        entries = {"TI hashes": self.embeddings, "Lora hashes": self.loras}
+        written = {
+            key: ", ".join(f"{name}: {digits}" for name, digits in hashes.items())
+            for key, hashes in entries.items()
+            if hashes
+        }
+        return {**dict(self.controls), **written}
+
+
 def parameters_text(
     request: Request, *, model_hash: str | None = None, version: str | None = None, used: Used | None = None
 ) -> str:
@@ -60,25 +81,8 @@ def parameters_text(
     """
     used = Used() if used is None else used
     prompt = request.prompt + used.tags
-    sampler = "" if request.sampler is None else request.sampler
-    schedule = request.schedule
-    values: dict[str, object] = {
-        "Steps": request.steps,
-        "Sampler": SAMPLERS[sampler].label if sampler in SAMPLERS else sampler,
-        "Schedule type": SCHEDULES[schedule].label if schedule in SCHEDULES else schedule,
-        "CFG scale": request.guidance,
-        "Image CFG scale": request.image_guidance,
-        "Seed": request.seed,
-        "Size": f"{request.width}x{request.height}",
-        "Model hash": model_hash,
-        "Model": request.model,
-        **seed_values(request),
-        "Denoising strength": strength_of(request),
-        "Clip skip": request.clip_skip,
-        "Background": request.background,
-        **group_values(request, refiner_hash=used.refiner_hash),
-        "Guidance rescale": request.guidance_rescale if request.guidance_rescale else None,
-        "Guidance interval": _interval_text(request.guidance_interval),
+    values = {
+        **written_values(request, model_hash, used.refiner_hash),
         **used.values(),
         "Version": VERSION if version is None else f"{VERSION} {version}",
     }
@@ -103,10 +107,6 @@ def _quoted(value: object) -> str:
     if any(sign in text for sign in ',:\n"') or text != text.strip():
         return json.dumps(text, ensure_ascii=False)
     return text
-
-
-def _interval_text(interval: tuple[float, float] | None) -> str | None:
-    return None if interval is None else f"{interval[0]} to {interval[1]}"
 
 
 def split_text(text: str) -> tuple[str, str, dict[str, str]]:
@@ -151,59 +151,11 @@ def parse_parameters(text: str) -> PictureInfo:
         raise InvalidRequest(
             "the text holds no generation parameters; expected a prompt and a line of 'Key: value' pairs"
         )
-    settings, notes = _sampling(values)
-    size = _SIZE.fullmatch(values.get("Size", ""))
-    if size is not None:
-        settings |= {"width": int(size[1]), "height": int(size[2])}
-    for key, name, kind in (
-        ("Steps", "steps", int),
-        ("CFG scale", "guidance", float),
-        ("Image CFG scale", "image_guidance", float),
-        ("Seed", "seed", int),
-        *(() if any(key in values for key in HIRES) else (("Denoising strength", "strength", float),)),
-        ("Clip skip", "clip_skip", int),
-        ("Guidance rescale", "guidance_rescale", float),
-    ):
-        if key in values:
-            settings[name] = parsed(key, values[key], kind)
-    if "Guidance interval" in values:
-        parts = values["Guidance interval"].split(" to ")
-        settings["guidance_interval"] = tuple(parsed("Guidance interval", part, float) for part in parts)
-    if "Background" in values:
-        try:
-            settings["background"] = checked_background(values["Background"])
-        except InvalidRequest:
-            notes.append(f"the background {values['Background']!r} is not known here; none is asked for")
-    if "Model" in values:
-        settings["model"] = values["Model"]
     version = values.get("Version", "")
-    groups, more = read_groups(values, ours=version.startswith(VERSION), on_cpu=version.startswith(COMFY))
-    notes += [*more, *_foreign(values)]
-    request = Request(prompt, negative_prompt=negative, **settings, **groups)
-    return PictureInfo(request=request, values=values, notes=tuple(notes), text=text)
-
-
-def _sampling(values: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """Sampler and schedule; what this package does not have is left to the model, with a note."""
-    settings: dict[str, Any] = {}
-    notes: list[str] = []
-    if "Sampler" in values:
-        try:
-            settings["sampler"], schedule = canonical_sampler(values["Sampler"])
-            if schedule is not None:
-                settings["schedule"] = schedule
-        except InvalidRequest:
-            notes.append(f"the sampler {values['Sampler']!r} is not known here; the model's own is used instead")
-    version = values.get("Version", "")
-    usual = "normal" if version.startswith(COMFY) else AUTOMATIC
-    name = values.get("Schedule type", None if version.startswith(VERSION) or "schedule" in settings else usual)
-    if name is not None and ("sampler" in settings or "Schedule type" in values):
-        try:
-            settings["schedule"] = Request("-", schedule=name).schedule
-        except InvalidRequest:
-            notes.append(f"the schedule {name!r} is not known here; the sampler's usual one is used instead")
-            settings["schedule"] = AUTOMATIC
-    return settings, notes
+    ours, comfy = version.startswith(VERSION), version.startswith(COMFY)
+    reading = Reading(values, ours=ours, on_cpu=comfy, usual=None if ours else "normal" if comfy else AUTOMATIC)
+    request = reading.request(prompt, negative)
+    return PictureInfo(request=request, values=values, notes=(*reading.notes, *_foreign(values)), text=text)
 
 
 _IGNORED = (
@@ -221,10 +173,10 @@ def _foreign(values: dict[str, str]) -> list[str]:
 
 def read_metadata(source: str | Path | Image.Image) -> PictureInfo:
     """What a PNG, JPEG or WebP file (or an opened one) says of its making; InvalidRequest where it says nothing."""
-    image = source if isinstance(source, Image.Image) else open_picture(source, "picture")
+    image = open_picture(source, "picture") if isinstance(source, (str, PathLike)) else source
     text = written_text(image)
     if not text:
-        where = "the picture" if isinstance(source, Image.Image) else repr(str(source))
+        where = repr(str(source)) if isinstance(source, (str, PathLike)) else "the picture"
         raise InvalidRequest(f"{where} holds no generation parameters")
     return parse_parameters(text)
 
@@ -240,7 +192,7 @@ def request_like(path: str | Path, **changes: Any) -> Request:
     info = read_metadata(path)
     for note in info.notes:
         warnings.warn(f"{path}: {note}", stacklevel=3)
-    return info.request.changed(**changes)
+    return info.request.with_changes(**changes)
 
 
 def user_comment(text: str) -> bytes:

@@ -6,6 +6,7 @@ a cat on a roof
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,59 +14,31 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidRequest, unknown_choice
-from ..pipeline.tasks.wildcards import read_text
-from .request import Request
+from .group import Setting
+from .request import Request, all_settings
+from .sequences import Pixels
 
-NAMES: dict[str, tuple[str, type]] = {
-    "prompt": ("prompt", str),
-    "negative_prompt": ("negative_prompt", str),
-    "negative": ("negative_prompt", str),
-    "styles": ("prompting.styles", tuple),
-    "seed": ("seed", int),
-    "subseed": ("variation.seed", int),
-    "variation_seed": ("variation.seed", int),
-    "subseed_strength": ("variation.strength", float),
-    "variation_strength": ("variation.strength", float),
-    "seed_resize_from_w": ("resize_w", int),
-    "seed_resize_from_h": ("resize_h", int),
-    "sampler_name": ("sampler", str),
-    "sampler_index": ("sampler", str),
-    "sampler": ("sampler", str),
-    "scheduler": ("schedule", str),
-    "schedule": ("schedule", str),
-    "batch_size": ("count", int),
-    "n_iter": ("rounds", int),
-    "count": ("count", int),
-    "steps": ("steps", int),
-    "cfg_scale": ("guidance", float),
-    "cfg": ("guidance", float),
-    "guidance": ("guidance", float),
-    "image_guidance": ("image_guidance", float),
-    "width": ("width", int),
-    "height": ("height", int),
-    "size": ("size", str),
-    "clip_skip": ("clip_skip", int),
-    "background": ("background", str),
-    "strength": ("strength", float),
-    "tiling": ("canvas.tiling", bool),
-    "hires": ("hires.scale", float),
-    "refiner": ("refiner.model", str),
-    "refiner_switch": ("refiner.switch", float),
-    "refiner_checkpoint": ("refiner.model", str),
-    "refiner_switch_at": ("refiner.switch", float),
-    "eta": ("noise.eta", float),
-    "sd_model": ("model", str),
-    "model": ("model", str),
-}
-"""Option of a line, with `-` read as `_` -> field of the request (or of a group in it), and kind of value."""
 TEXTS = ("prompt", "negative_prompt", "negative")
 """Options whose value goes on to the next option."""
+APART = ("size", "n_iter", "seed_resize_from_w", "seed_resize_from_h")
+"""Options that are no setting of their own."""
 IGNORED = (
     *("outpath_samples", "outpath_grids", "prompt_for_display"),
     *("restore_faces", "do_not_save_samples", "do_not_save_grid"),
 )
 """Options of A1111's script that say nothing about the picture."""
 MAX_LINES = 10_000
+MOST_BYTES = 16 * 2**20
+
+
+@functools.cache
+def settings_by_name() -> dict[str, Setting]:
+    """Option of a line, with `-` read as `_` -> the setting that it means: our names, and those of other programs."""
+    found: dict[str, Setting] = {}
+    for each in all_settings():
+        for name in each.names:
+            found.setdefault(name, each)
+    return found
 
 
 @dataclass(frozen=True)
@@ -107,59 +80,67 @@ def parse_line(line: str, number: int = 1) -> dict[str, Any]:
     except ValueError as error:
         raise InvalidRequest(f"line {number}: {str(error)[:1].lower()}{str(error)[1:]}") from None
     settings: dict[str, Any] = {}
+    apart: dict[str, str] = {}
+    known = settings_by_name()
     while words:
         word = words.pop(0)
         name = word.removeprefix("--").replace("-", "_")
         if not word.startswith("--"):
             raise InvalidRequest(f"line {number}: {word!r} stands where an option such as --steps was expected")
-        if name not in NAMES and name not in IGNORED:
-            raise unknown_choice(f"option in line {number}", word, [f"--{known}" for known in NAMES])
+        if name not in known and name not in APART and name not in IGNORED:
+            raise unknown_choice(f"option in line {number}", word, [f"--{each}" for each in (*known, *APART)])
         if not words:
             raise InvalidRequest(f"line {number}: {word} has no value")
         value = words.pop(0)
         while name in TEXTS and words and not words[0].startswith("--"):  # A1111's files need no quotes there
             value += f" {words.pop(0)}"
-        if name in NAMES:
-            _put(settings, *NAMES[name], value, f"line {number}: {word}")
-    return _finished(settings, number)
+        if name in known:
+            _put(settings, known[name], value, f"line {number}: {word}")
+        elif name in APART:
+            apart[name] = value
+    return _finished(settings, apart, number)
 
 
-def _put(settings: dict[str, Any], field: str, kind: type, text: str, where: str) -> None:
+def _put(settings: dict[str, Any], setting: Setting, text: str, where: str) -> None:
     try:
-        value = _value(kind, text)
+        setting.put(settings, setting.kind.read(text))
     except ValueError:
-        expected = {int: "a whole number", float: "a number", bool: "true or false"}[kind]
-        raise InvalidRequest(f"{where} is {text!r}; expected {expected}") from None
-    group, dot, name = field.partition(".")
-    if dot:
-        settings.setdefault(group, {})[name] = value
-    else:
-        settings[field] = value
+        raise InvalidRequest(f"{where} is {text!r}; expected {setting.kind.form}") from None
 
 
-def _value(kind: type, text: str) -> Any:
-    if kind is bool:
-        if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
-            raise ValueError(text)
-        return text.lower() in ("true", "1", "yes")
-    if kind is tuple:
-        return tuple(name.strip() for name in text.split(",") if name.strip())
-    return kind(text)
-
-
-def _finished(settings: dict[str, Any], number: int) -> dict[str, Any]:
+def _finished(settings: dict[str, Any], apart: dict[str, str], number: int) -> dict[str, Any]:
+    """The settings, with what A1111 gives in pieces put together."""
     if "prompt" not in settings:
         raise InvalidRequest(f"line {number}: there is no --prompt; expected one")
-    rounds = settings.pop("rounds", 1)
+    whole = {name: _whole(name, apart[name], number) for name in APART if name in apart and name != "size"}
+    rounds = whole.get("n_iter", 1)
     if rounds != 1:
         settings["count"] = settings.get("count", 1) * rounds
-    resize = (settings.pop("resize_w", 0), settings.pop("resize_h", 0))
+    resize = (whole.get("seed_resize_from_w", 0), whole.get("seed_resize_from_h", 0))
     if min(resize) > 0:  # A1111 says 0 or -1 where there is none
         settings.setdefault("variation", {})["resize_from"] = resize
-    if "size" in settings:
-        width, sign, height = settings.pop("size").lower().partition("x")
+    if "size" in apart:
         try:
-            settings["width"], settings["height"] = int(width), int(height if sign else width)
+            settings["width"], settings["height"] = Pixels().read(apart["size"])
         except ValueError:
             raise InvalidRequest(f"line {number}: --size is no size; expected such as 512x768") from None
     return settings
+
+
+def _whole(name: str, text: str, number: int) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidRequest(f"line {number}: --{name} is {text!r}; expected a whole number") from None
+
+
+def read_text(path: Path, what: str) -> str:
+    """A small text file in UTF-8, with or without a mark at its beginning; InvalidRequest where it is none."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise InvalidRequest(f"the {what} {str(path)!r} is too large; expected at most {MOST_BYTES >> 20} MiB")
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"the {what} {str(path)!r} is not text in UTF-8") from None
+    except OSError as error:
+        raise InvalidRequest(f"the {what} {str(path)!r} cannot be read: {error.strerror}") from None

@@ -7,25 +7,26 @@ groups (`settings`), which can be given as mappings: `Request("a cat", hires={"s
 from __future__ import annotations
 
 import dataclasses
+import functools
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from PIL import Image
-
-from ..diffusion.samplers import resolve_sampler
-from ..diffusion.sigmas import AUTOMATIC, resolve_schedule
-from ..errors import InvalidRequest
-from ..events import Event, Images, Progress
-from ..pipeline.image import open_picture
-from ..pipeline.loras import Lora, checked_loras
-from ..pipeline.tasks.micro_conditioning import SizeConditioning
-from ..pipeline.tasks.background import checked_background
-from .control import Control, checked_controls
-from .fields import MAX_SIDE, number, whole
+from ..errors import InvalidRequest, unknown_choice
+from ..events import Event as Event
+from ..events import Images as Images
+from ..events import Progress as Progress
+from .control import Control, checked_controls, listed_controls
+from .fields import Colour, FilePath, Model, Named, Number, Picture, Text, Whole
+from .group import Setting, SettingGroup, described, documented, own_settings, setting
+from .lora import Lora, checked_loras
+from .names import AUTOMATIC, SAMPLERS, SCHEDULES, resolve_sampler, resolve_schedule
+from .sequences import MAX_SIDE, Items, Span
 from .settings import (
     ABSENT,
+    BACKGROUNDS,
     GROUPS,
     MAX_SEED,
     MAX_STEPS,
@@ -35,69 +36,123 @@ from .settings import (
     Noise,
     Prompting,
     Refiner,
+    SizeConditioning,
     VariationSeed,
 )
 
-__all__ = ["Event", "Images", "Progress", "Request", "Settings", "canonical_sampler", "checked_text"]
+if TYPE_CHECKING:
+    from PIL import Image
 
 Task = Literal["txt2img", "img2img", "inpaint"]
 
-MAX_PROMPT = 10_000
 MAX_COUNT = 1000
 MAX_GUIDANCE = 100.0
+COMMON = "Common options"
+START = "Start from a picture"
+FOREIGN = {"size": "width and height", "batch": "count", "n": "count", "callback": "a loop over `generate`"}
+"""What other programs have and this one has under another name, where that is not one setting's `also`."""
 
 
+def canonical_sampler(name: str) -> tuple[str, str | None]:
+    """(sampler, schedule or None) for any accepted name: the sampler's id, or the name of a preset of its options."""
+    found, schedule, options = resolve_sampler(name)
+    presets = SAMPLERS[found].presets
+    preset = next((preset for preset, implied in presets.items() if dict(implied) == options), None)
+    return (found if preset is None or not options else preset), schedule
+
+
+def sampler_name(name: str) -> str:
+    """The sampler's id, or the name of a preset of its options, for any accepted name."""
+    return canonical_sampler(name)[0]
+
+
+def schedule_name(name: str) -> str:
+    """The schedule's id, or "automatic", for any accepted name."""
+    return resolve_schedule(name, AUTOMATIC)
+
+
+# fmt: off
+@documented
 @dataclass(frozen=True)
-class Request:
+class Request(SettingGroup):
     """One order of pictures. Raises InvalidRequest where a value is unusable whatever the model.
 
-    prompt, negative_prompt   text in A1111's grammar: weights, `BREAK`, `AND`, `[from:to:when]`, `[a|b]`, `{a|b}`
-    model                     path or name for `load`; None is the model at hand, or the embedded one
-    width, height             pixels, multiples of the model's factor (8 for Stable Diffusion)
-    steps                     1 to 1000           guidance   0 to 100; 1 switches guidance off
-    seed                      0 to 2^63 - 1, None or -1 for a random one; picture k of `count` has seed + k
-    sampler, schedule         ids or A1111 display names; a combined name ("DPM++ 2M Karras") sets both
-    image, mask               Pillow pictures or paths: start from `image`, repaint where `mask` is white
-    strength                  0 to 1, how much of `image` is painted anew (0.75)
-    guidance_rescale          0 to 1              guidance_interval   (first, last) as fractions of the steps
-    image_guidance            0 to 100 (1.5), how closely a model that edits pictures keeps to `image`
-    depth                     picture or path: the depth map, near is white, that a depth-guided model follows
-    clip_skip                 1 reads the text encoder's last layer, 2 the one before; None the model's own choice
-    background                "transparent", "white", "scene" or "#rrggbb"; None as the prompt has it: things alone are
-                              cut out, scenes opaque. Models without alpha paint their own and have no "transparent"
-    loras                     adapter files for these pictures: paths, or (path, strength[, strength for the text])
-    lora_dir, embeddings_dir  the folders where `<lora:name:weight>` and the names of embeddings in prompts are found
-    controls                  pictures that lead through ControlNets, T2I-Adapters or IP-Adapters: `Control`s
-    refiner                   another model that paints the last steps: a path or name, or a `Refiner`
-    told_size                 what Stable Diffusion XL is told of sizes: `SizeConditioning`
-    prompting, noise, variation, hires, inpaint, canvas   groups of further settings, see `settings`
+    Prompts are in A1111's grammar: weights, `BREAK`, `AND`, `[from:to:when]`, `[a|b]`, `{a|b}`. Sizes are multiples of
+    the model's factor (8 for Stable Diffusion). Picture k of `count` has seed + k. A combined sampler name such as
+    "DPM++ 2M Karras" sets the schedule too. Pictures may be Pillow images, paths, bytes, open files, numpy arrays or
+    tensors. Without a background, things alone are cut out and scenes opaque; models without alpha have grounds of
+    their own and no "transparent". Groups of further settings are given as their class or a mapping of its fields:
+    prompting, noise, variation, hires (`Hires` or a factor), refiner (`Refiner` or a path), told_size
+    (`SizeConditioning`), inpaint, canvas.
     """
 
-    prompt: str
+    prompt: str = field(metadata=described(Text(needed=True), help="What the picture shows."))
     _: KW_ONLY
-    negative_prompt: str = ""
-    model: str | None = None
-    width: int | None = None
-    height: int | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    seed: int | None = None
-    sampler: str | None = None
-    schedule: str | None = None
-    count: int = 1
-    image: Image.Image | None = None
-    mask: Image.Image | None = None
-    strength: float | None = None
-    guidance_rescale: float = 0.0
-    guidance_interval: tuple[float, float] | None = None
-    image_guidance: float | None = None
-    depth: Image.Image | None = None
-    clip_skip: int | None = None
-    background: str | None = None
-    loras: tuple[Lora, ...] = ()
-    lora_dir: Path | None = None
-    embeddings_dir: Path | None = None
-    controls: tuple[Control, ...] = ()
+    negative_prompt: str = setting(
+        Text(), "", flag="--negative --negative-prompt", section=COMMON, nullable=True, help="What to avoid.")
+    model: str | None = setting(
+        Model(), flag="-m --model", also="sd_model checkpoint", key="Model", section=COMMON, axis=False, metavar="PATH",
+        usual="the built-in one", help="Model file, folder or name; embedded-fast needs 4 steps only.")
+    width: int | None = setting(
+        Whole(1, MAX_SIDE), flag="--width", usual="the model's own", section="Canvas", help="Width in pixels.")
+    height: int | None = setting(
+        Whole(1, MAX_SIDE), flag="--height", usual="the model's own", section="Canvas", help="Height in pixels.")
+    steps: int | None = setting(
+        Whole(1, MAX_STEPS), flag="-t --steps", key="Steps", also="num_inference_steps sampling_steps", section=COMMON,
+        usual="the model's own", help="Number of denoising steps.")
+    guidance: float | None = setting(
+        Number(0, MAX_GUIDANCE), flag="--guidance --cfg", key="CFG scale", also="guidance_scale cfg_scale",
+        section=COMMON, usual="the model's own", help="How closely to follow the prompt; 1 is off.")
+    seed: int | None = setting(
+        Whole(0, MAX_SEED, random=True), flag="-s --seed", key="Seed", also="generator", section=COMMON,
+        usual="random", help="Seed of the first picture.")
+    sampler: str | None = setting(
+        Named(sampler_name, tuple(SAMPLERS)), flag="--sampler", key="Sampler", also="sampler_name sampler_index",
+        section=COMMON, metavar="NAME", usual="the model's own", help="Sampler; see `stable-diffusion list`.")
+    schedule: str | None = setting(
+        Named(schedule_name, (*SCHEDULES, AUTOMATIC)), flag="--schedule", key="Schedule type", also="scheduler",
+        section="Noise and guidance", metavar="NAME", usual="the sampler's own",
+        help="Noise schedule; see `stable-diffusion list`.")
+    count: int = setting(
+        Whole(1, MAX_COUNT), 1, flag="-n --count", also="batch_size num_images_per_prompt num_images", section=COMMON,
+        axis=False, usual="1", help="How many pictures; picture k has seed + k.")
+    image: Image.Image | None = setting(
+        Picture(), flag="--image", also="init_image", section=COMMON, help="Picture to start from.")
+    mask: Image.Image | None = setting(
+        Picture(), flag="--mask", also="mask_image", section=Inpaint.SECTION,
+        help="White where --image is to be repainted.")
+    strength: float | None = setting(
+        Number(0, 1), flag="--strength", key="Denoising strength", also="denoising_strength", section=START,
+        usual="0.75", help="How much of --image may change, from 0 to 1.")
+    guidance_rescale: float = setting(
+        Number(0, 1), 0.0, flag="--guidance-rescale", key="Guidance rescale", section="Noise and guidance", usual="0",
+        help="Reduce the high contrast of strong guidance.")
+    guidance_interval: tuple[float, float] | None = setting(
+        Span(), flag="--guidance-interval", key="Guidance interval", section="Noise and guidance",
+        metavar="FIRST,LAST", help="Guide only between these shares of the steps, such as 0.2,0.8.")
+    image_guidance: float | None = setting(
+        Number(0, MAX_GUIDANCE), flag="--image-guidance", key="Image CFG scale", also="image_guidance_scale",
+        section=START, usual="1.5", help="How closely a model that edits pictures keeps to --image.")
+    depth: Image.Image | None = setting(
+        Picture(), flag="--depth", also="depth_map", section=START,
+        help="Depth map for depth-guided models; near is white.")
+    clip_skip: int | None = setting(
+        Whole(1, 100), flag="--clip-skip", key="Clip skip", section="Prompts", usual="the model's own",
+        help="Layer of the text encoder to read: 1 is the last, 2 the one before.")
+    background: str | None = setting(
+        Colour(BACKGROUNDS), flag="--background", key="Background", section="Canvas", metavar="GROUND",
+        usual="as the prompt has it", help="Transparent, white, scene or a colour such as #ff8800.")
+    loras: tuple[Lora, ...] = setting(
+        Items(checked_loras, {"type": ["string", "array"]}, Lora.plain), (), flag="--lora", section="Prompts",
+        nullable=True, metavar="FILE[:STRENGTH]", help="LoRA or relative; may be repeated.")
+    lora_dir: Path | None = setting(
+        FilePath(), flag="--lora-dir", section="Prompts", help="Folder for <lora:name:weight> in prompts.")
+    embeddings_dir: Path | None = setting(
+        FilePath(), flag="--embeddings-dir", section="Prompts",
+        help="Folder of embeddings, which prompts use by file name.")
+    controls: tuple[Control, ...] = setting(
+        Items(listed_controls, {"type": "object"}), (), nullable=True,
+        help="Pictures that guide through ControlNets, T2I-Adapters or IP-Adapters.")
     prompting: Prompting = field(default_factory=Prompting)
     noise: Noise = field(default_factory=Noise)
     variation: VariationSeed = field(default_factory=VariationSeed)
@@ -106,100 +161,55 @@ class Request:
     told_size: SizeConditioning = field(default_factory=SizeConditioning)
     inpaint: Inpaint = field(default_factory=Inpaint)
     canvas: Canvas = field(default_factory=Canvas)
+# fmt: on
 
     def __post_init__(self) -> None:
-        prompt = checked_text("prompt", self.prompt)
-        if not prompt:
-            raise InvalidRequest("the prompt is empty; expected a few words that say what to paint")
-        self._set(prompt=prompt, negative_prompt=checked_text("negative_prompt", self.negative_prompt))
-        if self.model is not None:
-            self._set(model=str(self.model))
-        for name, low, high in (("width", 1, MAX_SIDE), ("height", 1, MAX_SIDE), ("steps", 1, MAX_STEPS)):
-            self._set(**{name: whole(name, getattr(self, name), low, high)})
-        self._set(clip_skip=whole("clip_skip", self.clip_skip, 1, 100))
-        self._set(background=checked_background(self.background))
-        self._set(guidance=number("guidance", self.guidance, 0, MAX_GUIDANCE))
-        self._set(strength=number("strength", self.strength, 0, 1))
-        self._set(image_guidance=number("image_guidance", self.image_guidance, 0, MAX_GUIDANCE))
-        count = whole("count", self.count, 1, MAX_COUNT)
-        seed = None if self.seed == -1 and not isinstance(self.seed, bool) else self.seed
-        seed = whole("seed", seed, 0, MAX_SEED)
-        if count is None:
-            raise InvalidRequest(f"count is None; expected a whole number from 1 to {MAX_COUNT}")
-        if seed is not None and seed > MAX_SEED - (count - 1):
-            raise InvalidRequest(f"seed {seed} leaves no room for {count} pictures; expected at most 2^63 - {count}")
-        self._set(count=count, seed=seed)
-        self._check_guidance()
-        self._check_names()
-        self._check_pictures()
-        self._check_groups()
-        self._set(loras=checked_loras(self.loras), controls=checked_controls(self.controls, self.image))
-        for name in ("lora_dir", "embeddings_dir"):
-            if getattr(self, name) is not None:
-                self._set(**{name: Path(getattr(self, name)).expanduser()})
+        if self.sampler is not None and self.schedule is None:
+            self._put(schedule=canonical_sampler(self.sampler)[1])
+        super().__post_init__()
 
-    def _set(self, **values: Any) -> None:
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-
-    def _check_guidance(self) -> None:
-        rescale = number("guidance_rescale", self.guidance_rescale, 0, 1)
-        if rescale is None:
-            raise InvalidRequest("guidance_rescale is None; expected a number from 0 to 1")
-        self._set(guidance_rescale=rescale)
-        if self.guidance_interval is None:
-            return
-        try:
-            start, end = self.guidance_interval
-        except (TypeError, ValueError):
-            raise InvalidRequest(
-                f"guidance_interval is {self.guidance_interval!r}; expected two numbers (first, last) from 0 to 1"
-            ) from None
-        first, last = number("guidance_interval", start, 0, 1), number("guidance_interval", end, 0, 1)
-        if first is None or last is None or first >= last:
-            raise InvalidRequest(f"guidance_interval is ({start}, {end}); expected the first to be less than the last")
-        self._set(guidance_interval=(first, last))
-
-    def _check_names(self) -> None:
-        if self.sampler is not None:
-            sampler, schedule = canonical_sampler(self.sampler)
-            self._set(sampler=sampler)
-            if self.schedule is None:
-                self._set(schedule=schedule)
-        if self.schedule is not None:
-            self._set(schedule=resolve_schedule(self.schedule, AUTOMATIC))
-
-    def _check_pictures(self) -> None:
-        if self.image is not None:
-            self._set(image=open_picture(self.image, "image"))
-        if self.depth is not None:
-            self._set(depth=open_picture(self.depth, "depth"))
-        if self.mask is None:
-            return
-        mask = open_picture(self.mask, "mask")
-        if self.image is None:
-            raise InvalidRequest("a mask was given without an image; give the image whose white parts are repainted")
-        if mask.size != self.image.size:
-            sizes = [f"{picture.width}x{picture.height}" for picture in (mask, self.image)]
-            raise InvalidRequest(f"the mask is {sizes[0]} and the image {sizes[1]}; expected the same size")
-        self._set(mask=mask)
-
-    def _check_groups(self) -> None:
+    def _check_together(self) -> None:
         for name, kind in GROUPS.items():
             value = getattr(self, name)
             if value is None:
-                self._set(**{name: None if name in ABSENT else kind()})
+                self._put(**{name: None if name in ABSENT else kind()})
             else:
-                self._set(**{name: kind.of(value, name)})
-        seed, outpaint = self.variation.seed, self.canvas.outpaint
-        if seed is not None and seed > MAX_SEED - (self.count - 1):
-            raise InvalidRequest(
-                f"variation seed {seed} leaves no room for {self.count} pictures; expected at most 2^63 - {self.count}"
-            )
+                self._put(**{name: kind.of(value, name)})
+        self._check_seeds()
+        self._check_mask()
+        outpaint = self.canvas.outpaint
         if self.hires is not None and (self.image is not None or outpaint is not None):
             raise InvalidRequest("hires starts from text alone; leave out image, or hires")
         if outpaint is not None and (self.mask is not None or self.inpaint.only_masked or self.inpaint.invert):
             raise InvalidRequest("outpaint makes its own mask; leave out mask, only_masked and invert")
+        self._put(controls=checked_controls(self.controls, self.image))
+
+    def _check_seeds(self) -> None:
+        for name, seed in (("seed", self.seed), ("variation seed", self.variation.seed)):
+            if seed is not None and seed > MAX_SEED - (self.count - 1):
+                raise InvalidRequest(
+                    f"{name} {seed} leaves no room for {self.count} pictures; expected at most 2^63 - {self.count}"
+                )
+
+    def _check_mask(self) -> None:
+        if self.mask is None:
+            return
+        if self.image is None:
+            raise InvalidRequest("a mask was given without an image; give the image whose white parts are repainted")
+        if self.mask.size != self.image.size:
+            sizes = [f"{picture.width}x{picture.height}" for picture in (self.mask, self.image)]
+            raise InvalidRequest(f"the mask is {sizes[0]} and the image {sizes[1]}; expected the same size")
+
+    @classmethod
+    def _check_names(cls, given: Mapping[str, Any]) -> None:
+        """InvalidRequest with our name for what other programs call otherwise, else with the nearest one."""
+        known = cls._names()
+        for name in given:
+            if name not in known:
+                ours = _our_name(name)
+                raise unknown_choice("setting", name, known) if ours is None else InvalidRequest(
+                    f"{name} is called {ours} here"
+                )
 
     @property
     def task(self) -> Task:
@@ -208,51 +218,61 @@ class Request:
             return "txt2img"
         return "img2img" if self.mask is None and self.canvas.outpaint is None else "inpaint"
 
-    def one(self, index: int) -> Request:
+    def single(self, index: int) -> Request:
         """The request that makes picture `index` of this one alone: count 1, seed + index; with variations, the same
         seed and variation seed + index."""
         if self.variation.strength > 0:
-            other = self.variation.seed
-            varied = dataclasses.replace(self.variation, seed=None if other is None else other + index)
-            return dataclasses.replace(self, count=1, variation=varied)
-        seed = None if self.seed is None else self.seed + index
-        return dataclasses.replace(self, count=1, seed=seed)
+            other = None if self.variation.seed is None else self.variation.seed + index
+            return replace(self, count=1, variation=replace(self.variation, seed=other))
+        return replace(self, count=1, seed=None if self.seed is None else self.seed + index)
 
-    def changed(self, **changes: Any) -> Request:
+    def with_changes(self, **changes: Any) -> Request:
         """The request with `changes`; a mapping for a group changes the fields that it names."""
         for name, kind in GROUPS.items():
             given, base = changes.get(name), getattr(self, name)
             if given is not None:
                 changes[name] = kind.of(given, name, base)
-        return dataclasses.replace(self, **changes)
+        return replace(self, **changes)
+
+    def one(self, index: int) -> Request:
+        """The old name of `single`."""
+        warnings.warn("Request.one is now called Request.single", DeprecationWarning, stacklevel=2)
+        return self.single(index)
+
+    def changed(self, **changes: Any) -> Request:
+        """The old name of `with_changes`."""
+        warnings.warn("Request.changed is now called Request.with_changes", DeprecationWarning, stacklevel=2)
+        return self.with_changes(**changes)
 
     @staticmethod
     def like(path: str | Path, **changes: Any) -> Request:
         """The request written in a picture file, with `changes`; warns of what could not be taken over."""
         from .metadata import request_like
 
-        found: Request = request_like(path, **changes)
-        return found
+        return request_like(path, **changes)
 
 
-def canonical_sampler(name: str) -> tuple[str, str | None]:
-    """(sampler, schedule or None) for any accepted name: the sampler's id, or the name of a preset of its options."""
-    info, schedule, options = resolve_sampler(name)
-    preset = next((preset for preset, implied in info.presets.items() if dict(implied) == options), None)
-    return (info.id if preset is None or not options else preset), schedule
+@functools.cache
+def all_settings() -> tuple[Setting, ...]:
+    """Every setting of a request and of its groups, in order."""
+    found: list[Setting] = []
+    own = {each.name: each for each in own_settings(Request)}
+    for each in dataclasses.fields(Request):
+        if each.name in own:
+            found.append(own[each.name])
+        else:
+            found += [replace(inner, group=each.name) for inner in own_settings(GROUPS[each.name])]
+    return tuple(found)
 
 
-def checked_text(name: str, value: object) -> str:
-    """Text without outer white space and with plain line ends; InvalidRequest where it cannot be a prompt."""
-    if not isinstance(value, str):
-        raise InvalidRequest(f"{name} is a {type(value).__name__}; expected text")
-    text = value.replace("\r\n", "\n").replace("\r", "\n").strip()
-    if len(text) > MAX_PROMPT:
-        raise InvalidRequest(f"{name} has {len(text)} characters; expected at most {MAX_PROMPT}")
-    wrong = next((c for c in text if (ord(c) < 32 and c not in "\n\t") or 0xD800 <= ord(c) <= 0xDFFF), None)
-    if wrong is not None:
-        raise InvalidRequest(f"{name} holds the character U+{ord(wrong):04X}, which is not text")
-    return text
+def _our_name(name: str) -> str | None:
+    """What a request calls that which other programs, or our command line, call `name`."""
+    if name in FOREIGN:
+        return FOREIGN[name]
+    for each in all_settings():
+        if name in each.names or (each.group and name == each.name):
+            return f"{each.group}={{{each.name!r}: ...}}" if each.group else each.name
+    return None
 
 
 class Settings(TypedDict, total=False):

@@ -1,72 +1,141 @@
 """Groups of a request's settings beyond the common ones: frozen, checked in plain sentences, and off by default.
 
-Every group can also be given as a mapping of its fields. `None` means "not given": `resolve` fills it in.
+Every group can also be given as a mapping of its fields. `None` means "not given": the model's own then holds, or what
+the help says. What a line says is explained in `group`.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from ..diffusion.noise import NOISE_KINDS, NoiseKind
-from ..errors import InvalidRequest, unknown_choice
-from ..pipeline.tasks.micro_conditioning import SizeConditioning
-from ..pipeline.tasks.hires import upscaler_name
-from ..pipeline.tasks.masks import FILLS, Fill, Margins
-from ..pipeline.tasks.seamless import TILINGS, Tiling, Wrap
-from .fields import MAX_SIDE, number, whole, whole_numbers
-from .group import Group
+from ..errors import InvalidRequest
+from .fields import Choice, FilePath, Flag, Model, Number, Whole
+from .group import SettingGroup, described, documented, setting
+from .sequences import MAX_SIDE, Names, Pixels
 
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 1000
 MAX_HIRES = 8.0
-MAX_BLUR = 256.0
 MAX_SIGMA = 100_000.0
 
+Source = Literal["cpu", "device", "nv"]
+SOURCES: tuple[Source, ...] = ("cpu", "device", "nv")
 Emphasis = Literal["Original", "ComfyUI", "No norm", "Ignore", "None"]
 EMPHASES: tuple[Emphasis, ...] = ("Original", "ComfyUI", "No norm", "Ignore", "None")
 """How weights in prompts act, by A1111's names (and ComfyUI's way by its own)."""
+Fill = Literal["fill", "original", "latent noise", "latent nothing"]
+FILLS: tuple[Fill, ...] = ("fill", "original", "latent noise", "latent nothing")
+"""What the masked part holds at the start, by A1111's names, in its order (its numbers 0 to 3)."""
+Margins = tuple[int, int, int, int]
+"""Pixels added at the left, top, right and bottom."""
+Pair = tuple[int, int]
+Tiling = Literal["x", "y", "both"]
+TILINGS: tuple[Tiling, ...] = ("x", "y", "both")
+UPSCALERS = (
+    *("Latent", "Latent (antialiased)", "Latent (bicubic)", "Latent (bicubic antialiased)", "Latent (nearest)"),
+    *("Latent (nearest-exact)", "Lanczos", "Nearest"),
+)
+"""Ways to enlarge before the second pass: the latent, or (the last two) the decoded picture. Names are A1111's."""
+TRANSPARENT, WHITE, SCENE = "transparent", "white", "scene"
+BACKGROUNDS = (TRANSPARENT, WHITE, SCENE)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Noise(Group):
-    """Random numbers, and the sampler's own settings; those that a sampler does not have are ignored with a note.
+@dataclass(frozen=True)
+class Wrap:
+    """Which edges meet: left and right (`x`), top and bottom (`y`), or every pole with itself (`sphere`, with `x`).
 
-    source      "cpu"; "device", the generator of the device; "nv", the numbers of an NVIDIA card, made anywhere
-    seed_delta  added to the seed for all noise after the start (A1111's ENSD; 31337 for pictures of other tools)
-    shift       0.01 to 100, of the noise levels of flow models (Stable Diffusion 3: 3); more stays longer at high noise
-    eta         how much fresh noise a stochastic sampler adds, 0 to 10; 1 is the SDE's own, 0 none
-    s_churn, s_tmin, s_tmax, s_noise   Karras et al. 2022, algorithm 2: extra noise between two sigmas, and its scale
+    On the sphere the row above the top one is the top one seen from the other side: rolled by half the width.
     """
 
-    source: NoiseKind = "cpu"
-    seed_delta: int = 0
-    shift: float | None = None
-    eta: float | None = None
-    s_churn: float | None = None
-    s_tmin: float | None = None
-    s_tmax: float | None = None
-    s_noise: float | None = None
+    x: bool = False
+    y: bool = False
+    sphere: bool = False
 
-    def __post_init__(self) -> None:
-        if self.source not in NOISE_KINDS:
-            raise unknown_choice("noise source", str(self.source), NOISE_KINDS)
-        delta = whole("seed_delta", self.seed_delta, -MAX_SEED, MAX_SEED)
-        s_tmax: Any = self.s_tmax
-        unbounded = isinstance(s_tmax, float) and s_tmax == math.inf
-        self._replace(
-            seed_delta=0 if delta is None else delta,
-            shift=number("shift", self.shift, 0.01, 100),
-            eta=number("eta", self.eta, 0, 10),
-            s_churn=number("s_churn", self.s_churn, 0, 1000),
-            s_tmin=number("s_tmin", self.s_tmin, 0, MAX_SIGMA),
-            s_tmax=None if unbounded else number("s_tmax", s_tmax, 0, MAX_SIGMA),
-            s_noise=number("s_noise", self.s_noise, 0, 10),
-        )
+    def __bool__(self) -> bool:
+        return self.x or self.y or self.sphere
+
+    @staticmethod
+    def of(tiling: Tiling | None, panorama: bool = False) -> Wrap:
+        """The wrap of a request."""
+        if panorama:
+            return Wrap(x=True, sphere=True)
+        return Wrap(x=tiling in ("x", "both"), y=tiling in ("y", "both"))
+
+    def check(self, width: int, height: int, step: int) -> None:
+        """InvalidRequest where a side that wraps is no multiple of `step` pixels, the grid of the coarsest features.
+
+        An odd number of coarse columns has no even spacing around the ring: the seam would be narrower than the rest.
+        """
+        for name, side, wraps in (("width", width, self.x), ("height", height, self.y)):
+            if wraps and side % step:
+                near = max(1, round(side / step)) * step
+                raise InvalidRequest(
+                    f"{name} {side} cannot wrap without a seam with this model; expected a multiple of {step}, "
+                    f"the nearest is {near}"
+                )
+
+
+FLAT = Wrap()
+"""No edges meet."""
+
+
+# fmt: off
+@documented
+@dataclass(frozen=True, kw_only=True)
+class Prompting(SettingGroup):
+    """How prompts are read. All but `emphasis` is done before generating, and the picture's text holds the result."""
+
+    SECTION = "Prompts"
+
+    emphasis: Emphasis | None = setting(
+        Choice(EMPHASES, folded=True), flag="--emphasis", key="Emphasis", usual="the model's own",
+        help="How weights such as (word:1.3) act; None makes brackets plain text.")
+    styles: tuple[str, ...] = setting(
+        Names(), (), flag="--style", also="styles", metavar="NAME",
+        help="Name of a style in --styles-file; may be repeated.")
+    styles_file: Path | None = setting(FilePath(), flag="--styles-file", help="A styles.csv of A1111.")
+    wildcards_dir: Path | None = setting(
+        FilePath(), flag="--wildcards-dir", help="Folder in which __name__ finds name.txt.")
+    variants: bool = setting(
+        Flag(), True, flag="--no-variants", key="Variants", help="Read {a|b} and __name__ as plain text.")
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class Noise(SettingGroup):
+    """Random numbers, and the sampler's own settings; those that a sampler does not have are ignored with a note.
+
+    Sources are "cpu", "device", the generator of the device, and "nv", the numbers of an NVIDIA card made anywhere.
+    `s_churn` to `s_noise` are those of Karras et al. 2022, algorithm 2.
+    """
+
+    SECTION = "Noise and guidance"
+
+    source: Source = setting(
+        Choice(SOURCES), "cpu", flag="--rng", key="RNG", also="randn_source", label="noise source",
+        help="Random number generator.")
+    seed_delta: int = setting(
+        Whole(-MAX_SEED, MAX_SEED), 0, flag="--ensd", key="ENSD", also="eta_noise_seed_delta", nullable=True,
+        help="Added to the seed for all noise after the start (31337 for some pictures of A1111).")
+    shift: float | None = setting(
+        Number(0.01, 100), flag="--shift", key="Shift", usual="the model's own",
+        help="Shift of the noise levels of Stable Diffusion 3: more stays longer at high noise.")
+    eta: float | None = setting(
+        Number(0, 10), flag="--eta", key="Eta", usual="the sampler's own",
+        help="Amount of fresh noise in each step: 0 is none, 1 as much as the SDE has.")
+    s_churn: float | None = setting(
+        Number(0, 1000), flag="--s-churn", key="Sigma churn", help="Extra noise before each step.")
+    s_tmin: float | None = setting(
+        Number(0, MAX_SIGMA), flag="--s-tmin", key="Sigma tmin", help="Lowest sigma at which --s-churn acts.")
+    s_tmax: float | None = setting(
+        Number(0, MAX_SIGMA, endless=True), flag="--s-tmax", key="Sigma tmax",
+        help="Highest sigma at which --s-churn acts.")
+    s_noise: float | None = setting(
+        Number(0, 10), flag="--s-noise", key="Sigma noise", help="Scale of the sampler's noise.")
 
     @property
     def options(self) -> dict[str, float]:
@@ -75,55 +144,44 @@ class Noise(Group):
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
-class VariationSeed(Group):
-    """Start noise between two seeds.
+class VariationSeed(SettingGroup):
+    """Start noise between two seeds. Where `strength` is not 0, all pictures of `count` have the same `seed`, and
+    picture k has this seed + k."""
 
-    strength     0 to 1, how far to go from the request's seed to this one; where it is not 0, all pictures of `count`
-                 have the same `seed`, and picture k has this seed + k
-    seed         the other seed; None or -1 for a random one
-    resize_from  (width, height) of the picture whose composition the seed is to keep
-    """
+    SECTION = "Noise and guidance"
 
-    strength: float = 0.0
-    seed: int | None = None
-    resize_from: tuple[int, int] | None = None
-
-    def __post_init__(self) -> None:
-        strength = number("variation strength", self.strength, 0, 1)
-        if strength is None:
-            raise InvalidRequest("variation strength is None; expected a number from 0 to 1")
-        seed = None if self.seed == -1 and not isinstance(self.seed, bool) else self.seed
-        self._replace(strength=strength, seed=whole("variation seed", seed, 0, MAX_SEED))
-        if self.resize_from is not None:
-            width, height = whole_numbers("resize_from", self.resize_from, 2, 1, "(width, height)")
-            self._replace(resize_from=(width, height))
+    strength: float = setting(
+        Number(0, 1), 0.0, flag="--variation-strength", key="Variation seed strength", also="subseed_strength",
+        label="variation strength", help="How far to go from the seed to the variation seed.")
+    seed: int | None = setting(
+        Whole(0, MAX_SEED, random=True), flag="--variation-seed", key="Variation seed", also="subseed",
+        label="variation seed", usual="random", help="A second seed.")
+    resize_from: Pair | None = setting(
+        Pixels(), flag="--seed-resize", key="Seed resize from",
+        help="Keep the composition that the seed has at this size.")
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
-class Hires(Group):
-    """Hires fix: paint small, enlarge, paint again at part of the noise; from text alone.
+class Hires(SettingGroup):
+    """Hires fix: generate small, enlarge, then generate again from part of the noise; from text alone."""
 
-    scale     1 to 8 (2)        steps     of the second pass, all of them made (as many as the first)
-    strength  0 to 1 (0.7)      upscaler  one of `hires.UPSCALERS` ("Latent")
-    """
+    SECTION = "Hires fix (generate, enlarge, generate again)"
 
-    scale: float = 2.0
-    steps: int | None = None
-    strength: float | None = None
-    upscaler: str | None = None
-
-    def __post_init__(self) -> None:
-        scale = number("hires scale", self.scale, 1, MAX_HIRES)
-        if scale is None:
-            raise InvalidRequest(f"hires scale is None; expected a factor from 1 to {MAX_HIRES:g}")
-        self._replace(
-            scale=scale,
-            steps=whole("hires steps", self.steps, 1, MAX_STEPS),
-            strength=number("hires strength", self.strength, 0, 1),
-        )
-        if self.upscaler is not None:
-            self._replace(upscaler=upscaler_name(str(self.upscaler)))
+    scale: float = setting(
+        Number(1, MAX_HIRES), 2.0, flag="--hires", key="Hires upscale", also="hr_scale", label="hires scale",
+        help="Factor by which to enlarge; 1 generates twice at one size.")
+    steps: int | None = setting(
+        Whole(1, MAX_STEPS), flag="--hires-steps", key="Hires steps", also="hr_second_pass_steps",
+        label="hires steps", usual="as --steps", help="Steps of the second pass.")
+    strength: float | None = setting(
+        Number(0, 1), flag="--hires-strength", label="hires strength", usual="0.7",
+        help="Denoising strength of the second pass.")
+    upscaler: str | None = setting(
+        Choice(UPSCALERS, folded=True), flag="--hires-upscaler", key="Hires upscaler", also="hr_upscaler",
+        label="hires upscaler", usual="Latent", metavar="NAME", help="How to enlarge.")
 
     @classmethod
     def of(cls, value: object, name: str, base: Self | None = None) -> Self:
@@ -133,24 +191,20 @@ class Hires(Group):
         return super().of(value, name, base)
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
-class Refiner(Group):
-    """Another model that paints the last steps: of Stable Diffusion XL its refiner, or any with the same latents.
+class Refiner(SettingGroup):
+    """Another model for the last steps: the refiner of Stable Diffusion XL, or any model with the same latents. With
+    hires, `switch` is a share of the steps of the second pass."""
 
-    model   path or name, as of the request's own
-    switch  0 to 1 (0.8): the share of the steps that are painted before; with hires, of those of the second pass
-    """
+    SECTION = "Stable Diffusion XL"
 
-    model: str
-    switch: float = 0.8
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.model, (str, os.PathLike)) or not str(self.model):
-            raise InvalidRequest(f"the refiner's model is {self.model!r}; expected a path or name")
-        switch = number("refiner switch", self.switch, 0, 1)
-        if switch is None:
-            raise InvalidRequest("refiner switch is None; expected a number from 0 to 1")
-        self._replace(model=str(self.model), switch=switch)
+    model: str = field(metadata=described(
+        Model(), flag="--refiner", key="Refiner", also="refiner_checkpoint", label="the refiner's model",
+        metavar="PATH", help="Another model for the last steps."))
+    switch: float = setting(
+        Number(0, 1), 0.8, flag="--refiner-switch", key="Refiner switch at", also="refiner_switch_at",
+        label="refiner switch", help="Share of the steps before the refiner takes over.")
 
     @classmethod
     def of(cls, value: object, name: str, base: Self | None = None) -> Self:
@@ -162,65 +216,93 @@ class Refiner(Group):
         return super().of(value, name, base)
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
-class Inpaint(Group):
-    """How a mask is used.
+class SizeConditioning(SettingGroup):
+    """Micro-conditioning of SDXL (Podell et al. 2023, section 2.2): sizes in pixels that the model reads beside the
+    text. The refiner reads an aesthetic score in the place of the target size."""
 
-    blur         0 to 256 pixels: standard deviation by which the mask's edge is made soft
-    only_masked  paint the masked part alone, at the whole size, and set it into the picture
-    padding      pixels around the masked part that the model sees then (32)
-    invert       repaint where the mask is black
-    soft         grey in the mask is strength: half grey is painted anew at half the strength
-    fill         what the masked part starts as: "original", "fill" (colours from around), "latent noise",
-                 "latent nothing"
-    """
+    SECTION = "Stable Diffusion XL"
 
-    blur: float | None = None
-    only_masked: bool = False
-    padding: int | None = None
-    invert: bool = False
-    soft: bool = False
-    fill: Fill | None = None
+    original: Pair | None = setting(
+        Pixels(), flag="--original-size", key="Original size", usual="the picture's own",
+        help="Size of the training pictures to imitate.")
+    crop: Pair = setting(
+        Pixels(("left", "top"), 0), (0, 0), flag="--crop", key="Crop top left", also="crops_coords_top_left",
+        metavar="LEFT,TOP", usual="0,0", help="What was cut off such a picture at the left and top; 0,0 centres.")
+    target: Pair | None = setting(
+        Pixels(), flag="--target-size", key="Target size", usual="the picture's own", help="Its size after cropping.")
+    aesthetic_score: float = setting(
+        Number(1, 10), 6.0, flag="--aesthetic-score", key="Aesthetic score", help="Score that the refiner aims at.")
+    negative_aesthetic_score: float = setting(
+        Number(1, 10), 2.5, flag="--negative-aesthetic-score", key="Negative aesthetic score",
+        help="Score that it avoids, beside the negative prompt.")
 
-    def __post_init__(self) -> None:
-        self._check_flags("only_masked", "invert", "soft")
-        self._replace(
-            blur=number("mask blur", self.blur, 0, MAX_BLUR),
-            padding=whole("mask padding", self.padding, 0, MAX_SIDE),
-        )
-        if self.fill is not None and self.fill not in FILLS:
-            raise unknown_choice("fill", str(self.fill), FILLS)
+    def numbers(self, size: Pair, count: int, *, negative: bool) -> list[float]:
+        """The `count` numbers for a picture of `size` (width, height), heights first as the models were trained."""
+        originally, target = self.original or size, self.target or size
+        start = [originally[1], originally[0], self.crop[1], self.crop[0]]
+        if count == 5:
+            return [*start, self.negative_aesthetic_score if negative else self.aesthetic_score]
+        return [*start, target[1], target[0]]
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
-class Canvas(Group):
-    """The shape of what is painted.
+class Inpaint(SettingGroup):
+    """How a mask is used."""
 
-    tiling          "x", "y" or "both": these edges meet, so that copies of the picture fit side by side
-    panorama        a whole sphere as one picture twice as wide as high, and marked as such in its file
-    outpaint        pixels to add to `image` at the left, top, right and bottom
-    window          side in pixels of overlapping windows in which a canvas of any size is painted (MultiDiffusion)
-    window_overlap  pixels that neighbouring windows share (half a window)
-    """
+    SECTION = "Inpainting and outpainting"
 
-    tiling: Tiling | None = None
-    panorama: bool = False
-    outpaint: Margins | None = None
-    window: int | None = None
-    window_overlap: int | None = None
+    blur: float | None = setting(
+        Number(0, 256), flag="--mask-blur", key="Mask blur", label="mask blur",
+        help="Blur the mask's edge by this many pixels (standard deviation).")
+    only_masked: bool = setting(
+        Flag(), False, flag="--only-masked", key="Inpaint area",
+        help="Generate the masked part alone, at the full size, and put it into the picture.")
+    padding: int | None = setting(
+        Whole(0, MAX_SIDE), flag="--mask-padding", key="Masked area padding", label="mask padding", usual="32",
+        help="Pixels around the masked part that the model sees with --only-masked.")
+    invert: bool = setting(
+        Flag(), False, flag="--invert-mask", key="Mask mode", help="Repaint where the mask is black.")
+    soft: bool = setting(
+        Flag(), False, flag="--soft-mask", key="Soft mask",
+        help="Grey in the mask is strength: half grey changes half as much.")
+    fill: Fill | None = setting(
+        Choice(FILLS), flag="--fill", key="Masked content", usual="original",
+        help="What the masked part starts as; 'fill' is the colours around it.")
 
-    def __post_init__(self) -> None:
-        self._check_flags("panorama")
-        self._check_edges()
-        if self.outpaint is not None:
-            left, top, right, bottom = whole_numbers("outpaint", self.outpaint, 4, 0, "(left, top, right, bottom)")
-            self._replace(outpaint=(left, top, right, bottom))
-            if not any((left, top, right, bottom)):
-                raise InvalidRequest("outpaint is 0 on every side; expected pixels to add on one at least")
-        self._replace(
-            window=whole("window", self.window, 8, MAX_SIDE),
-            window_overlap=whole("window_overlap", self.window_overlap, 0, MAX_SIDE),
-        )
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class Canvas(SettingGroup):
+    """The shape of the picture."""
+
+    SECTION = "Canvas"
+
+    tiling: Tiling | None = setting(
+        Choice(TILINGS, on="both"), flag="--tiling", key="Tiling",
+        help="Edges that meet, so that copies of the picture fit side by side.")
+    panorama: bool = setting(
+        Flag(), False, flag="--panorama", key="Panorama",
+        help="A whole sphere as one picture twice as wide as high, marked as such in its file.")
+    outpaint: Margins | None = setting(
+        Pixels(("left", "top", "right", "bottom"), 0), flag="--outpaint", key="Outpaint", metavar="L,T,R,B",
+        section="Inpainting and outpainting", help="Pixels to add to --image at the left, top, right and bottom.")
+    window: int | None = setting(
+        Whole(8, MAX_SIDE), flag="--window", key="Window",
+        help="Generate a large canvas in overlapping windows of this side (MultiDiffusion).")
+    window_overlap: int | None = setting(
+        Whole(0, MAX_SIDE), flag="--window-overlap", key="Window overlap", usual="half a window",
+        help="Pixels that neighbouring windows share.")
+# fmt: on
+
+    def _check_together(self) -> None:
+        if self.panorama and self.tiling not in (None, "x"):
+            raise InvalidRequest(f"a panorama is a sphere, whose poles are no edges; leave out tiling {self.tiling!r}")
+        self._put(tiling=None if self.panorama else self.tiling)
+        if self.outpaint is not None and not any(self.outpaint):
+            raise InvalidRequest("outpaint is 0 on every side; expected pixels to add on one at least")
         if self.window_overlap is not None and self.window is None:
             raise InvalidRequest("window_overlap was given without window; give the size of a window too")
         if self.window_overlap is not None and self.window is not None and self.window_overlap >= self.window:
@@ -228,59 +310,13 @@ class Canvas(Group):
                 f"window_overlap is {self.window_overlap}; expected less than the window, which is {self.window}"
             )
 
-    def _check_edges(self) -> None:
-        tiling: Any = self.tiling
-        if isinstance(tiling, bool):
-            tiling = "both" if tiling else None
-        if tiling is not None and tiling not in TILINGS:
-            raise unknown_choice("tiling", str(tiling), TILINGS)
-        if self.panorama and tiling not in (None, "x"):
-            raise InvalidRequest(f"a panorama is a sphere, whose poles are no edges; leave out tiling {tiling!r}")
-        self._replace(tiling=None if self.panorama else tiling)
-
     @property
     def wrap(self) -> Wrap:
         """Which edges meet."""
         return Wrap.of(self.tiling, self.panorama)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prompting(Group):
-    """How prompts are read; all but `emphasis` is done before painting, and the picture's text holds the result.
-
-    emphasis       "Original" (A1111), "ComfyUI", "No norm", "Ignore" or "None" (brackets are text); None the model's
-    styles         names of rows of `styles_file`, joined to the prompts in this order
-    styles_file    an A1111 styles.csv      wildcards_dir  the folder in which `__name__` finds name.txt
-    variants       whether `{a|b}` and `__name__` are read; one is chosen by the picture's seed
-    """
-
-    emphasis: Emphasis | None = None
-    styles: tuple[str, ...] = ()
-    styles_file: Path | None = None
-    wildcards_dir: Path | None = None
-    variants: bool = True
-
-    def __post_init__(self) -> None:
-        self._check_flags("variants")
-        if self.emphasis is not None:
-            folded = {name.casefold(): name for name in EMPHASES}
-            name = folded.get(str(self.emphasis).strip().casefold())
-            if name is None:
-                raise unknown_choice("emphasis", str(self.emphasis), EMPHASES)
-            self._replace(emphasis=name)
-        styles: Any = (self.styles,) if isinstance(self.styles, str) else self.styles
-        names = tuple(styles) if isinstance(styles, Iterable) else (None,)
-        if not all(isinstance(name, str) for name in names):
-            raise InvalidRequest(f"styles is {self.styles!r}; expected names of styles")
-        self._replace(styles=names)
-        for field in ("styles_file", "wildcards_dir"):
-            value = getattr(self, field)
-            if value is not None and not isinstance(value, (str, os.PathLike)):
-                raise InvalidRequest(f"{field} is {value!r}; expected a path")
-            self._replace(**{field: None if value is None else Path(value).expanduser()})
-
-
-GROUPS: dict[str, type[Group]] = {
+GROUPS: dict[str, type[SettingGroup]] = {
     "prompting": Prompting,
     "noise": Noise,
     "variation": VariationSeed,

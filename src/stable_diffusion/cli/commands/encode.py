@@ -38,7 +38,7 @@ def command(
 
     Sides that are not multiples of the model's factor are cropped evenly to the next lower multiple.
     """
-    from ...pipeline.image import cover, open_picture
+    from ...request.pictures import cover, open_picture
     from ..latent_file import save_latent
 
     if out is not None and not out.is_dir() and out.suffix not in ("", ".safetensors"):

@@ -103,8 +103,8 @@ def _given_or_embedded(path: Path | None) -> Path:
 
 def picture_facts(path: Path) -> dict[str, Any]:
     """Size, and the settings that were written into the picture."""
-    from ...pipeline.image import open_picture
     from ...request.metadata import MAX_TEXT, split_text, written_text
+    from ...request.pictures import open_picture
 
     image = open_picture(path, "picture")
     facts = {"kind": "picture", "path": str(path), "width": image.width, "height": image.height, "mode": image.mode}

@@ -45,8 +45,9 @@ def command(
     At every timestep the latent is mixed with the same noise and decoded again.
     """
     from ...pipeline.grid import draw
-    from ...pipeline.image import cover, from_model, open_picture, to_images, to_model
+    from ...pipeline.image import from_model, to_images, to_model
     from ...pipeline.output import save_image
+    from ...request.pictures import cover, open_picture
 
     image = open_picture(picture)
     check_destination(out, 1, overwrite)

@@ -18,8 +18,8 @@ from .generate import check_destination
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ...pipeline.grid import Grid
     from ...pipeline.models import StableDiffusion
+    from ...request.axes import Grid
     from ...request.request import Request
 
 LISTS = {"seeds": "seed", "samplers": "sampler", "schedules": "schedule", "steps": "steps", "guidance": "guidance"}
@@ -80,8 +80,9 @@ def command(
     The lists give axes too: the first one with more than one value makes the columns where --x does not, the others the
     rows.
     """
-    from ...pipeline.grid import settings as plain
+    from ...pipeline.grid import draw
     from ...pipeline.output import save_image
+    from ...request.axes import plain
     from ...request.request import Request
 
     lists = {name: settings.pop(name) for name in LISTS}
@@ -89,7 +90,7 @@ def command(
     requests = grid.cells(Request(prompt, **given(settings), **given({"model": model})))
     check_destination(out, 1, overwrite)
     loaded = load_model(model, device, dtype)
-    sheet = grid.drawn(list(paint_all(loaded, requests)))
+    sheet = draw(*grid.labels, list(paint_all(loaded, requests)))
     path = files.destination(out, f"grid-{files.slug(prompt)}", overwrite=overwrite)
     save_image(sheet, path, overwrite=overwrite)
     if as_json:
@@ -102,7 +103,7 @@ def command(
 
 def arrange(lists: dict[str, tuple[Any, ...] | None], x: str | None, y: str | None, z: str | None) -> Grid:
     """The grid of the command line."""
-    from ...pipeline.grid import Axis, Grid
+    from ...request.axes import Axis, Grid
 
     columns, rows, blocks = (None if text is None else Axis.parse(text) for text in (x, y, z))
     named = {axis.name for axis in (columns, rows, blocks) if axis is not None}

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...errors import InvalidRequest, nearest
+from ...errors import InvalidRequest
+from ...request.settings import SCENE, TRANSPARENT, WHITE
 from ...text.prompt import split_and
 from .masks import push_pull
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from ...request.request import Request
     from ..models import StableDiffusion
 
-TRANSPARENT, WHITE, SCENE = "transparent", "white", "scene"
-BACKGROUNDS = (TRANSPARENT, WHITE, SCENE)
-_COLOUR = re.compile(r"#[0-9a-f]{6}")
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 WORDS = {
     False: ("{} on a transparent background", "透明背景的{}"),
@@ -41,20 +39,6 @@ FULL_EDGE = 0.5
 """Mean alpha of the edge from which on a picture is no cut-out."""
 HOLES = 0.02
 """Share of pixels more clear than opaque up to which a picture counts as full."""
-
-
-def checked_background(value: object) -> str | None:
-    """One of `BACKGROUNDS` or "#rrggbb", in small letters; None where none is given. Else InvalidRequest."""
-    if value is None:
-        return None
-    text = value.strip().lower() if isinstance(value, str) else ""
-    if text in BACKGROUNDS or _COLOUR.fullmatch(text):
-        return text
-    close = nearest(str(value), BACKGROUNDS)
-    hint = f"did you mean {close!r}? " if close else ""
-    raise InvalidRequest(
-        f"background is {value!r}; {hint}expected transparent, white, scene, or a colour such as #ff8800"
-    )
 
 
 def check_model(model: StableDiffusion, background: str | None) -> None:
@@ -86,7 +70,7 @@ def with_background_words(request: Request) -> Request | None:
     english, chinese = WORDS[request.background == SCENE]
     words = chinese if _CHINESE.search(request.prompt) else english
     try:
-        return request.changed(prompt=words.format(request.prompt))
+        return request.with_changes(prompt=words.format(request.prompt))
     except InvalidRequest:  # the prompt is as long as a prompt may be
         return None
 

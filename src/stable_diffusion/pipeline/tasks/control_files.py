@@ -30,7 +30,7 @@ from ...weights.side_networks import load_side_network
 from ..image import to_straight
 from ..loras import HASH
 from .control import ControlUnit, Hint
-from .preprocess import THRESHOLDS
+from .preprocess import THRESHOLDS, control_picture
 
 if TYPE_CHECKING:
     from ..models import StableDiffusion
@@ -88,7 +88,7 @@ def _hint(control: Control, channels: int) -> Hint:
         raise InvalidRequest(f"the network {control.name!r} reads pictures of {channels} channels; expected 1 or 3")
 
     def hint(width: int, height: int) -> Tensor:
-        shown = control.picture(width, height)
+        shown = control_picture(control, width, height)
         return to_straight(shown if channels == 3 else shown.convert("L"))[:, :channels]
 
     return hint

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...errors import InvalidRequest, unknown_choice
+from ...errors import InvalidRequest
+from ...request.settings import Wrap
 from ..image import from_model
 from .masks import lanczos
-from .seamless import Wrap
+from .seamless import resized
 
 if TYPE_CHECKING:
     from ..models import StableDiffusion
@@ -28,19 +29,10 @@ MODES = {
     "Latent (nearest)": ("nearest", False),
     "Latent (nearest-exact)": ("nearest-exact", False),
 }
-"""Upscalers that interpolate the latent: torch's mode, and whether it is smoothed first where it shrinks."""
-UPSCALERS = (*MODES, "Lanczos", "Nearest")
-"""The last two enlarge the decoded picture and encode it again."""
+"""Upscalers that interpolate the latent: torch's mode, and whether it is smoothed first where it shrinks. The other
+upscalers enlarge the decoded picture and encode it again."""
 STRENGTH = 0.7
 """Strength of the second pass where none is given, as in A1111."""
-
-
-def upscaler_name(name: str) -> str:
-    """The upscaler's name as A1111 writes it, from any case; UnknownChoice with the nearest one otherwise."""
-    found = next((known for known in UPSCALERS if known.casefold() == name.strip().casefold()), None)
-    if found is None:
-        raise unknown_choice("hires upscaler", name, UPSCALERS)
-    return found
 
 
 def hires_size(width: int, height: int, scale: float, step: int) -> tuple[int, int]:
@@ -75,10 +67,10 @@ def enlarged(model: StableDiffusion, latent: Tensor, size: tuple[int, int], upsc
     """The latent [B,c,h,w] of a finished picture at `size` (width, height in pixels); edges that meet still meet."""
     height, width = size[1] // model.factor, size[0] // model.factor
     if upscaler in MODES:
-        return wrap.resized(latent, height, width, lambda x, h, w: _interpolated(x, h, w, *MODES[upscaler]))
+        return resized(latent, wrap, height, width, lambda x, h, w: _interpolated(x, h, w, *MODES[upscaler]))
     picture = model.image_decoder.tensor(latent).clamp(-1, 1)
     resize = lanczos if upscaler == "Lanczos" else partial(_interpolated, mode="nearest-exact", smooth=False)
-    large = wrap.resized(picture, size[1], size[0], resize).clamp(-1, 1)
+    large = resized(picture, wrap, size[1], size[0], resize).clamp(-1, 1)
     return model.image_encoder(_valid(large))
 
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import InvalidRequest
+from ...request.pictures import cover, grey_mask
 from ...request.request import Request
-from ..image import cover, grey_mask, latent_mask, mask_tensor, put_back, same_channels, to_model, to_straight
+from ..image import latent_mask, mask_tensor, put_back, same_channels, to_model, to_straight
 from .masks import Box, blurred_mask, extended, fill_masked, pasted, region_box, soft_edge, soft_latent_mask
 from .seamless import Wrapped
 

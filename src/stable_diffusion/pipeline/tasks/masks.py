@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,17 +17,12 @@ from torch.nn import functional as F
 
 from ...diffusion.schedule import per_image
 from ...errors import InvalidRequest
+from ...request.pictures import grey_mask, plain_mode
+from ...request.settings import Fill, Margins
 from ...types import Denoiser, PairDenoiser, Schedule
-from ..image import grey_mask, plain_mode
-
-Fill = Literal["fill", "original", "latent noise", "latent nothing"]
-FILLS: tuple[Fill, ...] = ("fill", "original", "latent noise", "latent nothing")
-"""What the masked part holds at the start, by A1111's names, in its order (its numbers 0 to 3)."""
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels, as Pillow counts."""
-Margins = tuple[int, int, int, int]
-"""Pixels added at the left, top, right and bottom."""
 
 
 def blurred_mask(mask: Image.Image, radius: float) -> Image.Image:

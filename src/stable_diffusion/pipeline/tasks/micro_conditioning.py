@@ -9,53 +9,13 @@ Shapes: B batch, P pooled width, V vector width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from ...errors import InvalidRequest
 from ...nn.embeddings import timestep_embedding
-from ...request.fields import number, whole_numbers
-from ...request.group import Group
 from ...types import Conditioning
-
-Pair = tuple[int, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SizeConditioning(Group):
-    """Sizes in pixels as (width, height) and `crop` as (left, top); None means the size of the picture to be made.
-
-    original   size of the training picture to be imitated    target   size after cropping, which is what is painted
-    crop       how much was cut off at the left and top; (0, 0) centres the object
-    aesthetic_score, negative_aesthetic_score   1 to 10, for the refiner alone
-    """
-
-    original: Pair | None = None
-    crop: Pair = (0, 0)
-    target: Pair | None = None
-    aesthetic_score: float = 6.0
-    negative_aesthetic_score: float = 2.5
-
-    def __post_init__(self) -> None:
-        for name in ("original", "target"):
-            value = getattr(self, name)
-            if value is not None:
-                self._replace(**{name: tuple(whole_numbers(name, value, 2, 1, "(width, height)"))})
-        self._replace(crop=tuple(whole_numbers("crop", self.crop, 2, 0, "(left, top)")))
-        for name in ("aesthetic_score", "negative_aesthetic_score"):
-            score = number(name, getattr(self, name), 1, 10)
-            if score is None:
-                raise InvalidRequest(f"{name} is None; expected a number from 1 to 10")
-            self._replace(**{name: score})
-
-    def numbers(self, size: Pair, count: int, *, negative: bool) -> list[float]:
-        """The `count` numbers for a picture of `size` (width, height), heights first as the models were trained."""
-        originally, target = self.original or size, self.target or size
-        start = [originally[1], originally[0], self.crop[1], self.crop[0]]
-        if count == 5:
-            return [*start, self.negative_aesthetic_score if negative else self.aesthetic_score]
-        return [*start, target[1], target[0]]
 
 
 def with_size(conditioning: Conditioning, numbers: list[float], vector_dim: int) -> Conditioning:

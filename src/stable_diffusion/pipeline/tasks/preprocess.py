@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ...errors import unknown_choice
-from ..image import plain_mode
+from ...request.control import PREPROCESSORS, Control
+from ...request.pictures import RESIZES, plain_mode
 
-PREPROCESSORS = ("none", "canny", "invert", "threshold")
 THRESHOLDS = {"canny": (100.0, 200.0), "threshold": (127.0, None)}
 """Thresholds A and B where none are given, on the scale of A1111's extension (0 to 255)."""
 
@@ -94,3 +94,12 @@ def _connected(seeds: NDArray[np.bool_], allowed: NDArray[np.bool_]) -> NDArray[
         if (grown == reached).all():
             return reached
         reached = grown
+
+
+def control_picture(control: Control, width: int, height: int) -> Image.Image:
+    """A control's picture as its network reads it, RGB at this size."""
+    assert control.image is not None
+    shown = preprocessed(control.image, "none")
+    if shown.size != (width, height):
+        shown = RESIZES[control.resize](shown, width, height)
+    return preprocessed(shown, control.preprocessor, control.threshold_a, control.threshold_b)

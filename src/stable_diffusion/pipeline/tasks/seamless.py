@@ -10,80 +10,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from ...errors import InvalidRequest
+from ...request.settings import Wrap
 from ...types import CondDenoiser, Conditioning
 
-Tiling = Literal["x", "y", "both"]
-TILINGS: tuple[Tiling, ...] = ("x", "y", "both")
+
+def padded(x: Tensor, wrap: Wrap, left: int, right: int, top: int, bottom: int) -> Tensor:
+    """[...,H,W] with that many columns and rows of what lies across the edges that meet; others as they are."""
+    if wrap.sphere and (top or bottom):
+        half = x.shape[-1] // 2
+        above = x[..., :top, :].flip(-2).roll(half, -1)
+        below = x[..., x.shape[-2] - bottom :, :].flip(-2).roll(half, -1)
+        x = torch.cat([above, x, below], dim=-2)
+    elif wrap.y and (top or bottom):
+        x = _ring(x, -2, top, bottom)
+    return _ring(x, -1, left, right) if wrap.x and (left or right) else x
 
 
-@dataclass(frozen=True)
-class Wrap:
-    """Which edges meet: left and right (`x`), top and bottom (`y`), or every pole with itself (`sphere`, with `x`).
-
-    On the sphere the row above the top one is the top one seen from the other side: rolled by half the width.
-    """
-
-    x: bool = False
-    y: bool = False
-    sphere: bool = False
-
-    def __bool__(self) -> bool:
-        return self.x or self.y or self.sphere
-
-    @staticmethod
-    def of(tiling: Tiling | None, panorama: bool = False) -> Wrap:
-        """The wrap of a request."""
-        if panorama:
-            return Wrap(x=True, sphere=True)
-        return Wrap(x=tiling in ("x", "both"), y=tiling in ("y", "both"))
-
-    def check(self, width: int, height: int, step: int) -> None:
-        """InvalidRequest where a side that wraps is no multiple of `step` pixels, the grid of the coarsest features.
-
-        An odd number of coarse columns has no even spacing around the ring: the seam would be narrower than the rest.
-        """
-        for name, side, wraps in (("width", width, self.x), ("height", height, self.y)):
-            if wraps and side % step:
-                near = max(1, round(side / step)) * step
-                raise InvalidRequest(
-                    f"{name} {side} cannot wrap without a seam with this model; expected a multiple of {step}, "
-                    f"the nearest is {near}"
-                )
-
-    def pad(self, x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
-        """[...,H,W] with that many columns and rows of what lies across the edges that meet; others as they are."""
-        if self.sphere and (top or bottom):
-            half = x.shape[-1] // 2
-            above = x[..., :top, :].flip(-2).roll(half, -1)
-            below = x[..., x.shape[-2] - bottom :, :].flip(-2).roll(half, -1)
-            x = torch.cat([above, x, below], dim=-2)
-        elif self.y and (top or bottom):
-            x = _ring(x, -2, top, bottom)
-        return _ring(x, -1, left, right) if self.x and (left or right) else x
-
-    def resized(self, x: Tensor, height: int, width: int, resize: Callable[[Tensor, int, int], Tensor]) -> Tensor:
-        """`resize(x, height, width)` of [B,C,H,W], but the edges that meet are interpolated across."""
-        old_height, old_width = x.shape[-2:]
-        # whole copies on both sides, so that the new grid starts where the old one does, whatever the factor
-        rows, columns = old_height * (self.y or self.sphere), old_width * self.x
-        wide = resize(
-            self.pad(x, columns, columns, rows, rows), height * (3 if rows else 1), width * (3 if columns else 1)
-        )
-        first_row, first_column = height * bool(rows), width * bool(columns)
-        return wide[..., first_row : first_row + height, first_column : first_column + width]
-
-
-FLAT = Wrap()
-"""No edges meet."""
+def resized(x: Tensor, wrap: Wrap, height: int, width: int, resize: Callable[[Tensor, int, int], Tensor]) -> Tensor:
+    """`resize(x, height, width)` of [B,C,H,W], but the edges that meet are interpolated across."""
+    old_height, old_width = x.shape[-2:]
+    # whole copies on both sides, so that the new grid starts where the old one does, whatever the factor
+    rows, columns = old_height * (wrap.y or wrap.sphere), old_width * wrap.x
+    wide = resize(
+        padded(x, wrap, columns, columns, rows, rows), height * (3 if rows else 1), width * (3 if columns else 1)
+    )
+    first_row, first_column = height * bool(rows), width * bool(columns)
+    return wide[..., first_row : first_row + height, first_column : first_column + width]
 
 
 def _ring(x: Tensor, dim: int, before: int, after: int) -> Tensor:
@@ -120,7 +79,7 @@ class Wrapped(TorchFunctionMode):
         if isinstance(padding, str):
             return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
         rows, columns = (padding, padding) if isinstance(padding, int) else padding
-        x = self.wrap.pad(x, columns, columns, rows, rows)
+        x = padded(x, self.wrap, columns, columns, rows, rows)
         left = (0 if self.wrap.y or self.wrap.sphere else rows, 0 if self.wrap.x else columns)
         return F.conv2d(x, weight, bias, stride, left, dilation, groups)
 
@@ -128,7 +87,7 @@ class Wrapped(TorchFunctionMode):
         if mode != "constant" or value not in (None, 0) or len(pad) != 4:
             return F.pad(x, pad, mode, value)
         left, right, top, bottom = pad
-        x = self.wrap.pad(x, left, right, top, bottom)
+        x = padded(x, self.wrap, left, right, top, bottom)
         if self.wrap.y or self.wrap.sphere:
             top = bottom = 0
         if self.wrap.x:

@@ -8,11 +8,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ...errors import InvalidRequest, nearest
+from ...request.prompt_file import read_text
 from ...text.prompt_styles import Style, parse_styles
 
 ENDING = ".txt"
 MOST_FILES = 100_000
-MOST_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,3 @@ def load_styles(path: Path | None) -> dict[str, Style]:
     if path is None:
         raise InvalidRequest("styles are named, but no file of styles is given; set styles_file (--styles-file)")
     return parse_styles(read_text(path, "file of styles"))
-
-
-def read_text(path: Path, what: str) -> str:
-    """A small text file in UTF-8, with or without a mark at its beginning; InvalidRequest where it is none."""
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise InvalidRequest(f"the {what} {str(path)!r} is too large; expected at most {MOST_BYTES >> 20} MiB")
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InvalidRequest(f"the {what} {str(path)!r} is not text in UTF-8") from None
-    except OSError as error:
-        raise InvalidRequest(f"the {what} {str(path)!r} cannot be read: {error.strerror}") from None

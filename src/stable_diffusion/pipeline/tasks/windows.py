@@ -14,9 +14,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ...request.settings import Wrap
 from ...types import CondDenoiser, Conditioning
 from .control import ControlledDenoiser
-from .seamless import Wrap, wrapping
+from .seamless import wrapping
 
 
 def window_places(height: int, width: int, wrap: Wrap, window: int, overlap: int) -> Iterator[tuple[Tensor, Tensor]]:

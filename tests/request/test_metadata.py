@@ -17,11 +17,9 @@ from stable_diffusion.diffusion.sigmas import SCHEDULES
 from stable_diffusion.errors import InvalidRequest, StableDiffusionError
 from stable_diffusion.pipeline import output as files
 from stable_diffusion.pipeline.output import save_image
-from stable_diffusion.pipeline.tasks.hires import UPSCALERS
-from stable_diffusion.pipeline.tasks.masks import FILLS
 from stable_diffusion.request.metadata import parameters_text, parse_parameters, read_metadata, user_comment
 from stable_diffusion.request.request import Request
-from stable_diffusion.request.settings import EMPHASES, Hires
+from stable_diffusion.request.settings import EMPHASES, FILLS, UPSCALERS, Hires
 
 FULL = Request(
     "a cat, sitting",
@@ -118,9 +116,9 @@ def test_any_request_comes_back_the_same() -> None:
             request = replace(request, strength=rng.choice([None, rng.random()]))
             outpaint = (rng.randint(0, 9), 0, rng.randint(1, 99), 8)
             if not request.inpaint.only_masked:
-                request = request.changed(canvas={"outpaint": rng.choice([None, outpaint])})
+                request = request.with_changes(canvas={"outpaint": rng.choice([None, outpaint])})
         else:
-            request = request.changed(hires={"strength": rng.random(), "upscaler": rng.choice(UPSCALERS)})
+            request = request.with_changes(hires={"strength": rng.random(), "upscaler": rng.choice(UPSCALERS)})
         text = parameters_text(request, model_hash="0123456789", version="1")
         info = parse_parameters(text)
         assert info.request == request, text
@@ -197,10 +195,10 @@ def test_a_second_pass_given_as_a_size_is_read() -> None:
 
 
 def test_signs_that_were_no_choices_come_back_as_none() -> None:
-    request = FULL.changed(prompt="a {red|blue} cat", prompting={"variants": False})
+    request = FULL.with_changes(prompt="a {red|blue} cat", prompting={"variants": False})
     assert "Variants: False" in parameters_text(request)
     assert parse_parameters(parameters_text(request)).request == request
-    assert "Variants" not in parameters_text(FULL.changed(prompting={"variants": False}))
+    assert "Variants" not in parameters_text(FULL.with_changes(prompting={"variants": False}))
 
 
 def test_schedules_of_a1111() -> None:

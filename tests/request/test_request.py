@@ -49,7 +49,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"mask": PICTURE}, "a mask was given without an image"),
     ({"image": PICTURE, "mask": Image.new("L", (8, 9))}, "the mask is 8x9 and the image 64x64; expected the same size"),
     ({"image": "nowhere.png"}, "image 'nowhere.png' does not exist"),
-    ({"image": b"bytes"}, "image is a bytes; expected a Pillow image or the path of a picture"),
+    ({"image": b"bytes"}, "image of 5 bytes is not a picture that Pillow can read"),
+    ({"image": 7}, "image is a int; expected a Pillow image, the path or bytes of a picture, or an array"),
 ]
 
 
@@ -152,7 +153,7 @@ def test_pictures_come_from_paths_too(tmp_path: Path) -> None:
 
 
 def test_one_is_the_picture_alone() -> None:
-    assert Request("a", seed=5, count=3).one(2) == Request("a", seed=7, count=1)
+    assert Request("a", seed=5, count=3).single(2) == Request("a", seed=7, count=1)
 
 
 def test_prompts_lose_outer_space_and_carriage_returns() -> None:

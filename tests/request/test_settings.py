@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.resolve import Grid, resolve
-from stable_diffusion.pipeline.tasks.hires import UPSCALERS
-from stable_diffusion.pipeline.tasks.masks import FILLS
 from stable_diffusion.request.request import Request, Settings
 from stable_diffusion.request.settings import (
     ABSENT,
     EMPHASES,
+    FILLS,
     GROUPS,
     MAX_SEED,
+    UPSCALERS,
     Canvas,
     Hires,
     Inpaint,
@@ -47,7 +47,7 @@ def test_nothing_given_changes_nothing() -> None:
 
 def test_keyword_arguments_are_the_fields_of_a_request() -> None:
     fields = {name for name in Request.__dataclass_fields__ if name not in ("prompt", "model", "_")}
-    assert set(get_type_hints(Settings)) == fields and set(GROUPS) <= fields
+    assert set(Settings.__annotations__) == fields and set(GROUPS) <= fields
 
 
 def test_a_group_is_given_whole_as_a_mapping_or_for_hires_as_a_number() -> None:
@@ -64,9 +64,9 @@ def test_a_group_is_given_whole_as_a_mapping_or_for_hires_as_a_number() -> None:
 
 def test_a_change_of_a_group_keeps_its_other_fields() -> None:
     request = Request("a", hires=Hires(scale=3, steps=5), canvas=Canvas(tiling="x", window=64))
-    changed = request.changed(hires={"steps": 6}, canvas={"tiling": "y"}, seed=3)
+    changed = request.with_changes(hires={"steps": 6}, canvas={"tiling": "y"}, seed=3)
     assert changed.hires == Hires(scale=3, steps=6) and changed.canvas == Canvas(tiling="y", window=64)
-    assert changed.seed == 3 and request.changed(canvas=Canvas()).canvas == Canvas()
+    assert changed.seed == 3 and request.with_changes(canvas=Canvas()).canvas == Canvas()
 
 
 @pytest.mark.parametrize(
@@ -227,6 +227,10 @@ def test_what_is_left_out_of_a_group_is_filled_in() -> None:
 
 def test_with_variations_all_pictures_have_one_seed_and_each_its_variation_seed() -> None:
     request = filled(seed=5, count=3, variation=VariationSeed(strength=0.3, seed=100))
-    assert [(request.one(k).seed, request.one(k).variation.seed) for k in range(3)] == [(5, 100), (5, 101), (5, 102)]
+    assert [(each.seed, each.variation.seed) for each in map(request.single, range(3))] == [
+        (5, 100),
+        (5, 101),
+        (5, 102),
+    ]
     without = filled(seed=5, count=3, variation=VariationSeed(resize_from=(64, 64)))
-    assert [without.one(k).seed for k in range(3)] == [5, 6, 7]
+    assert [without.single(k).seed for k in range(3)] == [5, 6, 7]
