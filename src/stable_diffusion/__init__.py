@@ -14,8 +14,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .diffusion.samplers import SAMPLERS
-    from .diffusion.sigmas import SCHEDULES
     from .errors import (
         BrokenModel,
         InvalidRequest,
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from .pipeline.request import Images, Progress, Request
     from .pipeline.settings import Canvas, Hires, Inpaint, Noise, Prompting, Refiner, VariationSeed
     from .pipeline.size import SizeConditioning
+    from .request.names import SAMPLERS, SCHEDULES
 
 __version__ = "0.1.0"
 
@@ -47,8 +46,7 @@ _HOMES = {
     "stable_diffusion.pipeline.size": ("SizeConditioning",),
     "stable_diffusion.pipeline.metadata": ("read_metadata",),
     "stable_diffusion.pipeline.files": ("save_image",),
-    "stable_diffusion.diffusion.samplers": ("SAMPLERS",),
-    "stable_diffusion.diffusion.sigmas": ("SCHEDULES",),
+    "stable_diffusion.request.names": ("SAMPLERS", "SCHEDULES"),
     "stable_diffusion.errors": (
         "BrokenModel",
         "InvalidRequest",

@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from stable_diffusion.diffusion.samplers import SAMPLERS
-from stable_diffusion.diffusion.sigmas import SCHEDULES
 from stable_diffusion.errors import InvalidRequest, StableDiffusionError
 from stable_diffusion.pipeline import files
 from stable_diffusion.pipeline.files import save_image
@@ -22,6 +20,7 @@ from stable_diffusion.pipeline.masks import FILLS
 from stable_diffusion.pipeline.metadata import parameters_text, parse_parameters, read_metadata, user_comment
 from stable_diffusion.pipeline.request import Request
 from stable_diffusion.pipeline.settings import EMPHASES, Hires
+from stable_diffusion.request.names import SAMPLERS, SCHEDULES
 
 FULL = Request(
     "a cat, sitting",

@@ -13,10 +13,10 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from stable_diffusion.diffusion.prediction import Network, Prediction, output_gain, target
-from stable_diffusion.diffusion.schedule import DiscreteSchedule, FlowSchedule, add_gaussian_noise
-from stable_diffusion.errors import InvalidRequest, unknown_choice
-from stable_diffusion.types import Schedule
+from ..errors import InvalidRequest, unknown_choice
+from ..types import Schedule
+from .prediction import Network, Prediction, output_gain, target
+from .schedule import DiscreteSchedule, FlowSchedule, add_gaussian_noise
 
 Times: TypeAlias = Literal["uniform", "logit_normal"]
 Weighting: TypeAlias = Literal["none", "min_snr"]
@@ -55,7 +55,7 @@ def draw_times(
 
 
 def to_timestep(schedule: DiscreteSchedule | FlowSchedule, time: Tensor) -> Tensor:
-    """Times in (0, 1) [B] -> timesteps [B] as the network is told them.
+    """Times in (0, 1) [B] -> timesteps [B] as the network takes them.
 
     DDPM: whole numbers 0 .. N-1, each an equal share of time. Flow: N times the shifted time.
     """

@@ -19,9 +19,9 @@ from typing import Literal, Protocol, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from stable_diffusion.diffusion.philox import PhiloxStream
-from stable_diffusion.errors import InvalidRequest, unknown_choice
-from stable_diffusion.types import Schedule
+from ..errors import InvalidRequest, unknown_choice
+from ..types import Schedule
+from .philox import PhiloxStream
 
 _NODES: int = 2**24  # points of the Brownian path: neighbours differ by a factor exp(23 / 2^24) in sigma / alpha
 _WIDEST = 1e5  # the path starts where sigma / alpha is this ...

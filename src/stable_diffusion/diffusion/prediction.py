@@ -17,15 +17,15 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from torch import Tensor
 
-from stable_diffusion.diffusion.schedule import per_image
-from stable_diffusion.errors import unknown_choice
-from stable_diffusion.types import Schedule
+from ..errors import unknown_choice
+from ..types import Schedule
+from .schedule import per_image
 
 
 class Network(Protocol):
     """(x [B,C,H,W], timestep [B], tokens [B,T,D], vector [B,V] or None) -> output [B,C,H,W].
 
-    A network that side networks can be added to takes `residuals` as well, and one that is told the guidance scale [B]
+    A network that side networks can be added to takes `residuals` as well, and one that is given the guidance scale [B]
     takes `guidance`.
     """
 

@@ -17,8 +17,8 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from stable_diffusion.errors import InvalidRequest, unknown_choice
-from stable_diffusion.types import Schedule
+from ..errors import InvalidRequest, unknown_choice
+from ..types import Schedule
 
 BetaKind: TypeAlias = Literal["linear", "scaled_linear", "cosine"]
 

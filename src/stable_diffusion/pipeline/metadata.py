@@ -16,9 +16,8 @@ from typing import Any
 
 from PIL import Image
 
-from ..diffusion.samplers import SAMPLERS
-from ..diffusion.sigmas import AUTOMATIC, SCHEDULES
 from ..errors import InvalidRequest
+from ..request.names import AUTOMATIC, SAMPLERS, SCHEDULES
 from .adapters import Used
 from .background import checked_background
 from .image import open_picture

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from ..diffusion.image_guidance import IMAGE_GUIDANCE
-from ..diffusion.sigmas import resolve_schedule
+from ..diffusion.denoise import IMAGE_GUIDANCE
 from ..errors import InvalidRequest
+from ..request.names import resolve_schedule
 from . import hires
 from .checks import MAX_SIDE
 from .image import fitting_size
