@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from stable_diffusion.pipeline.tasks.told_picture import image_conditioning
 
 import convert_cases as cases
 import tiny_checkpoints as tiny
@@ -20,7 +21,6 @@ from stable_diffusion.convert import convert
 from stable_diffusion.nn.embeddings import timestep_embedding
 from stable_diffusion.pipeline.models import StableDiffusion, load
 from stable_diffusion.pipeline.tasks.init_image import start
-from stable_diffusion.pipeline.tasks.told_picture import image_conditioning
 from stable_diffusion.request.request import Request
 
 TOLD = [tiny.INPAINT, tiny.EDIT, tiny.INPAINT_2, tiny.DEPTH, xl.INPAINT, xl.EDIT]

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from stable_diffusion.pipeline.forward import DiffusionProcess
 
 from stable_diffusion.diffusion.schedule import FlowSchedule, ddpm_schedule
 from stable_diffusion.errors import BrokenModel, InvalidRequest, ModelFileError
 from stable_diffusion.models.vae import VAE
 from stable_diffusion.pipeline import models as model_module
 from stable_diffusion.pipeline.codec import ImageDecoder
-from stable_diffusion.pipeline.forward import DiffusionProcess
 from stable_diffusion.pipeline.models import StableDiffusion, find_model, load, resolve_device, resolve_dtype
 from stable_diffusion.types import Conditioning
 from stable_diffusion.weights.checkpoints.native import save_native

@@ -13,11 +13,19 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from ..diffusion.by_step import by_step
-from ..diffusion.denoise import NetworkDenoiser, guided, inpainting, is_plain, network_denoiser, sigma_interval
-from ..diffusion.image_guidance import IMAGE_GUIDANCE, image_guided
+from ..diffusion.denoise import (
+    IMAGE_GUIDANCE,
+    NetworkDenoiser,
+    by_step,
+    guided,
+    image_guided,
+    is_plain,
+    network_denoiser,
+    sigma_interval,
+)
+from ..diffusion.inpaint import inpainting, soft_inpainting
 from ..diffusion.prediction import Prediction
-from ..diffusion.samplers import SamplerInfo, noise_source, sample
+from ..diffusion.samplers import Solver, noise_source
 from ..diffusion.schedule import DiscreteSchedule, FlowSchedule, input_scale, per_image, start_state
 from ..errors import InvalidRequest
 from ..models.mmdit import MMDiT
@@ -26,7 +34,6 @@ from ..request.settings import FLAT, Noise, SizeConditioning, VariationSeed, Wra
 from ..text.prompt_schedule import Timeline, aligned
 from ..types import Blend, Conditioning, Denoiser, NoiseSource, Step
 from .tasks.control import ControlUnit, controlled, mark_negative
-from .tasks.masks import soft_inpainting
 from .tasks.micro_conditioning import with_size
 from .tasks.refiner import hand_over
 from .tasks.variation import varied
@@ -86,7 +93,7 @@ class LatentNetwork:
 
     def noise(
         self,
-        sampler: SamplerInfo,
+        sampler: Solver,
         seeds: Sequence[int],
         size: tuple[int, int],
         noise: Noise,
@@ -174,7 +181,7 @@ class Pass:
     """
 
     base: Expert
-    sampler: SamplerInfo
+    sampler: Solver
     sigmas: Tensor
     size: tuple[int, int]
     guidance: Guidance
@@ -208,7 +215,7 @@ class Pass:
         schedule = self.base.network.schedule
         denoise = build_denoiser(self, noise, latent)
         x = start_state(schedule, noise, float(self.sigmas[0]), latent)
-        return sample(self.sampler, denoise, x, self.sigmas, schedule, noise=source, **self.options)
+        return self.sampler(denoise, x, self.sigmas, schedule, noise=source, **self.options)
 
     def _scaled(self, steps: Iterator[Step]) -> Iterator[Step]:
         """The last state out of variance-exploding coordinates, where the run does not end on zero noise."""
@@ -242,7 +249,8 @@ def prompted(expert: Expert, plan: Pass) -> Denoiser:
         g = plan.guidance
         if expert.network.edits and uncond is not None:
             return image_guided(x0, cond, uncond, scale, g.image)
-        return guided(x0, cond, uncond, scale, rescale=g.rescale, interval=g.interval, space=network)
+        paired = plan.sampler.paired
+        return guided(x0, cond, uncond, scale, rescale=g.rescale, interval=g.interval, space=network, paired=paired)
 
     composed = any(not is_plain(blend) for _, blend in expert.prompt.stretches)
     uses_negative = scale != 1 or plan.sampler.paired or composed or expert.network.edits

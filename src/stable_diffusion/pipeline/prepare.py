@@ -93,7 +93,7 @@ class Plan:
 
     def _pass(self, index: int, each: ResolvedPass, prompts: EncodedPrompts) -> Pass:
         resolved, process, factor = self.resolved, self.model.denoising_process, self.model.factor
-        request, info = resolved.request, resolved.sampler.sampler
+        request, info = resolved.request, resolved.sampler
         size = (each.size[1] // factor, each.size[0] // factor)
         levels = process.sigmas(info.id, resolved.schedule, each.total, self.final, request.noise.shift)
         image, sizes, refined = self.channels[index], request.told_size, None
@@ -189,6 +189,6 @@ def _encoder(
 
 def _sampler_options(resolved: Resolved, given: Options) -> Options:
     """What a sampler's name implies, the request's settings as far as its sampler has them, and what was `given`."""
-    sampler, asked = resolved.sampler, resolved.request.noise.options
-    known = {name: value for name, value in asked.items() if name in sampler.sampler.options}
-    return {**sampler.options, **known, **given}
+    asked = resolved.request.noise.options
+    known = {name: value for name, value in asked.items() if name in resolved.sampler.options}
+    return {**resolved.implied, **known, **given}

@@ -18,12 +18,13 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ..diffusion.denoise import NetworkDenoiser
 from ..diffusion.noise import PerImageNoise
-from ..diffusion.samplers import ResolvedSampler, SamplerInfo, automatic_schedule, resolve_sampler
+from ..diffusion.samplers import Solver, solver
 from ..diffusion.schedule import FlowSchedule, add_gaussian_noise, input_scale
-from ..diffusion.sigmas import SCHEDULES, Table, resolve_schedule, schedule_sigmas, truncate
+from ..diffusion.sigmas import Table, grid_options, schedule_sigmas, truncate
 from ..errors import InvalidRequest
 from ..models.mmdit import MMDiT
 from ..models.unet import UNet
+from ..request.names import automatic_schedule, resolve_sampler, resolve_schedule
 from ..request.settings import FLAT, Noise, SizeConditioning, VariationSeed, Wrap
 from ..text.encode import TextEncoder
 from ..text.prompt_schedule import Timeline, encode_timeline
@@ -144,7 +145,7 @@ def _noise_like(x: Tensor, seed: int) -> PerImageNoise:
 def _noisier(x: Tensor, noise: Tensor, before: tuple[float, float], after: tuple[float, float]) -> Tensor:
     """A state at one (signal, spread) from that at another before it, by fresh noise."""
     ratio = after[0] / before[0] if before[0] > 0 else 0.0
-    added = max(after[1] ** 2 - (ratio * before[1]) ** 2, 0.0) ** 0.5
+    added: float = max(after[1] ** 2 - (ratio * before[1]) ** 2, 0.0) ** 0.5
     return ratio * x + added * noise
 
 
@@ -216,10 +217,11 @@ class DenoisingProcess:
     ) -> Tensor:
         """Noise levels of a run, descending, [steps + 1]; `shift` in place of the model's own, for flow models.
 
-        Some samplers leave out the lowest level above the end, as A1111 has them do (`SamplerInfo.skips_last`)."""
-        info = resolve_sampler(sampler).sampler
-        name = resolve_schedule(schedule, automatic_schedule(info, self.schedule))
-        options = {"table": self.table} if "table" in SCHEDULES[name].options else {}
+        Some samplers leave out the lowest level above the end, as A1111 has them do (`Solver.skips_last`)."""
+        info = solver(resolve_sampler(sampler).id)
+        automatic = automatic_schedule(info.id, flow=isinstance(self.schedule, FlowSchedule))
+        name = resolve_schedule(schedule, automatic)
+        options = {"table": self.table} if "table" in grid_options(name) else {}
         levels = self.schedule
         if shift is not None and isinstance(levels, FlowSchedule):
             levels = FlowSchedule(shift, levels.timesteps)
@@ -228,7 +230,7 @@ class DenoisingProcess:
 
     def noise(
         self,
-        sampler: SamplerInfo,
+        sampler: Solver,
         seed: int | Sequence[int],
         size: tuple[int, int],
         noise: Noise | None = None,
@@ -263,16 +265,16 @@ class DenoisingProcess:
         resolved = resolve_sampler(self.defaults.sampler if sampler is None else sampler)
         schedule = self.defaults.schedule if schedule is None and sampler is None else schedule or resolved.schedule
         steps = self.defaults.steps if steps is None else steps
-        levels = self.sigmas(resolved.sampler.id, schedule, steps, options.final, options.shift)
+        levels = self.sigmas(resolved.id, schedule, steps, options.final, options.shift)
         place = (latent.shape[-2], latent.shape[-1]) if latent is not None else size or self._default_size
         plan = Pass(
             base=self._expert((prompt, negative), len(levels) - 1, place, options.told_size, options.controls),
-            sampler=resolved.sampler,
+            sampler=solver(resolved.id),
             options=resolved.options | {name: value for name, value in more.items() if name not in known},
             sigmas=levels if latent is None or options.strength == 0 else truncate(levels, options.strength),
             size=place,
             guidance=Guidance.of(
-                levels, self._scale(guidance, resolved), options.rescale, options.interval, options.image_guidance
+                levels, self._scale(guidance, resolved.id), options.rescale, options.interval, options.image_guidance
             ),
             strength=1.0 if latent is None else options.strength,
             mask=options.mask,
@@ -284,7 +286,7 @@ class DenoisingProcess:
         )
         varied = options.variation != VariationSeed()
         variations = [options.variation] * len(_seeds(seed)) if varied else []
-        source = self.noise(resolved.sampler, seed, place, options.noise, variations)
+        source = self.noise(plan.sampler, seed, place, options.noise, variations)
         noise = source.start().to(self.network.device)
         x0 = None if latent is None else latent.to(noise.device, torch.float32).expand_as(noise)
         return plan.steps(source, noise, x0)
@@ -300,7 +302,7 @@ class DenoisingProcess:
         sampler: str | None = None,
         **more: Any,
     ) -> Denoiser:
-        """The denoiser guided by a prompt, away from the negative one: (x, sigma) -> x0; `interval` in units of sigma.
+        """The denoiser guided by a prompt, away from the negative one: (x, sigma) -> `Estimate`; `interval` in sigma.
 
         A sampler that uses the unguided estimate too keeps the negative prompt at guidance 1. `more` are those
         of `DenoisingOptions` that change what the network answers: wrap, window, overlap, image_guidance. A prompt that
@@ -316,7 +318,7 @@ class DenoisingProcess:
                 negative=Timeline(((1, expert.negative.at(1)),)),
                 controls=expert.controls,
             ),
-            sampler=resolved.sampler,
+            sampler=solver(resolved.id),
             sigmas=torch.tensor([self.schedule.sigma_max, 0.0]),
             size=self._default_size,
             guidance=Guidance(
@@ -335,8 +337,8 @@ class DenoisingProcess:
     def _default_size(self) -> tuple[int, int]:
         return self.defaults.height // self.network.downscale, self.defaults.width // self.network.downscale
 
-    def _scale(self, guidance: float | None, sampler: ResolvedSampler | None) -> float:
-        unit = 1.0 if sampler is None else sampler.sampler.unit
+    def _scale(self, guidance: float | None, sampler: str | None) -> float:
+        unit = 1.0 if sampler is None else solver(sampler).unit
         return (self.defaults.guidance if guidance is None else guidance) / unit
 
     def _expert(

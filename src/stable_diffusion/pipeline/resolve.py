@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..diffusion.image_guidance import IMAGE_GUIDANCE
-from ..diffusion.samplers import ResolvedSampler, resolve_sampler
+from ..diffusion.denoise import IMAGE_GUIDANCE
+from ..diffusion.samplers import Solver, solver
 from ..diffusion.schedule import FlowSchedule
-from ..diffusion.sigmas import resolve_schedule
 from ..errors import InvalidRequest
+from ..request.names import SAMPLERS, resolve_sampler, resolve_schedule
 from ..request.request import Request, canonical_sampler
 from ..request.sequences import MAX_SIDE
 from ..request.settings import MAX_STEPS, UPSCALERS, Canvas, Fill, Hires, Inpaint, SizeConditioning, VariationSeed
@@ -69,6 +69,7 @@ class Resolved:
     """A request on a model: what the run needs to know of it, and notes on what has no effect.
 
     request  with every setting filled in: what texts of pictures are written from, and requests of single pictures made
+    implied  options that the sampler's name implies
     """
 
     request: Request
@@ -77,7 +78,8 @@ class Resolved:
     guidance: float
     image_guidance: float
     strength: float
-    sampler: ResolvedSampler
+    sampler: Solver
+    implied: Mapping[str, Any]
     schedule: str
     fill: Fill
     padding: int
@@ -143,12 +145,13 @@ def fill_in(
         inpaint=inpaint,
         canvas=canvas,
     )
+    found = resolve_sampler(sampler)
     passes = [ResolvedPass(size=size, steps=steps, total=steps, strength=strength)]
     if request.hires is not None:
         second = _second_pass(request, request.hires, grid, passes[0])
         strength_of = _hires_strength(request.hires)
-        found = replace(request.hires, steps=second.steps, strength=strength_of, upscaler=second.upscaler)
-        request = replace(request, hires=found)
+        filled = replace(request.hires, steps=second.steps, strength=strength_of, upscaler=second.upscaler)
+        request = replace(request, hires=filled)
         passes.append(second)
     return Resolved(
         request=request,
@@ -157,7 +160,8 @@ def fill_in(
         guidance=guidance,
         image_guidance=IMAGE_GUIDANCE if request.image_guidance is None else request.image_guidance,
         strength=strength,
-        sampler=resolve_sampler(sampler),
+        sampler=solver(found.id),
+        implied=found.options,
         schedule=schedule,
         fill="original" if inpaint.fill is None else inpaint.fill,
         padding=inpaint.padding or 0,
@@ -304,10 +308,10 @@ def _check_size(size: tuple[int, int], factor: int, what: str) -> None:
 
 def _ignored(asked: Request, resolved: Resolved, model: StableDiffusion) -> Iterator[str]:
     """Settings that were given and have no effect, in plain sentences."""
-    info, kind = resolved.sampler.sampler, input_kind(model)
+    info, kind = resolved.sampler, input_kind(model)
     for name in asked.noise.options:
         if name not in info.options:
-            yield f"{name} is ignored: the sampler {info.label} has no such setting"
+            yield f"{name} is ignored: the sampler {SAMPLERS[info.id].label} has no such setting"
     if asked.variation.seed is not None and asked.variation.strength == 0:
         yield "the variation seed is ignored: its strength is 0"
     yield from _of_other_models(asked, model)
@@ -340,7 +344,7 @@ def _unguided(asked: Request, resolved: Resolved, model: StableDiffusion, kind: 
     itself = model.denoising_process.guides_itself
     if kind == "image":
         given["negative_prompt"], why = False, "the model is guided by the picture that it edits too"
-    elif resolved.sampler.sampler.paired or len(split_and(asked.prompt)) > 1:
+    elif resolved.sampler.paired or len(split_and(asked.prompt)) > 1:
         return
     elif itself or resolved.guidance == 1:
         why = "the network is told its guidance" if itself else "guidance is 1"

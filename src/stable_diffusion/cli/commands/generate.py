@@ -209,7 +209,7 @@ def paint(
 
         loaded = load_model(request.model, device, dtype)
         said: set[str] = set()
-        for event in generate(loaded, request):
+        for event in generate(loaded, request, preview_every=int(display.preview)):
             done = _shown(event, display)
             if done is None:
                 continue

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ...diffusion.by_step import by_step
+from ...diffusion.denoise import by_step
 from ...diffusion.schedule import FlowSchedule
 from ...errors import InvalidRequest
 from ...types import Denoiser
