@@ -73,6 +73,7 @@ class Engine(ABC):
     def refuses(self, features: Features) -> str | None:
         """One plain sentence where this engine cannot run a network so; None where it can."""
 
+    @abstractmethod
     def weights_changed(self, module: nn.Module) -> None:
         """The module's own weights are others now: an adapter was attached, detached or fused."""
 

@@ -21,6 +21,9 @@ class TorchEngine(Engine):
     def refuses(self, features: Features) -> str | None:
         return None
 
+    def weights_changed(self, module: nn.Module) -> None:
+        """Nothing: no copy of the weights is kept."""
+
 
 TORCH = TorchEngine()
 """The default of everything that takes an engine."""
