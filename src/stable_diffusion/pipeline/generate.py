@@ -77,7 +77,7 @@ class _Job:
         """The steps of these pictures, made with the request's adapters."""
         ready = self.words(requests[0])
         options = {**self.options, "sides": self.controls.sides}
-        return ready.adapters.denoising(passes(self.model, requests, ready, self.start, options))
+        return passes(ready.adapters.model, requests, ready, self.start, options)
 
 
 def generate(

@@ -5,6 +5,7 @@ Shapes: B batch, c h w latent channels, height and width; x0 and noise [B,c,h,w]
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -81,6 +82,12 @@ class DenoisingProcess:
         self.sampler, self.noise_schedule, self.steps, self.guidance = sampler, noise_schedule, steps, guidance
         self.downscale, self.size_numbers, self.table = downscale, size_numbers, table
         self._text_encoder = text_encoder
+
+    def with_networks(self, unet: UNet | MMDiT, text_encoder: TextEncoder) -> DenoisingProcess:
+        """The same process over other networks of the same shape, for one run; this one stays as it is."""
+        made = copy.copy(self)
+        made.unet, made._text_encoder = unet, text_encoder
+        return made
 
     @property
     def denoiser(self) -> NetworkDenoiser:

@@ -74,23 +74,23 @@ class Words:
 def words(model: StableDiffusion, request: Request, refiner: StableDiffusion | None = None) -> Words:
     """Encode the prompts of a resolved request of one picture, for the `refiner` too."""
     assert request.steps is not None
-    adapters, encoder = request_adapters(model, request), model.text_encoder
+    adapters = request_adapters(model, request)
     runs = [(request.steps, 0)]
     if request.hires is not None and request.hires.steps is not None:
         runs.append((request.hires.steps, request.steps))
     emphasis = None if request.prompting.emphasis is None else EMPHASIS[request.prompting.emphasis]
     texts = adapters.prompt, adapters.negative_prompt
     passes, notes, handover = [], list[str](), None
-    with adapters.encoding(), encoder.with_emphasis(emphasis):
-        for steps, before in runs:
-            pair, said = _encoded(encoder, texts, steps, before, request.clip_skip)
-            passes.append(pair)
-            notes += said
+    encoder = adapters.model.text_encoder.with_emphasis(emphasis)
+    for steps, before in runs:
+        pair, said = _encoded(encoder, texts, steps, before, request.clip_skip)
+        passes.append(pair)
+        notes += said
     if refiner is not None and request.refiner is not None:
         new_words, unread = adapters.words_for(refiner)
         notes += unread
-        with refiner.text_encoder.with_embeddings(new_words), refiner.text_encoder.with_emphasis(emphasis):
-            pair, _ = _encoded(refiner.text_encoder, texts, *runs[-1], request.clip_skip)
+        reading = refiner.text_encoder.with_embeddings(new_words).with_emphasis(emphasis)
+        pair, _ = _encoded(reading, texts, *runs[-1], request.clip_skip)
         handover = Handover(refiner.denoising_process, *pair, request.refiner.switch)
     notes += [*_unread(request), *adapters.notes]
     return Words(tuple(passes), adapters, tuple(dict.fromkeys(notes)), handover)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...diffusion.denoise import NetworkDenoiser, sigma_interval
 from ...models.controlnet import ControlNet
-from ...models.ip_adapter import IPAdapter, decoupled_attention
+from ...models.ip_adapter import ImagePromptedUNet, IPAdapter
 from ...models.t2i_adapter import T2IAdapter
 from ...models.unet import UNet
 from ...types import Blend, Conditioning, Residuals
@@ -121,13 +121,15 @@ class Controlled:
     base: NetworkDenoiser
     sides: tuple[tuple[float, float, Side], ...]
     _windows: dict[tuple[int, ...], Controlled] = field(default_factory=dict, repr=False)
+    _unets: list[ImagePromptedUNet] = field(default_factory=list, repr=False)
+    """The U-Net with image tokens, made when it is first asked for; this run's own, shared by its windows."""
 
     def at(self, rows: Tensor, columns: Tensor, canvas: tuple[int, int]) -> Controlled:
         """The same for a window of a canvas (see `Side.at`); windows are kept, since each step asks for them."""
         key = (int(rows[0]), int(columns[0]), len(rows), len(columns))
         if key not in self._windows:
             sides = tuple((low, high, side.at(rows, columns, canvas)) for low, high, side in self.sides)
-            self._windows[key] = Controlled(self.base, sides)
+            self._windows[key] = Controlled(self.base, sides, _unets=self._unets)
         return self._windows[key]
 
     def __call__(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
@@ -135,19 +137,18 @@ class Controlled:
         active = [side for side in active if side.weight != 0]
         adding = [side for side in active if not isinstance(side.network, IPAdapter)]
         pictures = [side for side in active if isinstance(side.network, IPAdapter)]
-        with self._pictures(pictures, conditioning):
-            return self.base(x, sigma, conditioning, side=_summed(adding) if adding else None)
+        base = self._prompted(pictures, conditioning) if pictures else self.base
+        return base(x, sigma, conditioning, side=_summed(adding) if adding else None)
 
-    def _pictures(self, sides: Sequence[Side], conditioning: Conditioning) -> AbstractContextManager[None]:
-        """The U-Net's attentions with the image tokens of IP-Adapters."""
-        if not sides:
-            return nullcontext()
+    def _prompted(self, sides: Sequence[Side], conditioning: Conditioning) -> NetworkDenoiser:
+        """The network's denoiser with the image tokens of IP-Adapters."""
         unet = self.base.network
         assert isinstance(unet, UNet)
-        like = next(unet.parameters())
-        told = conditioning.to(dtype=like.dtype)
+        if not self._unets:
+            self._unets.append(ImagePromptedUNet(unet))
+        told = conditioning.to(dtype=self.base.dtype)
         read = [(side.network, side.image_tokens(told), side.weight) for side in sides]
-        return decoupled_attention(unet, read)  # type: ignore[arg-type]  # all of them are IP-Adapters
+        return replace(self.base, network=partial(self._unets[0], read))  # type: ignore[arg-type]  # all are IP-Adapters
 
 
 def _summed(sides: Sequence[Side]) -> Callable[[Tensor, Tensor, Conditioning], Residuals]:
