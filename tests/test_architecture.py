@@ -24,8 +24,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "latents": set(),
     "embedded": set(),
     "nn": set(),
-    # The pictures of a data pack and their likeness: training and evaluation share them, and may not import each other.
-    "data": set(),
+    # Pictures of a data pack, their likeness, the tower: training and evaluation share them, and may not import each other.
+    "data": {"models", "weights", "embedded"},
     "models": {"nn"},
     "diffusion": set(),
     "text": {"models"},

@@ -142,6 +142,7 @@ def test_numbers_beyond_float16_are_kept_in_float32() -> None:
     assert stored["norm.weight"].dtype == torch.float32 and stored["norm.bias"].dtype == torch.float16
 
 
+@pytest.mark.parametrize("scale", [None, torch.ones(3), torch.ones(4, 4)])
 def test_scales_that_do_not_fit(scale: torch.Tensor | None) -> None:
     stored = {"w": torch.ones(4, 4, dtype=torch.int8)} | ({} if scale is None else {"w.scale": scale})
     with pytest.raises(BrokenModel, match="scales are missing or do not fit"):
