@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "latents": set(),
     "embedded": set(),
     "nn": set(),
-    # Pictures of a data pack, their likeness, the tower: training and evaluation share them, and may not import each other.
+    # Packs, likeness of pictures, the tower: shared by training and evaluation, which may not import each other.
     "data": {"models", "weights", "embedded"},
     "models": {"nn"},
     "diffusion": set(),

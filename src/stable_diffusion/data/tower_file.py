@@ -79,7 +79,7 @@ def read_tower_file(path: Path) -> TowerFile | None:
 def embedded_text() -> tuple[CLIPText, str]:
     """The embedded model's text encoder in float32, and the text of its tokenizer.json."""
     path = model_path()
-    parts = None if path is None else load_parts(path, device="cpu", dtype="float32")
+    parts = None if path is None else load_parts(path)
     if parts is None or parts.tokenizer.json is None:
         raise ModelFileError(
             "there is no embedded model with a tokenizer of its own, so no tower can share its text encoder"
