@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib.util
 import json
@@ -46,7 +47,7 @@ def eye(tiny_native_parts: Any, tiny_native_tokenizer: Tokenizer) -> Eye:
 @pytest.fixture
 def embedded(tiny_native_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> StableDiffusion:
     """The tiny model as the embedded one."""
-    monkeypatch.setattr(tower_file, "load_parts", lambda path: tiny_native_model.parts)
+    monkeypatch.setattr(tower_file, "load_parts", lambda path: copy.deepcopy(tiny_native_model.parts))
     return tiny_native_model
 
 
