@@ -103,14 +103,13 @@ def randomised(module: nn.Module, seed: int) -> nn.Module:
 def write_native(path: Path) -> Path:
     """A model like the embedded one: RGBA, flow prediction, a pooled vector, its own tokenizer, our own format."""
     from conftest import byte_tokenizer_json
-
     from stable_diffusion.diffusion.schedule import FlowSchedule
     from stable_diffusion.latents import LatentFormat
     from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
     from stable_diffusion.models.unet import UNet, UNetConfig
     from stable_diffusion.models.vae import VAE, VAEConfig
     from stable_diffusion.text.tokenizer import Tokenizer
-    from stable_diffusion.weights.native import save_native
+    from stable_diffusion.weights.checkpoints.native import save_native
     from stable_diffusion.weights.parts import Card, Defaults, Parts, TokenizerSource
 
     torch.manual_seed(5)
@@ -183,14 +182,14 @@ def tables() -> Iterator[tuple[str, Any]]:
     from stable_diffusion.models.clip_vision import CLIPVisionConfig
     from stable_diffusion.models.t2i_adapter import T2IAdapterConfig
     from stable_diffusion.models.tiny_vae import TinyVAEConfig
-    from stable_diffusion.weights.clip_vision import clip_vision_openclip, clip_vision_transformers
-    from stable_diffusion.weights.controlnet import controlnet_diffusers, controlnet_ldm
-    from stable_diffusion.weights.diffusers import clip_transformers, unet_diffusers, vae_diffusers
-    from stable_diffusion.weights.ldm import unet_ldm, vae_ldm
-    from stable_diffusion.weights.openclip import clip_openclip
-    from stable_diffusion.weights.sd3_keys import mmdit_diffusers, mmdit_ldm, t5_transformers
-    from stable_diffusion.weights.t2i_adapter import t2i_adapter_table
-    from stable_diffusion.weights.tiny_vae import tiny_layout, tiny_table
+    from stable_diffusion.weights.networks.clip_vision import clip_vision_openclip, clip_vision_transformers
+    from stable_diffusion.weights.networks.controlnet import controlnet_diffusers, controlnet_ldm
+    from stable_diffusion.weights.networks.diffusers import clip_transformers, unet_diffusers, vae_diffusers
+    from stable_diffusion.weights.networks.ldm import unet_ldm, vae_ldm
+    from stable_diffusion.weights.networks.mmdit import mmdit_diffusers, mmdit_ldm, t5_transformers
+    from stable_diffusion.weights.networks.openclip import clip_openclip
+    from stable_diffusion.weights.networks.t2i_adapter import t2i_adapter_table
+    from stable_diffusion.weights.networks.tiny_vae import tiny_layout, tiny_table
 
     unets = {"sd1": shapes.SD1, "sd2": shapes.SD2, "sdxl": shapes.SDXL, "refiner": shapes.REFINER}
     unets |= {"ssd-1b": shapes.SSD_1B, "koala": tiny_xl.KOALA.config, "vega": tiny_xl.VEGA.config}
@@ -240,7 +239,7 @@ def train_stages(place: Path, steps: int) -> Iterator[tuple[str, Path]]:
 
     from stable_diffusion.training import run as module
     from stable_diffusion.training.export import join
-    from stable_diffusion.weights.native import save_native
+    from stable_diffusion.weights.checkpoints.native import save_native
 
     if hasattr(module, "loss_curve"):
         module.loss_curve = lambda lines, path: None  # type: ignore[assignment]

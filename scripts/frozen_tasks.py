@@ -135,7 +135,7 @@ def canvas(shop: Shop) -> Iterator[Case]:
 
 
 def hires(shop: Shop) -> Iterator[Case]:
-    from stable_diffusion.pipeline.hires import UPSCALERS
+    from stable_diffusion.pipeline.tasks.hires import UPSCALERS
 
     for model in ("sd1", "native", "sd3", "sdxl"):
         yield Case("plain", model, {"hires": {"scale": 1.5}})
