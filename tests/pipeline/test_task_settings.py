@@ -281,10 +281,8 @@ def test_emphasis_is_what_each_program_does(tiny_model: StableDiffusion) -> None
     plain, empty = encoder("a red cat").tokens, encoder("").tokens
     factors = torch.ones(1, 77, 1)
     factors[0, 2] = 1.5
-    with encoder.with_emphasis("no_norm"):
-        no_norm = encoder("a (red:1.5) cat").tokens
-    with encoder.with_emphasis("from_empty"):
-        comfy = encoder("a (red:1.5) cat").tokens
+    no_norm = encoder.with_emphasis("no_norm")("a (red:1.5) cat").tokens
+    comfy = encoder.with_emphasis("from_empty")("a (red:1.5) cat").tokens
     original = encoder("a (red:1.5) cat").tokens
     assert torch.allclose(no_norm, plain * factors, atol=1e-6)
     assert torch.allclose(comfy, empty + (plain - empty) * factors, atol=1e-6)

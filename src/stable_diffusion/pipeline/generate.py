@@ -103,7 +103,7 @@ def _denoise(plan: Plan, batch: Batch, preview_every: int) -> Generator[Event, N
             latent = latent.to(noise.device, torch.float32).expand_as(noise)
             latent = latent if each.mask is None else start_latent(latent, each.mask, resolved.fill, noise)
         total = 0
-        for step in batch.prompts.adapters.denoising(each.steps(source, noise, latent)):
+        for step in each.steps(source, noise, latent):
             latent, index, total = step.x, done + step.index + 1, step.total
             shown = preview_every and index % preview_every == 0
             yield Progress(

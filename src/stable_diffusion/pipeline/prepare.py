@@ -92,7 +92,7 @@ class Plan:
         return Batch(first=first, requests=tuple(requests), prompts=prompts, passes=passes)
 
     def _pass(self, index: int, each: ResolvedPass, prompts: EncodedPrompts) -> Pass:
-        resolved, process, factor = self.resolved, self.model.denoising_process, self.model.factor
+        resolved, process, factor = self.resolved, prompts.adapters.model.denoising_process, self.model.factor
         request, info = resolved.request, resolved.sampler
         size = (each.size[1] // factor, each.size[0] // factor)
         levels = process.sigmas(info.id, resolved.schedule, each.total, self.final, request.noise.shift)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, MutableMapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -60,7 +60,9 @@ class DiffusionProcess:
     def __init__(self, schedule: AnySchedule, image_encoder: ImageEncoder) -> None:
         self.schedule = schedule
         self._image_encoder = image_encoder
-        self._steps: MutableMapping[Tensor, int] = WeakIdKeyDictionary()  # state -> how many steps of the chain it is from the picture
+        self._steps: MutableMapping[Tensor, int] = (
+            WeakIdKeyDictionary()
+        )  # state -> how many steps of the chain it is from the picture
 
     def latent(self, image_or_latent: Picture) -> Tensor:
         """A tensor as it is (a latent, or pixels if you like); a picture or its path as its latent."""
@@ -193,6 +195,10 @@ class DenoisingProcess:
         """`defaults` are settings that the model was made for, `table` its column in schedules that are tables."""
         self.network, self.defaults, self.table = network, defaults, table
         self._text_encoder = text_encoder
+
+    def with_networks(self, unet: UNet | MMDiT, text_encoder: TextEncoder) -> DenoisingProcess:
+        """The same process over other networks of the same shape, for one run; this one stays as it is."""
+        return DenoisingProcess(replace(self.network, unet=unet), text_encoder, self.defaults, self.table)
 
     @property
     def unet(self) -> UNet | MMDiT:

@@ -88,16 +88,16 @@ def encode_prompts(
     emphasis = None if request.prompting.emphasis is None else EMPHASIS[request.prompting.emphasis]
     texts = adapters.prompt, adapters.negative_prompt
     passes, notes, refined = list[Pair](), list[str](), None
-    with adapters.encoding(), model.text_encoder.with_emphasis(emphasis):
-        for each in steps:
-            pair, said = _encoded(model.text_encoder, texts, *each, request.clip_skip)
-            passes.append(pair)
-            notes += said
+    encoder = adapters.model.text_encoder.with_emphasis(emphasis)
+    for each in steps:
+        pair, said = _encoded(encoder, texts, *each, request.clip_skip)
+        passes.append(pair)
+        notes += said
     if refiner is not None:
         new_words, unread = adapters.words_for(refiner)
         notes += unread
-        with refiner.text_encoder.with_embeddings(new_words), refiner.text_encoder.with_emphasis(emphasis):
-            refined, _ = _encoded(refiner.text_encoder, texts, *steps[-1], request.clip_skip)
+        reading = refiner.text_encoder.with_embeddings(new_words).with_emphasis(emphasis)
+        refined, _ = _encoded(reading, texts, *steps[-1], request.clip_skip)
     notes += [*_unread(request), *adapters.notes]
     return EncodedPrompts(tuple(passes), adapters, tuple(dict.fromkeys(notes)), refined)
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...diffusion.denoise import NetworkDenoiser, sigma_interval
 from ...models.controlnet import ControlNet
-from ...models.ip_adapter import IPAdapter, decoupled_attention
+from ...models.ip_adapter import ImagePromptedUNet, IPAdapter
 from ...models.t2i_adapter import T2IAdapter
 from ...models.unet import UNet
 from ...request.control import Control
@@ -132,6 +132,8 @@ class ControlledDenoiser:
 
     base: NetworkDenoiser
     units: tuple[tuple[float, float, ControlUnit], ...]
+    image_prompted: ImagePromptedUNet | None = None
+    """The U-Net with image tokens, this run's own, where there are IP-Adapters."""
     _windows: dict[tuple[int, ...], ControlledDenoiser] = field(default_factory=dict, repr=False)
 
     def at(self, rows: Tensor, columns: Tensor, canvas: tuple[int, int]) -> ControlledDenoiser:
@@ -139,7 +141,7 @@ class ControlledDenoiser:
         key = (int(rows[0]), int(columns[0]), len(rows), len(columns))
         if key not in self._windows:
             units = tuple((low, high, unit.at(rows, columns, canvas)) for low, high, unit in self.units)
-            self._windows[key] = ControlledDenoiser(self.base, units)
+            self._windows[key] = replace(self, units=units, _windows={})
         return self._windows[key]
 
     def __call__(self, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
@@ -147,18 +149,15 @@ class ControlledDenoiser:
         active = [unit for unit in active if unit.control.weight != 0]
         adding = [unit for unit in active if not isinstance(unit.network, IPAdapter)]
         pictures = [unit for unit in active if isinstance(unit.network, IPAdapter)]
-        with self._image_prompted(pictures, conditioning):
-            return self.base(x, sigma, conditioning, side=_total_of(adding) if adding else None)
+        base = self._with_image_tokens(pictures, conditioning) if pictures else self.base
+        return base(x, sigma, conditioning, side=_total_of(adding) if adding else None)
 
-    def _image_prompted(self, units: Sequence[ControlUnit], conditioning: Conditioning) -> AbstractContextManager[None]:
-        """The U-Net's attentions with the image tokens of IP-Adapters."""
-        if not units:
-            return nullcontext()
-        unet = self.base.network
-        assert isinstance(unet, UNet)
+    def _with_image_tokens(self, units: Sequence[ControlUnit], conditioning: Conditioning) -> NetworkDenoiser:
+        """The network's denoiser with the image tokens of IP-Adapters."""
+        assert self.image_prompted is not None
         cast = conditioning.to(dtype=self.base.dtype)
         read = [(unit.network, unit.image_tokens(cast), unit.control.weight) for unit in units]
-        return decoupled_attention(unet, read)  # type: ignore[arg-type]  # all of them are IP-Adapters
+        return replace(self.base, network=partial(self.image_prompted, read))  # type: ignore[arg-type]  # all are IP-Adapters
 
 
 def _total_of(units: Sequence[ControlUnit]) -> Callable[[Tensor, Tensor, Conditioning], Residuals]:
@@ -181,7 +180,11 @@ def controlled(base: NetworkDenoiser, units: Sequence[ControlUnit], sigmas: Tens
         # an open end, since samplers may ask for levels around those of the steps
         low, high = low if unit.control.end < 1 else -1.0, high if unit.control.start > 0 else math.inf
         spans.append((low, high, unit))
-    return ControlledDenoiser(base, tuple(spans))
+    image_prompted = None
+    if any(isinstance(unit.network, IPAdapter) for unit in units):
+        assert isinstance(base.network, UNet)  # what other engines make of it is not used with IP-Adapters
+        image_prompted = ImagePromptedUNet(base.network)
+    return ControlledDenoiser(base, tuple(spans), image_prompted)
 
 
 def mark_negative(blend: Blend, uncond: Conditioning) -> tuple[Blend, Conditioning]:
