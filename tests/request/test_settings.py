@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.pipeline.resolve import Grid, resolve
+from stable_diffusion.pipeline.resolve import PixelGrid, fill_in
 from stable_diffusion.request.request import Request, Settings
 from stable_diffusion.request.settings import (
     ABSENT,
@@ -34,7 +34,8 @@ DEFAULTS = Defaults(width=64, height=96, steps=12, guidance=4.5, sampler="dpmpp_
 def filled(**values: Any) -> Request:
     """The request after `resolve`, on a model of three stages and eight pixels a latent."""
     request = Request("a cat", **values)
-    return resolve(request, defaults=DEFAULTS, grid=Grid(8, 32), name="tiny", automatic=lambda sampler: "karras")
+    facts = {"defaults": DEFAULTS, "grid": PixelGrid(8, 32), "name": "tiny"}
+    return fill_in(request, automatic=lambda sampler: "karras", **facts).request
 
 
 def test_nothing_given_changes_nothing() -> None:
