@@ -23,10 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..engine.base import Engine, Features, Network
 from ..errors import InvalidRequest
 from ..models.mmdit import MMDiT
 from ..models.unet import UNet
 from ..nn.attention import Attention, SpatialTransformer
+from ..nn.sharing import origin
 
 
 class AttentionMaps:
@@ -35,6 +37,8 @@ class AttentionMaps:
     def __init__(self, row: int = 0) -> None:
         self.row = row
         self.count = 0
+        self.network: nn.Module | None = None
+        """Whose maps they are."""
         self._total: Tensor | None = None  # [T, h, w]
         self._size = (0, 0)
 
@@ -83,6 +87,7 @@ def record_attention(unet: UNet | MMDiT, *, row: int = 0) -> Iterator[AttentionM
     if isinstance(unet, MMDiT):
         raise InvalidRequest("this model has no cross-attention to record: text and picture share one attention")
     maps = AttentionMaps(row)
+    maps.network = origin(unet)
     recorder = _RECORDERS.set((*_RECORDERS.get(), maps))
     hooks = [
         hook for module in unet.modules() if isinstance(module, SpatialTransformer) for hook in _watch(module, maps)
@@ -93,6 +98,20 @@ def record_attention(unet: UNet | MMDiT, *, row: int = 0) -> Iterator[AttentionM
         _RECORDERS.reset(recorder)
         for hook in hooks:
             hook.remove()
+
+
+def unless_recorded(engine: Engine, unet: UNet | MMDiT) -> Network:
+    """What the engine makes of a denoising network, but the network itself for calls that are recorded, where the
+    engine refuses those."""
+    network = engine.network(unet, "denoiser")
+    if engine.refuses(Features(attention_maps=True)) is None:
+        return network
+
+    def chosen(*arguments: Any, **named: Any) -> Any:
+        recorded = any(maps.network is origin(unet) for maps in _RECORDERS.get())
+        return (unet if recorded else network)(*arguments, **named)
+
+    return chosen
 
 
 def _watch(transformer: SpatialTransformer, maps: AttentionMaps) -> Iterator[Any]:

@@ -6,6 +6,7 @@ Shapes: B batch, C picture channels, H W picture size, c h w latent channels and
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..engine.base import Engine
+from ..engine.torch import TORCH
 from ..errors import InvalidRequest
 from ..latents import LatentFormat
 from ..models.tiny_vae import TinyVAE
-from ..models.vae import VAE, Gaussian
+from ..models.vae import VAE
 from ..request.pictures import open_picture
 from .image import from_model, to_images, to_model
 
@@ -34,7 +37,6 @@ class ImageEncoder:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.vae, self.latents, self.device, self.dtype = vae, latents, torch.device(device), dtype
-        self._full: AnyVAE | None = None
 
     @torch.no_grad()
     def __call__(self, image: Image.Image | str | Path | Tensor, *, seed: int | None = None) -> Tensor:
@@ -50,23 +52,18 @@ class ImageEncoder:
             raise InvalidRequest(
                 f"the picture has shape {list(image.shape)}; expected [B,{self.vae.config.image_channels},H,W]"
             )
-        gaussian = self._encode(image)
-        if self._precision != torch.float32 and not bool(torch.isfinite(gaussian.mode).all()):
-            self._full = copy.deepcopy(self.vae).float()
-            gaussian = self._encode(image)
+        gaussian = self.vae.encode(image.to(self.device, self.dtype))
+        if self.dtype != torch.float32 and not bool(torch.isfinite(gaussian.mode).all()):
+            gaussian = self._full.encode(image.to(self.device, torch.float32))
         latent = gaussian.mode.float()
         if seed is not None:
             noise = torch.randn(latent.shape, generator=torch.Generator("cpu").manual_seed(seed))
             latent = gaussian.sample(noise=noise.to(latent.device)).float()
         return self.latents.normalise(latent)
 
-    @property
-    def _precision(self) -> torch.dtype:
-        return self.dtype if self._full is None else torch.float32
-
-    def _encode(self, image: Tensor) -> Gaussian:
-        vae = self.vae if self._full is None else self._full
-        return vae.encode(image.to(self.device, self._precision))
+    @functools.cached_property
+    def _full(self) -> AnyVAE:
+        return copy.deepcopy(self.vae).float()
 
 
 class ImageDecoder:
@@ -85,7 +82,6 @@ class ImageDecoder:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.vae, self.latents, self.device, self.dtype = vae, latents, torch.device(device), dtype
-        self._full: AnyVAE | None = None
 
     def __call__(self, latent: Tensor) -> list[Image.Image]:
         """latent [B,c,h,w] -> B pictures."""
@@ -96,18 +92,17 @@ class ImageDecoder:
         return from_model(self.tensor(latent))
 
     @torch.no_grad()
-    def tensor(self, latent: Tensor) -> Tensor:
+    def tensor(self, latent: Tensor, engine: Engine = TORCH) -> Tensor:
         """latent [B,c,h,w] -> what the decoder gives, [B,C,H,W] about [-1, 1], float32 (RGBA: premultiplied).
 
-        Where half precision overflows (black pictures in many tools) the decoder goes on in float32, and says so once.
+        A picture that overflows in half precision (black in many tools) is decoded in float32, which is said once. What
+        was decoded before makes no difference to it.
         """
-        picture = self._decode(latent)
-        overflowed = not bool(torch.isfinite(picture).all()) and bool(torch.isfinite(latent).all())
-        if overflowed and self._full is None and self.dtype != torch.float32:
-            warnings.warn(f"the image decoder overflowed in {self.dtype}; it goes on in float32", stacklevel=2)
-            self._full = copy.deepcopy(self.vae).float()
-            picture = self._decode(latent)
-        return picture
+        if latent.ndim != 4 or latent.shape[1] != self.latents.channels:
+            raise InvalidRequest(f"the latent has shape {list(latent.shape)}; expected [B,{self.latents.channels},h,w]")
+        ready = self.latents.denormalise(latent.to(self.device, torch.float32))
+        # row by row: less memory, and a picture never depends on its neighbours
+        return torch.cat([self._decode(row[None], engine) for row in ready])
 
     @torch.no_grad()
     def preview(self, latent: Tensor, *, side: int = 256) -> Image.Image:
@@ -127,10 +122,17 @@ class ImageDecoder:
         image.thumbnail((side, side))
         return image
 
-    def _decode(self, latent: Tensor) -> Tensor:
-        """Row by row: less memory, and a picture never depends on its neighbours."""
-        vae, dtype = (self.vae, self.dtype) if self._full is None else (self._full, torch.float32)
-        if latent.ndim != 4 or latent.shape[1] != self.latents.channels:
-            raise InvalidRequest(f"the latent has shape {list(latent.shape)}; expected [B,{self.latents.channels},h,w]")
-        ready = self.latents.denormalise(latent.to(self.device, torch.float32)).to(dtype)
-        return torch.cat([vae.decode(row[None]) for row in ready]).float()
+    def _decode(self, row: Tensor, engine: Engine) -> Tensor:
+        """One latent as the autoencoder has it -> one picture."""
+        picture: Tensor = engine.network(self.vae, "image_decoder")(row.to(self.dtype)).float()
+        overflowed = not bool(torch.isfinite(picture).all()) and bool(torch.isfinite(row).all())
+        if not overflowed or self.dtype == torch.float32:
+            return picture
+        if "_full" not in self.__dict__:
+            warnings.warn(f"the image decoder overflowed in {self.dtype}; it goes on in float32", stacklevel=3)
+        picture = engine.network(self._full, "image_decoder")(row)
+        return picture.float()
+
+    @functools.cached_property
+    def _full(self) -> AnyVAE:
+        return copy.deepcopy(self.vae).float()

@@ -27,12 +27,15 @@ from ..diffusion.inpaint import inpainting, soft_inpainting
 from ..diffusion.prediction import Prediction
 from ..diffusion.samplers import Solver, noise_source
 from ..diffusion.schedule import DiscreteSchedule, FlowSchedule, input_scale, per_image, start_state
+from ..engine.base import Engine
+from ..engine.torch import TORCH
 from ..errors import InvalidRequest
 from ..models.mmdit import MMDiT
 from ..models.unet import UNet
 from ..request.settings import FLAT, Noise, SizeConditioning, VariationSeed, Wrap
 from ..text.prompt_schedule import Timeline, aligned
 from ..types import Blend, Conditioning, Denoiser, NoiseSource, Step
+from .attention import unless_recorded
 from .tasks.control import ControlUnit, controlled, mark_negative
 from .tasks.micro_conditioning import with_size
 from .tasks.refiner import hand_over
@@ -72,13 +75,13 @@ class LatentNetwork:
         """Whether the network edits a picture that it is given as a latent (instruct-pix2pix)."""
         return self.unet.config.in_channels == 2 * self.channels
 
-    def denoiser(self, scale: float | None = None) -> tuple[NetworkDenoiser, float]:
+    def denoiser(self, scale: float | None = None, engine: Engine = TORCH) -> tuple[NetworkDenoiser, float]:
         """The network as (x, sigma, conditioning) -> x0, given the scale where it guides itself, and the scale of what
         is left to do outside it."""
         scale = self.guidance if scale is None else scale
         inside, outside = (scale, 1.0) if self.guides_itself else (None, scale)
-        wrapped = network_denoiser(self.unet, self.schedule, self.prediction, dtype=self.dtype, guidance=inside)
-        return wrapped, outside
+        network = unless_recorded(engine, self.unet)
+        return network_denoiser(network, self.schedule, self.prediction, dtype=self.dtype, guidance=inside), outside
 
     def conditioned(
         self, timeline: Timeline, size: tuple[int, int], sizes: SizeConditioning, *, negative: bool = False
@@ -113,12 +116,13 @@ class LatentNetwork:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Expert:
-    """A network with the prompts that it reads, and the controls that act on it."""
+    """A network with the prompts that it reads, the controls that act on it, and the engine that runs it."""
 
     network: LatentNetwork
     prompt: Timeline
     negative: Timeline
     controls: tuple[ControlUnit, ...] = ()
+    engine: Engine = TORCH
 
     @classmethod
     def of(
@@ -128,6 +132,7 @@ class Expert:
         size: tuple[int, int],
         sizes: SizeConditioning,
         controls: tuple[ControlUnit, ...] = (),
+        engine: Engine = TORCH,
     ) -> Expert:
         """With a prompt and a negative prompt, for latents of `size` (h, w); `sizes` is what SDXL is given of them."""
         prompt, negative = prompts
@@ -136,6 +141,7 @@ class Expert:
             prompt=network.conditioned(prompt, size, sizes),
             negative=network.conditioned(negative, size, sizes, negative=True),
             controls=controls,
+            engine=engine,
         )
 
 
@@ -237,8 +243,8 @@ def build_denoiser(plan: Pass, noise: Tensor, latent: Tensor | None) -> Denoiser
 
 def prompted(expert: Expert, plan: Pass) -> Denoiser:
     """A network with its controls, on a canvas of this form, guided by its prompts at every step."""
-    network, scale = expert.network.denoiser(plan.guidance.scale)
-    x0 = controlled(network, expert.controls, plan.sigmas)
+    network, scale = expert.network.denoiser(plan.guidance.scale, expert.engine)
+    x0 = controlled(network, expert.controls, plan.sigmas, expert.network.unet)
     x0 = windowed(x0, plan.wrap, plan.window, plan.overlap)
     if plan.wrap and isinstance(expert.network.unet, MMDiT):
         raise InvalidRequest("edges cannot meet with this model: its transformer knows where every patch is")

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..engine.base import Engine, Features, engine_for
+from ..engine.torch import TORCH
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice
 from ..events import Event, Images, Progress
 from ..request.metadata import KEY, parameters_text
@@ -43,6 +45,7 @@ def generate(
     *,
     output: Output = "pil",
     batch: int | None = None,
+    engine: Engine = TORCH,
     preview_every: int = 0,
     **options: Any,
 ) -> Iterator[Event]:
@@ -53,6 +56,7 @@ def generate(
              from 0 to 1; "latent" only the latents [B,c,h,w], which have no background
     batch    pictures denoised together: None means one on a CPU, all on a GPU. With 1 a picture never depends on the
              others, bit for bit; more is faster on a GPU and may differ in the last bits there
+    engine   what runs the networks; what it refuses runs on torch, with a note
     preview_every  steps from one `Progress.preview` to the next; 0 for none
     options  of the sampler, such as `eta`, and `final` (see `DenoisingOptions`)
 
@@ -66,7 +70,7 @@ def generate(
     if isinstance(request, str):
         settings = {field.name: options.pop(field.name) for field in _SETTINGS if field.name in options}
         request = Request(request, **settings)
-    return _stream(prepare(model, request, **options), output, batch, preview_every)
+    return _stream(prepare(model, request, engine=engine, **options), output, batch, preview_every)
 
 
 _SETTINGS = [field for field in dataclasses.fields(Request) if field.kw_only]
@@ -75,7 +79,7 @@ _SETTINGS = [field for field in dataclasses.fields(Request) if field.kw_only]
 def _stream(plan: Plan, output: Output, together: int | None, preview_every: int) -> Iterator[Event]:
     for batch in plan.batches(together):
         latent = yield from _denoise(plan, batch, preview_every)
-        notes = (*batch.prompts.notes, *plan.resolved.notes, *plan.controls.notes)
+        notes = (*batch.prompts.notes, *plan.resolved.notes, *plan.controls.notes, *filter(None, [batch.note]))
         if output == "latent":
             yield Images(images=(), first=batch.first, requests=batch.requests, notes=notes, tensor=latent)
             continue
@@ -127,8 +131,9 @@ def _denoise(plan: Plan, batch: Batch, preview_every: int) -> Generator[Event, N
 def decode(plan: Plan, latent: Tensor) -> Tensor:
     """Latents -> straight pictures [B,C,H,W] on the CPU; edges that meet do so in the decoder too."""
     canvas = plan.resolved.request.canvas
+    engine, _ = engine_for(plan.engine, Features(seamless=bool(canvas.wrap)))
     with Wrapped(canvas.wrap):
-        picture = plan.model.image_decoder.tensor(latent)
+        picture = plan.model.image_decoder.tensor(latent, engine)
     return from_model(even_poles(picture) if canvas.panorama else picture).cpu()
 
 

@@ -7,12 +7,12 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..adapters.attach import Matched, match
 from ..adapters.file import read_adapter
@@ -58,27 +58,65 @@ class RequestAdapters:
         return words, notes
 
 
-def request_adapters(model: StableDiffusion, request: Request) -> RequestAdapters:
+@dataclass(frozen=True, eq=False)
+class PatchedNetworks:
+    """The networks that LoRAs change, as they change them: the model's own -> one that shares all else with it; and for
+    the text of pictures the names and hashes of the files, and notes on what fitted nothing."""
+
+    networks: Mapping[nn.Module, nn.Module]
+    names: tuple[str, ...]
+    hashes: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+class LoraWeights:
+    """`weights(loras)` puts LoRAs into the weights of a model's networks; the last ones are remembered, so that
+    pictures of one run whose prompts differ have the same tensors."""
+
+    def __init__(self, model: StableDiffusion) -> None:
+        self.model = model
+        self._last: tuple[tuple[Lora, ...], PatchedNetworks] | None = None
+
+    def __call__(self, loras: tuple[Lora, ...]) -> PatchedNetworks:
+        """Raises ModelFileError where a file is damaged or does not fit."""
+        if self._last is None or self._last[0] != loras:
+            self._last = None  # before the next, so that no more than one set of weights is held
+            self._last = loras, self._patched(loras)
+        return self._last[1]
+
+    def _patched(self, loras: tuple[Lora, ...]) -> PatchedNetworks:
+        networks = self.model.networks
+        layers: dict[str, list[Layer]] = {network.role: [] for network in networks}
+        found = [match(read_adapter(lora.path), networks) for lora in loras]
+        for lora, matched in zip(loras, found, strict=True):
+            for role, layer in matched.layers(lora.strength, lora.text_strength).items():
+                layers[role].append(layer)
+        return PatchedNetworks(
+            networks={each.module: patched(each.module, layers[each.role]) for each in networks if layers[each.role]},
+            names=tuple(matched.file.name for matched in found),
+            hashes={matched.file.name: matched.file.hash[:HASH] for matched in found},
+            notes=tuple(note for matched in found for note in _unmatched_note(matched)),
+        )
+
+
+def request_adapters(model: StableDiffusion, request: Request, weights: LoraWeights | None = None) -> RequestAdapters:
     """Read what a request names: `loras`, the tags of its prompt, and the embeddings that its prompts mention.
+
+    `weights` of this model are shared by the pictures of a run; None makes some for this request alone.
 
     Raises InvalidRequest where a tag names nothing in `lora_dir`, and ModelFileError where a file does not fit.
     """
     prompt, tags = take_tags(request.prompt)
     negative, away = take_tags(request.negative_prompt)
+    made = (LoraWeights(model) if weights is None else weights)(
+        (*request.loras, *(_resolved(tag, request.lora_dir) for tag in tags))
+    )
     # A1111 applies the tags of the prompt alone; those of the negative prompt are only taken out.
-    notes = [f"<lora:{tag.name}> in the negative prompt is ignored" for tag in away]
-    layers: dict[str, list[Layer]] = {network.role: [] for network in model.networks}
-    hashes: dict[str, str] = {each.name: each.hash[:HASH] for each in model.attachments}
+    notes = [*(f"<lora:{tag.name}> in the negative prompt is ignored" for tag in away), *made.notes]
+    hashes = {each.name: each.hash[:HASH] for each in model.attachments} | dict(made.hashes)
     written = [_tag(each.name, each.strength, each.text_strength) for each in model.attachments]
-    resolved = [_resolved(tag, request.lora_dir) for tag in tags]
-    for number, lora in enumerate((*request.loras, *resolved)):
-        matched = match(read_adapter(lora.path), model.networks)
-        if number < len(request.loras):
-            written.append(_tag(matched.file.name, lora.strength, lora.text_strength))
-        for role, layer in matched.layers(lora.strength, lora.text_strength).items():
-            layers[role].append(layer)
-        hashes[matched.file.name] = matched.file.hash[:HASH]
-        notes += _unmatched_note(matched)
+    # those of tags are in the prompt already
+    written += [_tag(name, lora.strength, lora.text_strength) for name, lora in zip(made.names, request.loras)]  # noqa: B905
     text = f"{prompt}\n{negative}"
     own = [embedding for embedding in model.embeddings if mentioned(embedding.names, text)]
     word_hashes = {embedding.names[0]: embedding.hash[:HASH] for embedding in own}
@@ -87,16 +125,14 @@ def request_adapters(model: StableDiffusion, request: Request) -> RequestAdapter
     words = {name: embedding.fitting(model.text_widths) for name, embedding in found.items()}
     used = Used(hashes, word_hashes, "".join(written))
     known = {name: embedding for embedding in own for name in embedding.names} | found
-    return RequestAdapters(prompt, negative, used, tuple(notes), known, _patched_model(model, layers, words))
+    return RequestAdapters(prompt, negative, used, tuple(notes), known, _seen_by(model, made.networks, words))
 
 
-def _patched_model(
-    model: StableDiffusion, layers: Mapping[str, Sequence[Layer]], words: Mapping[str, Tensor]
+def _seen_by(
+    model: StableDiffusion, changed: Mapping[nn.Module, nn.Module], words: Mapping[str, Tensor]
 ) -> StableDiffusion:
-    """The model with these changes in its networks and these words in its text encoder."""
-    changed = {each.module: patched(each.module, layers[each.role]) for each in model.networks if layers[each.role]}
-    encoder = model.text_encoder.with_embeddings(words)
-    encoder = encoder.with_networks(changed) if changed else encoder
+    """The model with these networks in place of its own, and these words in its text encoder."""
+    encoder = model.text_encoder.with_embeddings(words).with_networks(changed)
     unet = changed.get(model.parts.unet, model.parts.unet)
     process = model.denoising_process.with_networks(unet, encoder)  # type: ignore[arg-type]  # of the same class
     return replace(model, text_encoder=encoder, denoising_process=process)

@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..diffusion.sigmas import truncate
+from ..engine.base import Engine, Features, engine_for
+from ..engine.torch import TORCH
+from ..models.ip_adapter import IPAdapter
+from ..nn.sharing import origin
 from ..request.metadata import Used
 from ..request.request import Request
 from ..text.prompt_schedule import Timeline
 from ..types import Conditioning
 from .denoiser import Expert, Final, Guidance, Pass
+from .loras import LoraWeights
 from .prompts import EncodedPrompts, choose_variants, encode_prompts, join_styles, varies
 from .resolve import Resolved, ResolvedPass, resolve
 from .tasks.control_files import LoadedControls, load_controls
@@ -34,12 +39,14 @@ Options = Mapping[str, float]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Batch:
-    """Pictures that are denoised together: number `first` and those after it. They differ by their seeds alone."""
+    """Pictures that are denoised together: number `first` and those after it. They differ by their seeds alone. `note`
+    says why the chosen engine does not run them, where it does not."""
 
     first: int
     requests: tuple[Request, ...]
     prompts: EncodedPrompts
     passes: tuple[Pass, ...]
+    note: str | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -49,6 +56,7 @@ class Plan:
     refiner   the model for the last steps, where there is one
     channels  what the network is given beside the latent of each pass, [1,K,h,w]; None for nothing
     encode    (prompt, negative prompt) -> both encoded; the last two pairs are remembered
+    engine    what runs the networks, where it does not refuse what a run asks of them
     """
 
     model: StableDiffusion
@@ -61,6 +69,7 @@ class Plan:
     wildcards: WildcardFolder | None
     options: Options
     final: Final
+    engine: Engine
 
     @property
     def count(self) -> int:
@@ -88,19 +97,32 @@ class Plan:
     def batch(self, first: int, requests: Sequence[Request]) -> Batch:
         """Pictures that have one prompt, ready."""
         prompts = self.encode(requests[0].prompt, requests[0].negative_prompt)
-        passes = tuple(self._pass(index, each, prompts) for index, each in enumerate(self.resolved.passes))
-        return Batch(first=first, requests=tuple(requests), prompts=prompts, passes=passes)
+        engine, note = engine_for(self.engine, self._features(prompts))
+        passes = tuple(self._pass(index, each, prompts, engine) for index, each in enumerate(self.resolved.passes))
+        return Batch(first=first, requests=tuple(requests), prompts=prompts, passes=passes, note=note)
 
-    def _pass(self, index: int, each: ResolvedPass, prompts: EncodedPrompts) -> Pass:
+    def _features(self, prompts: EncodedPrompts) -> Features:
+        """What the steps of these prompts ask of the denoising network."""
+        kinds = [isinstance(unit.network, IPAdapter) for unit in self.controls.units]
+        unet = prompts.adapters.model.denoising_process.unet
+        return Features(
+            seamless=bool(self.resolved.request.canvas.wrap),
+            image_prompt=any(kinds),
+            residuals=not all(kinds),
+            weight_patches=origin(unet) is not unet,
+        )
+
+    def _pass(self, index: int, each: ResolvedPass, prompts: EncodedPrompts, engine: Engine) -> Pass:
         resolved, process, factor = self.resolved, prompts.adapters.model.denoising_process, self.model.factor
         request, info = resolved.request, resolved.sampler
         size = (each.size[1] // factor, each.size[0] // factor)
         levels = process.sigmas(info.id, resolved.schedule, each.total, self.final, request.noise.shift)
         image, sizes, refined = self.channels[index], request.told_size, None
         prompt, negative = (_given(timeline, image) for timeline in prompts.passes[index])
-        base = Expert.of(process.network, (prompt, negative), size, sizes, self.controls.units)
+        base = Expert.of(process.network, (prompt, negative), size, sizes, self.controls.units, engine)
         if self.refiner is not None and prompts.refiner is not None and index + 1 == len(resolved.passes):
-            refined = Expert.of(self.refiner.denoising_process.network, prompts.refiner, size, sizes)
+            second = self.refiner.denoising_process.network
+            refined = Expert.of(second, prompts.refiner, size, sizes, engine=engine)
         return Pass(
             base=base,
             refiner=refined,
@@ -135,10 +157,12 @@ def _given(timeline: Timeline, image: Tensor | None) -> Timeline:
     return timeline if image is None else timeline.map(given)
 
 
-def prepare(model: StableDiffusion, request: Request, *, final: Final = "zero", **options: float) -> Plan:
+def prepare(
+    model: StableDiffusion, request: Request, *, engine: Engine = TORCH, final: Final = "zero", **options: float
+) -> Plan:
     """Check everything, and make all that a run needs: load what the request names, encode its prompts and pictures.
 
-    final, options  see `generate`
+    engine, final, options  see `generate`
 
     InvalidRequest where the request does not fit the model, ModelFileError where a file of it cannot be used.
     """
@@ -168,6 +192,7 @@ def prepare(model: StableDiffusion, request: Request, *, final: Final = "zero", 
         wildcards=None if wildcards is None else WildcardFolder(wildcards),
         options=_sampler_options(resolved, options),
         final=final,
+        engine=engine,
     )
     for each in plan.batch(0, [plan.single(0)]).passes:
         each.check()
@@ -177,12 +202,12 @@ def prepare(model: StableDiffusion, request: Request, *, final: Final = "zero", 
 def _encoder(
     model: StableDiffusion, resolved: Resolved, refiner: StableDiffusion | None
 ) -> Callable[[str, str], EncodedPrompts]:
-    steps = [(each.steps, each.before) for each in resolved.passes]
+    steps, weights = [(each.steps, each.before) for each in resolved.passes], LoraWeights(model)
 
     @functools.lru_cache(maxsize=2)
     def encode(prompt: str, negative: str) -> EncodedPrompts:
         request = replace(resolved.request, prompt=prompt, negative_prompt=negative)
-        return encode_prompts(model, request, steps, refiner)
+        return encode_prompts(model, request, steps, refiner, weights)
 
     return encode
 

@@ -14,7 +14,7 @@ from ..text import encode
 from ..text.prompt_schedule import Timeline, encode_timeline
 from ..text.prompt_styles import apply_styles
 from ..text.variants import has_variants, resolve_variants, wildcard_names
-from .loras import RequestAdapters, request_adapters
+from .loras import LoraWeights, RequestAdapters, request_adapters
 from .tasks.wildcards import WildcardFolder, load_styles
 
 if TYPE_CHECKING:
@@ -78,13 +78,18 @@ class EncodedPrompts:
 
 
 def encode_prompts(
-    model: StableDiffusion, request: Request, steps: Sequence[tuple[int, int]], refiner: StableDiffusion | None = None
+    model: StableDiffusion,
+    request: Request,
+    steps: Sequence[tuple[int, int]],
+    refiner: StableDiffusion | None = None,
+    weights: LoraWeights | None = None,
 ) -> EncodedPrompts:
     """Encode the prompts of one picture, for the `refiner` too.
 
-    steps  of each pass: how many, and how many were before them
+    steps    of each pass: how many, and how many were before them
+    weights  of the LoRAs, shared by the pictures of a run
     """
-    adapters = request_adapters(model, request)
+    adapters = request_adapters(model, request, weights)
     emphasis = None if request.prompting.emphasis is None else EMPHASIS[request.prompting.emphasis]
     texts = adapters.prompt, adapters.negative_prompt
     passes, notes, refined = list[Pair](), list[str](), None

@@ -133,6 +133,8 @@ class TextEncoder:
 
     def with_networks(self, networks: Mapping[nn.Module, nn.Module]) -> Self:
         """An encoder that runs other networks in place of those of its own that are keys of `networks`."""
+        if not networks:
+            return self
         made = self._copy()
         encoders: list[TextEncoder] = [made, *made.others]
         for encoder in encoders:

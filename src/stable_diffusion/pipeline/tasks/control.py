@@ -17,6 +17,7 @@ from torch import Tensor
 from ...diffusion.denoise import NetworkDenoiser, sigma_interval
 from ...models.controlnet import ControlNet
 from ...models.ip_adapter import ImagePromptedUNet, IPAdapter
+from ...models.mmdit import MMDiT
 from ...models.t2i_adapter import T2IAdapter
 from ...models.unet import UNet
 from ...request.control import Control
@@ -167,8 +168,12 @@ def _total_of(units: Sequence[ControlUnit]) -> Callable[[Tensor, Tensor, Conditi
     return total
 
 
-def controlled(base: NetworkDenoiser, units: Sequence[ControlUnit], sigmas: Tensor) -> CondDenoiser:
+def controlled(
+    base: NetworkDenoiser, units: Sequence[ControlUnit], sigmas: Tensor, unet: UNet | MMDiT | None = None
+) -> CondDenoiser:
     """The denoiser with controls, itself without any; `sigmas` [steps + 1] are the noise levels of the whole run.
+    `unet` is the module that an engine made the denoiser's network of; None where that is the module itself. It is
+    what runs where image tokens are read.
 
     A control acts in step i of n where start <= i / n < end. InvalidRequest where that is no step at all.
     """
@@ -182,8 +187,9 @@ def controlled(base: NetworkDenoiser, units: Sequence[ControlUnit], sigmas: Tens
         spans.append((low, high, unit))
     image_prompted = None
     if any(isinstance(unit.network, IPAdapter) for unit in units):
-        assert isinstance(base.network, UNet)  # what other engines make of it is not used with IP-Adapters
-        image_prompted = ImagePromptedUNet(base.network)
+        module = base.network if unet is None else unet
+        assert isinstance(module, UNet)  # checked when the controls were loaded
+        image_prompted = ImagePromptedUNet(module)
     return ControlledDenoiser(base, tuple(spans), image_prompted)
 
 

@@ -1,0 +1,69 @@
+"""Who runs a request: the one thing that a command line, a server and a cluster ask.
+
+    for event in LocalRunner().run(Request("a red cat", count=2)):
+        ...
+
+What goes in and what comes out is plain data that can leave a process: a `Request`, then `Progress` after every step
+and `Images` after every picture. A runner elsewhere (a process, a machine of a cluster) therefore needs no more than a
+`LocalRunner` there and a queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from .events import Event
+from .request.request import Request
+
+if TYPE_CHECKING:
+    from .engine.base import Engine
+    from .pipeline.models import ModelCache
+
+
+class Runner(Protocol):
+    """Runs requests, one after another or several at once."""
+
+    def run(self, request: Request) -> Iterator[Event]:
+        """The events of a request, of which the last is the `Images` of its last picture.
+
+        Closing the iterator stops the work at the next step. Raises StableDiffusionError, at the call or by the first
+        event, where the request or its model cannot be used.
+        """
+        ...
+
+
+class LocalRunner:
+    """Runs requests in this process, on the models of a cache.
+
+    models         None is the cache of `load`, so that both share what is in memory
+    engine         None is torch; what the engine refuses runs on torch, with a note in `Images.notes`
+    device, dtype  as `load` has them
+    preview_every  steps from one preview to the next; 0 for none
+
+    May be used by several threads: a run holds its model until it ends, and changes nothing of it that others see. They
+    share the processor, so that on one device more threads than it can feed only make each of them slower.
+    """
+
+    def __init__(
+        self,
+        models: ModelCache | None = None,
+        engine: Engine | None = None,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        preview_every: int = 0,
+    ) -> None:
+        from .engine.torch import TORCH
+        from .pipeline.models import MODELS
+
+        self.models = MODELS if models is None else models
+        self.engine = TORCH if engine is None else engine
+        self.device, self.dtype, self.preview_every = device, dtype, preview_every
+
+    def run(self, request: Request) -> Iterator[Event]:
+        """Loads the request's model where it is not in memory, checks everything, then returns the events."""
+        from .pipeline.generate import generate
+
+        model = self.models.get(request.model, self.device, self.dtype)
+        return generate(model, request, engine=self.engine, preview_every=self.preview_every)
