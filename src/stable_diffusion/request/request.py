@@ -139,7 +139,7 @@ class Request(SettingGroup):
         help="Layer of the text encoder to read: 1 is the last, 2 the one before.")
     background: str | None = setting(
         Colour(BACKGROUNDS), flag="--background", key="Background", section="Canvas", metavar="GROUND",
-        usual="as the prompt has it", help="Transparent, white, scene or a colour such as #ff8800.")
+        usual="as the prompt has it", help="Background: transparent, white, scene or #rrggbb.")
     loras: tuple[Lora, ...] = setting(
         Items(checked_loras, {"type": ["string", "array"]}, Lora.plain), (), flag="--lora", section="Prompts",
         nullable=True, metavar="FILE[:STRENGTH]", help="LoRA or relative; may be repeated.")
