@@ -69,7 +69,7 @@ def test_grey_and_alpha_keep_their_mode() -> None:
         (None, "image is a NoneType; expected a Pillow image, the path or bytes of a picture, or an array"),
         ([[1, 2]], "image is a list; expected a Pillow image"),
         (b"", "image of 0 bytes is not a picture"),
-        (file_bytes()[:60], "image of 60 bytes cannot be read"),
+        (file_bytes()[:45], "image of 45 bytes cannot be read"),
         (io.BytesIO(b"no picture"), "is not a picture that Pillow can read"),
         (np.zeros((4, 4, 2)), r"image has the shape \[4, 4, 2\]; expected \[H,W\], \[H,W,3\] or \[H,W,4\]"),
         (np.zeros((0, 4)), "image has the shape"),

@@ -37,6 +37,10 @@ class Given:
             settings["controls"] = controls
         return Given(settings)
 
+    def over(self, **usual: Any) -> Given:
+        """These settings, and `usual` ones where none were given."""
+        return Given({**usual, **self.settings})
+
     def request(self, prompt: str, **more: Any) -> Request:
         """The request for a prompt; `more` are settings that the command itself makes."""
         return Request(prompt, **{**self.settings, **more})

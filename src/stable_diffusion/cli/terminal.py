@@ -86,7 +86,7 @@ class Display:
             self.live.stop()
 
     def advance(
-        self, done: int, total: int, description: str = "painting", picture: Callable[[], Image | None] | None = None
+        self, done: int, total: int, description: str = "generating", picture: Callable[[], Image | None] | None = None
     ) -> None:
         """Show the state after a step."""
         self.bar.update(self.task, completed=done, total=total, description=description)

@@ -24,7 +24,7 @@ from ..diffusion.samplers import resolve_sampler
 from ..diffusion.schedule import FlowSchedule
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice
 from ..request.metadata import KEY, parameters_text
-from ..request.request import Event, Images, Progress, Request, Settings
+from ..request.request import Event, Images, Progress, Request, Settings, with_settings
 from ..request.settings import SizeConditioning
 from ..text.prompt import split_and
 from .image import from_model, to_images
@@ -269,6 +269,7 @@ def _not_of_this_model(asked: Request, model: StableDiffusion) -> Iterator[str]:
         yield "the refiner paints without the controls and LoRAs, which were made for the base"
 
 
+@with_settings
 def generate_image(
     prompt: str, *, model: StableDiffusion | str | Path | None = None, **settings: Unpack[Settings]
 ) -> Any:

@@ -86,7 +86,7 @@ class Control(SettingGroup):
     task: str | int | None = setting(
         UnionTask(), flag="--control-task", help="Kind of picture, for a union ControlNet: canny, depth, openpose ...")
     image_encoder: Path | None = setting(
-        FilePath(), flag="--image-encoder", usual="the folder image_encoder beside it",
+        FilePath(), flag="--image-encoder", usual="image_encoder in its folder",
         help="CLIP image encoder of an IP-Adapter.")
 # fmt: on
 

@@ -219,7 +219,7 @@ class Refiner(SettingGroup):
 @documented
 @dataclass(frozen=True, kw_only=True)
 class SizeConditioning(SettingGroup):
-    """Micro-conditioning of SDXL (Podell et al. 2023, section 2.2): sizes in pixels that the model reads beside the
+    """Micro-conditioning of SDXL (Podell et al. 2023, section 2.2): sizes in pixels that the model reads with the
     text. The refiner reads an aesthetic score in the place of the target size."""
 
     SECTION = "Stable Diffusion XL"
@@ -237,7 +237,7 @@ class SizeConditioning(SettingGroup):
         help="Score that the refiner aims at.")
     negative_aesthetic_score: float = setting(
         Number(1, 10), 2.5, flag="--negative-aesthetic-score", key="Negative aesthetic score", usual="2.5",
-        help="Score that it avoids, beside the negative prompt.")
+        help="Score that the refiner avoids, for the negative prompt.")
 
     def numbers(self, size: Pair, count: int, *, negative: bool) -> list[float]:
         """The `count` numbers for a picture of `size` (width, height), heights first as the models were trained."""

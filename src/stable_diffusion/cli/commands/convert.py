@@ -48,8 +48,8 @@ def command(
     """
     from ...convert import convert
 
-    told = {**chosen(), "loras": loras, "variant": variant, "source_variant": source_variant}
-    made = convert(source, destination, dtype=dtype, **told)
+    options = {**chosen(), "loras": loras, "variant": variant, "source_variant": source_variant}
+    made = convert(source, destination, dtype=dtype, **options)
     for note in made.notes:
         click.echo(f"note: {note}", err=True)
     if as_json:

@@ -67,5 +67,5 @@ def command(
 
         written = read_metadata(picture).request
         prompt = written.prompt
-        given.settings.setdefault("negative_prompt", written.negative_prompt)
+        given = given.over(negative_prompt=written.negative_prompt)
     run_all([given.request(prompt, image=picture, canvas={"outpaint": margins})], output, start)
