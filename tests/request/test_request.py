@@ -19,7 +19,7 @@ DEFAULTS = Defaults(width=64, height=96, steps=12, guidance=4.5, sampler="dpmpp_
 PICTURE = Image.new("RGB", (64, 64))
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"prompt": "  \n"}, "the prompt is empty; expected a few words that say what to paint"),
+    ({"prompt": "  \n"}, "the prompt is empty; expected a few words that say what to show"),
     ({"prompt": 7}, "prompt is a int; expected text"),
     ({"prompt": "x" * 10_001}, "prompt has 10001 characters; expected at most 10000"),
     ({"prompt": "a\0b"}, "prompt holds the character U+0000, which is not text"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+import stable_diffusion
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.resolve import PixelGrid, fill_in
 from stable_diffusion.request.request import Request, Settings
@@ -49,6 +51,8 @@ def test_nothing_given_changes_nothing() -> None:
 def test_keyword_arguments_are_the_fields_of_a_request() -> None:
     fields = {name for name in Request.__dataclass_fields__ if name not in ("prompt", "model", "_")}
     assert set(Settings.__annotations__) == fields and set(GROUPS) <= fields
+    assert {"prompt", "model", *fields} == set(inspect.signature(stable_diffusion.generate_image).parameters)
+    assert "    guidance_rescale " in str(stable_diffusion.generate_image.__doc__)
 
 
 def test_a_group_is_given_whole_as_a_mapping_or_for_hires_as_a_number() -> None:
