@@ -35,6 +35,7 @@ from stable_diffusion.training.optim import Group
 from stable_diffusion.training.report import sheet
 from stable_diffusion.training.stage import (
     Context,
+    attention_with_gradients,
     autocast,
     autocast_network,
     condition,
@@ -183,7 +184,8 @@ class DenoiserTraining:
         rows, ids, timestep = self.draw(step)
         x0 = self.data[torch.from_numpy(rows).to(self.data.device)].float()
         noise = shared_noise(tuple(x0.shape), world, seed=config.seed, salt=5, step=step)
-        loss = self.loss(x0, noise, timestep, ids, self.run_unet).mean()
+        with attention_with_gradients(self.context.device):
+            loss = self.loss(x0, noise, timestep, ids, self.run_unet).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": loss.detach()}
 
