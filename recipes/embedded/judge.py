@@ -152,10 +152,10 @@ def model_of(path: str | Path, pack: str | Path) -> Parts:
     return join(path, tokenizer=pack) if Path(path).is_dir() else load_parts(path)
 
 
-def chosen(pack: TrainingPack, config: DataConfig, count: int = COUNT) -> NDArray[np.int64]:
-    """At most `count` of the records that are drawn at all, evenly spaced over the selection."""
+def drawn(pack: TrainingPack, config: DataConfig) -> NDArray[np.int64]:
+    """The records that training draws at all: those of the selection whose weight is not zero."""
     rows = pack.select(config)
-    return spread(rows[pack.weights(rows, config) > 0], count)
+    return rows[pack.weights(rows, config) > 0]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pack = TrainingPack(given.data)
     concepts = read_concepts(given.concepts) if given.concepts else ()
     config = DataConfig(styles=tuple(given.styles), shards=tuple(given.shards), concepts=concepts)
-    judge = Judge(model_of(given.model, given.data), pack, chosen(pack, config, given.count))
+    judge = Judge(model_of(given.model, given.data), pack, spread(drawn(pack, config), given.count))
     found, pictures = judge.judge(given.guidance, given.steps)
     if given.sheet:
         save_png(judge.sheet(pictures), given.sheet)

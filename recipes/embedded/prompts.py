@@ -1,4 +1,4 @@
-"""`python -m recipes.embedded.prompts PACK`: whether the prompts that judge a model are none of its training captions."""
+"""`python -m recipes.embedded.prompts PACK`: whether any prompt that judges a model is one of its training captions."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_selection_by_concept_and_shard(pack_folder: Path) -> None:
     assert [i for i in everything if pack.records[i].concept in ("red disc", "blue disc")] == chosen.tolist()
     small = pack.select(DataConfig(concepts=("red disc",), shards=("b",)))
     assert {(pack.records[i].concept, pack.records[i].shard) for i in small} == {("red disc", 1)}
-    with pytest.raises(InvalidRequest, match="'rod disc'.*'red disc'"):
+    with pytest.raises(InvalidRequest, match=r"'rod disc'.*'red disc'"):
         pack.select(DataConfig(concepts=("red disc", "rod disc")))
     with pytest.raises(InvalidRequest, match="shard of the data pack 'c'"):
         pack.select(DataConfig(shards=("c",)))

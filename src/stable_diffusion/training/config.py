@@ -163,9 +163,9 @@ class DenoiserStage(StageConfig):
     a model file that holds them.
 
     text_learning_rate: share of the denoiser's rate at which the text encoder is trained jointly (0: frozen).
-    times: "logit_normal" or "uniform"; weighting: "none" or "min_snr". high_noise_share: share of each batch whose noise
-    level is uniform from high_noise_from to 1 instead, where the shape of a picture is decided. prompts: what the sample
-    sheet shows. latent_cache: folder of the latents that several runs share (empty: the run's own).
+    times: "logit_normal" or "uniform"; weighting: "none" or "min_snr". high_noise_share: share of each batch whose
+    noise level is uniform from high_noise_from to 1 instead, where the shape of a picture is decided. prompts: what the
+    sample sheet shows. latent_cache: folder of the latents that several runs share (empty: the run's own).
     """
 
     vae_run: str = ""
