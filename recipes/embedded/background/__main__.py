@@ -15,10 +15,9 @@ from pathlib import Path
 
 from stable_diffusion.errors import StableDiffusionError
 
+from ..candidate import SHIPPED
 from .curriculum import CURRICULUM, read_curriculum
 from .runner import Background, Place
-
-SHIPPED = Path(__file__).resolve().parents[3] / "src/stable_diffusion/embedded/model.safetensors"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,11 +24,11 @@ import torch
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.training.checkpoint import PREVIOUS, find_checkpoint, read_state
 from stable_diffusion.training.data import TrainingPack
-from stable_diffusion.training.export import export
 from stable_diffusion.training.report import Progress, save_png, write_atomic
 from stable_diffusion.training.run import train
 from stable_diffusion.training.stage import spread
 
+from ..candidate import write_candidate
 from ..judge import COUNT, Judge, drawn, model_of, rounded
 from .curriculum import Curriculum, Piece
 
@@ -179,7 +179,7 @@ class Background:
     def _finish(self, piece: Piece) -> None:
         """The model of the piece, packed, its numbers and its sheets; done.json last."""
         run = self.place.run(piece)
-        export(run, run / MODEL, tokenizer=self.place.data)
+        write_candidate(run, run / MODEL, tokenizer=self.place.data, like=self.place.model)
         judged = self.judge(piece)
         write_atomic(run / DONE, (json.dumps(judged, indent=1) + "\n").encode())
         (run / PREVIOUS).unlink(missing_ok=True)
