@@ -5,6 +5,7 @@ Shapes: B batch, c h w latent channels, height and width; x0 and noise [B,c,h,w]
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -103,7 +104,7 @@ class DiffusionProcess:
             )
         before = (1.0, 0.0) if done == 0 else self.levels(done - 1 + first)[1:]
         if noise is None:
-            noise = _noise_like(x, seed + (done << 32)).start().to(x)
+            noise = _noise_like(x, seed, done).start().to(x)
         result = _noisier(x, noise, before, self.levels(done + first)[1:])
         self._steps[result] = done + 1
         return result
@@ -139,8 +140,13 @@ class DiffusionProcess:
         return float(sigma), float(self.schedule.alpha(sigma) * scale), float(sigma * scale)
 
 
-def _noise_like(x: Tensor, seed: int) -> PerImageNoise:
-    return PerImageNoise([seed + k for k in range(len(x))], tuple(x.shape[1:]))
+def _noise_like(x: Tensor, seed: int, step: int = 0) -> PerImageNoise:
+    """Noise of seed + k for row k; for later steps of seeds that follow from these."""
+    seeds = [seed + k for k in range(len(x))]
+    if step:  # torch's generator knows 32 bits of a seed
+        hashes = [hashlib.blake2b(f"{each}:{step}".encode(), digest_size=4) for each in seeds]
+        seeds = [int.from_bytes(each.digest(), "little") for each in hashes]
+    return PerImageNoise(seeds, tuple(x.shape[1:]))
 
 
 def _noisier(x: Tensor, noise: Tensor, before: tuple[float, float], after: tuple[float, float]) -> Tensor:
