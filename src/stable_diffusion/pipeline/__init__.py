@@ -1,8 +1,11 @@
-"""From a request to pictures.
+"""From a request to pictures, down only: generate -> prepare -> resolve, prompts, tasks; then denoiser, codec.
 
-request.py   what is asked for, checked; the events that a run yields
-model.py     a loaded model and `load`; its parts are usable alone
-codec.py     pictures to latents and back                 process.py   the forward chain and the way back
-generate.py  txt2img, img2img and inpainting as a stream of events; `generate_image`
-image.py     Pillow pictures to tensors and back          metadata.py  the `parameters` text inside picture files
+generate.py   `generate`: the stream of events, and `generate_image`
+prepare.py    a request on a model made ready once: `Plan`            resolve.py   every setting known: `Resolved`
+denoiser.py   the chain from a network to what a sampler asks          prompts.py   styles, choices, encoding
+loras.py      adapters of a request                                    attention.py where words act in a picture
+models.py     `StableDiffusion`, `ModelCache`, `load`                  cache.py     what is kept in memory
+process.py    both directions of diffusion, usable alone               codec.py     pictures to latents and back
+image.py      Pillow pictures to tensors and back                      output.py    saving pictures
+text.py       the text encoder of a model                              tasks/       what a request may ask beyond text
 """

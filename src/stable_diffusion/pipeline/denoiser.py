@@ -24,6 +24,7 @@ from ..diffusion.denoise import (
     sigma_interval,
 )
 from ..diffusion.inpaint import inpainting, soft_inpainting
+from ..diffusion.noise import PerImageNoise
 from ..diffusion.prediction import Prediction
 from ..diffusion.samplers import Solver, noise_source
 from ..diffusion.schedule import DiscreteSchedule, FlowSchedule, input_scale, per_image, start_state
@@ -206,22 +207,18 @@ class Pass:
         """Raises, before any work, what the steps would raise."""
         network = self.base.network
         blank = torch.zeros(1, network.channels, *self.size, device=network.device)
-        source = network.noise(self.sampler, [0], self.size, Noise())
-        self._begun(source, blank, None if self.mask is None else blank)
+        self.steps(PerImageNoise([0], tuple(blank.shape[1:])), blank, None if self.mask is None else blank)
 
     def steps(self, source: NoiseSource, noise: Tensor, latent: Tensor | None = None) -> Iterator[Step]:
         """The steps of pictures with this noise (`noise` is what `source` drew first), from a latent where one is
         given. The last step's `x` is the finished latent. Raises InvalidRequest at the call."""
-        run = self._begun(source, noise, latent)
-        if self.strength == 0:
-            return iter(())
-        return self._scaled(run) if self.final == "sigma_min" else run
-
-    def _begun(self, source: NoiseSource, noise: Tensor, latent: Tensor | None) -> Iterator[Step]:
         schedule = self.base.network.schedule
         denoise = build_denoiser(self, noise, latent)
         x = start_state(schedule, noise, float(self.sigmas[0]), latent)
-        return self.sampler(denoise, x, self.sigmas, schedule, noise=source, **self.options)
+        run = self.sampler(denoise, x, self.sigmas, schedule, noise=source, **self.options)
+        if self.strength == 0:
+            return iter(())
+        return self._scaled(run) if self.final == "sigma_min" else run
 
     def _scaled(self, steps: Iterator[Step]) -> Iterator[Step]:
         """The last state out of variance-exploding coordinates, where the run does not end on zero noise."""

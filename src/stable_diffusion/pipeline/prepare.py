@@ -98,8 +98,10 @@ class Plan:
         """Pictures that have one prompt, ready."""
         prompts = self.encode(requests[0].prompt, requests[0].negative_prompt)
         engine, note = engine_for(self.engine, self._features(prompts))
-        passes = tuple(self._pass(index, each, prompts, engine) for index, each in enumerate(self.resolved.passes))
-        return Batch(first=first, requests=tuple(requests), prompts=prompts, passes=passes, note=note)
+        passes = []
+        for index, each in enumerate(self.resolved.passes):
+            passes.append(self._pass(index, each, prompts, engine))
+        return Batch(first=first, requests=tuple(requests), prompts=prompts, passes=tuple(passes), note=note)
 
     def _features(self, prompts: EncodedPrompts) -> Features:
         """What the steps of these prompts ask of the denoising network."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidRequest
 from ..request.fields import checked_text
 from ..request.request import Request
 from ..request.settings import Emphasis
-from ..text import encode
+from ..text.encode import Emphasis as EncoderEmphasis
+from ..text.encode import TextEncoder
 from ..text.prompt_schedule import Timeline, encode_timeline
 from ..text.prompt_styles import apply_styles
 from ..text.variants import has_variants, resolve_variants, wildcard_names
@@ -20,7 +22,7 @@ from .tasks.wildcards import WildcardFolder, load_styles
 if TYPE_CHECKING:
     from .models import StableDiffusion
 
-EMPHASIS: dict[Emphasis, encode.Emphasis] = {
+EMPHASIS: dict[Emphasis, EncoderEmphasis] = {
     "Original": "restore_mean",
     "ComfyUI": "from_empty",
     "No norm": "no_norm",
@@ -91,31 +93,24 @@ def encode_prompts(
     """
     adapters = request_adapters(model, request, weights)
     emphasis = None if request.prompting.emphasis is None else EMPHASIS[request.prompting.emphasis]
-    texts = adapters.prompt, adapters.negative_prompt
+
+    def encode(encoder: TextEncoder, count: int, before: int) -> tuple[Pair, list[str]]:
+        run = partial(encode_timeline, encoder.with_emphasis(emphasis), steps=count, before=before)
+        prompt = run(adapters.prompt, clip_skip=request.clip_skip)
+        negative = run(adapters.negative_prompt, clip_skip=request.clip_skip, negative=True)
+        return (prompt.timeline, negative.timeline), [*prompt.notes(), *negative.notes()]
+
     passes, notes, refined = list[Pair](), list[str](), None
-    encoder = adapters.model.text_encoder.with_emphasis(emphasis)
     for each in steps:
-        pair, said = _encoded(encoder, texts, *each, request.clip_skip)
+        pair, read = encode(adapters.model.text_encoder, *each)
         passes.append(pair)
-        notes += said
+        notes += read
     if refiner is not None:
         new_words, unread = adapters.words_for(refiner)
         notes += unread
-        reading = refiner.text_encoder.with_embeddings(new_words).with_emphasis(emphasis)
-        refined, _ = _encoded(reading, texts, *steps[-1], request.clip_skip)
+        refined, _ = encode(refiner.text_encoder.with_embeddings(new_words), *steps[-1])
     notes += [*_unread(request), *adapters.notes]
     return EncodedPrompts(tuple(passes), adapters, tuple(dict.fromkeys(notes)), refined)
-
-
-def _encoded(
-    encoder: encode.TextEncoder, texts: tuple[str, str], steps: int, before: int, clip_skip: int | None
-) -> tuple[Pair, list[str]]:
-    """A prompt and a negative prompt for one pass, and notes on how they were read."""
-    prompt, negative = (
-        encode_timeline(encoder, text, steps, before=before, clip_skip=clip_skip, negative=away)
-        for text, away in zip(texts, (False, True), strict=True)
-    )
-    return (prompt.timeline, negative.timeline), [*prompt.notes(), *negative.notes()]
 
 
 def _unread(request: Request) -> list[str]:
