@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "weights": {"models", "diffusion", "request"},
     "engine": {"models", "nn"},
     "request": set(),
-    "adapters": {"nn", "models", "weights"},
+    "adapters": {"nn", "models", "weights", "engine"},
     "pipeline": {"nn", "models", "diffusion", "text", "weights", "engine", "adapters", "embedded", "request", "hub"},
     "training": {
         "nn",
