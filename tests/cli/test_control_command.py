@@ -9,7 +9,6 @@ from cli_helpers import Run, assert_one_sentence, leftovers
 from PIL import Image
 
 from control_files import write_controlnet
-from stable_diffusion.cli import control_options
 from stable_diffusion.models.unet import UNet
 
 
@@ -64,8 +63,10 @@ def test_info_says_what_it_is(run: Run, files: Path) -> None:
 
 
 def test_names_are_those_of_the_pipeline() -> None:
-    from stable_diffusion.pipeline.tasks.preprocess import PREPROCESSORS
-    from stable_diffusion.request.control import MODES, RESIZES
+    """What a control may name, something is there to do."""
+    from stable_diffusion.pipeline.tasks.preprocess import preprocessed
+    from stable_diffusion.request.control import PREPROCESSORS, RESIZES
+    from stable_diffusion.request.pictures import RESIZES as RESIZED
 
-    assert control_options.MODES == tuple(MODES) and control_options.RESIZES == tuple(RESIZES)
-    assert control_options.PREPROCESSORS == PREPROCESSORS
+    assert set(RESIZES) == set(RESIZED)
+    assert all(preprocessed(Image.new("RGB", (8, 8)), name).mode == "RGB" for name in PREPROCESSORS)

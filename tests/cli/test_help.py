@@ -28,6 +28,22 @@ def test_help_imports_neither_torch_nor_pillow(arguments: list[str]) -> None:
     assert done.stdout
 
 
+def test_shell_completion_imports_no_torch() -> None:
+    program = (
+        "import sys, stable_diffusion.cli.main as m\n"
+        "try: m.cli(prog_name='stable-diffusion')\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)\n"
+    )
+    words = "stable-diffusion generate --mask-"
+    given = {"_STABLE_DIFFUSION_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env={**environment(), **given}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--mask-blur" in done.stdout
+
+
 def test_the_page_in_the_documentation_is_the_help_of_today() -> None:
     """White space is not compared, since versions of click break lines differently."""
     from stable_diffusion.cli.help_page import page
@@ -51,17 +67,10 @@ def test_a_prompt_like_a_command_is_painted_with_a_hint(run: Run) -> None:
     assert_one_sentence(result.exit_code, result.stderr, "nowhere.safetensors")
 
 
-def test_limits_are_those_of_requests_and_stages_those_of_training() -> None:
-    from stable_diffusion.cli import options, task_options
+def test_stages_are_those_of_training() -> None:
     from stable_diffusion.cli.commands import train
-    from stable_diffusion.pipeline.tasks import hires, masks
-    from stable_diffusion.request import request, settings
     from stable_diffusion.training.config import STAGES
 
-    for name, choices in (("UPSCALERS", hires.UPSCALERS), ("FILLS", masks.FILLS), ("EMPHASES", settings.EMPHASES)):
-        assert getattr(task_options, name) == choices
-    for name in ("MAX_STEPS", "MAX_COUNT", "MAX_SIDE", "MAX_GUIDANCE", "MAX_SEED"):
-        assert getattr(options, name) == getattr(request, name)
     assert set(train.STAGES) == set(STAGES)
 
 

@@ -52,7 +52,10 @@ def test_every_field_of_every_group_has_an_option() -> None:
 
 def test_help_shows_headings(run: Run) -> None:
     shown = run("generate", "--help").stdout
-    places = [shown.index(f"\n{heading}:\n") for heading in ("Options", "Prompts", "Canvas", "Noise and guidance")]
+    places = [
+        shown.index(f"\n{heading}:\n")
+        for heading in ("Common options", "Prompts", "Canvas", "Noise and guidance", "Options")
+    ]
     assert places == sorted(places)
 
 

@@ -196,5 +196,5 @@ def test_a_lora_is_summed_once_per_run(
         return real(*arguments)
 
     monkeypatch.setattr(attach, "_required", counted)
-    list(generate(tiny_model, requests["lora"].changed(count=3)))
+    list(generate(tiny_model, requests["lora"].with_changes(count=3)))
     assert sums and len(sums) == len(set(sums))

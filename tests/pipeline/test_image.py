@@ -11,6 +11,7 @@ from PIL import Image
 
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline import image as im
+from stable_diffusion.request import pictures
 
 
 def noise_picture(mode: str, size: tuple[int, int] = (13, 7), seed: int = 0) -> Image.Image:
@@ -51,14 +52,14 @@ def test_rgb_gains_alpha_one_and_rgba_loses_it_over_white() -> None:
 
 def test_odd_modes_become_rgb_or_rgba() -> None:
     grey16 = Image.fromarray(np.array([[0, 65535], [32768, 257]], dtype=np.uint16))
-    assert np.array(im.plain_mode(grey16))[..., 0].tolist() == [[0, 255], [128, 1]]
+    assert np.array(pictures.plain_mode(grey16))[..., 0].tolist() == [[0, 255], [128, 1]]
     unit = Image.fromarray(np.array([[0.0, 1.0], [0.5, 0.25]], dtype=np.float32))
-    assert np.array(im.plain_mode(unit))[..., 1].tolist() == [[0, 255], [128, 64]]
+    assert np.array(pictures.plain_mode(unit))[..., 1].tolist() == [[0, 255], [128, 64]]
     palette = Image.new("P", (2, 2))
     palette.info["transparency"] = 0
-    assert im.plain_mode(palette).mode == "RGBA"
+    assert pictures.plain_mode(palette).mode == "RGBA"
     for mode, expected in (("1", "RGB"), ("L", "RGB"), ("LA", "RGBA"), ("CMYK", "RGB"), ("HSV", "RGB"), ("P", "RGB")):
-        assert im.plain_mode(Image.new(mode, (3, 2))).mode == expected
+        assert pictures.plain_mode(Image.new(mode, (3, 2))).mode == expected
 
 
 def test_exif_turns_the_picture(tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_exif_turns_the_picture(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by a quarter to show
     picture.save(tmp_path / "turned.jpg", exif=exif)
-    assert im.open_picture(tmp_path / "turned.jpg").size == (2, 4)
+    assert pictures.open_picture(tmp_path / "turned.jpg").size == (2, 4)
 
 
 def test_bad_files_are_plain_sentences(tmp_path: Path) -> None:
@@ -83,16 +84,16 @@ def test_bad_files_are_plain_sentences(tmp_path: Path) -> None:
         (7, "expected a Pillow image"),
     ):
         with pytest.raises(InvalidRequest, match=match):
-            im.open_picture(source)  # type: ignore[arg-type]
+            pictures.open_picture(source)  # type: ignore[arg-type]
 
 
 def test_cover_crops_and_never_distorts() -> None:
     picture = Image.new("RGB", (40, 20), "blue")
     picture.paste("red", (0, 0, 10, 20))
     picture.paste("red", (30, 0, 40, 20))
-    assert set(np.unique(np.array(im.cover(picture, 20, 20))[:, 2:-2, 2]).tolist()) == {255}
-    assert im.cover(picture, 40, 20) is picture
-    assert im.cover(picture, 80, 40).size == (80, 40)
+    assert set(np.unique(np.array(pictures.cover(picture, 20, 20))[:, 2:-2, 2]).tolist()) == {255}
+    assert pictures.cover(picture, 40, 20) is picture
+    assert pictures.cover(picture, 80, 40).size == (80, 40)
 
 
 def test_latent_mask_takes_any_touched_square() -> None:

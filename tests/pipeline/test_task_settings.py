@@ -171,11 +171,11 @@ def test_a_rolled_start_gives_the_rolled_picture(
     canvas: Canvas, sampler: str, tiny_native_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The seam is nowhere: turning the noise turns the picture, decoder and poles included."""
-    from stable_diffusion.pipeline import process
+    from stable_diffusion.pipeline import denoiser
 
     request = BASE.with_changes(canvas=canvas, sampler=sampler, width=64)
     (straight,) = [e.tensor for e in generate(tiny_native_model, request, output="straight") if isinstance(e, Images)]
-    original = process.varied
+    original = denoiser.varied
 
     def rolled(*arguments: Any) -> Any:
         found = original(*arguments)
@@ -183,7 +183,7 @@ def test_a_rolled_start_gives_the_rolled_picture(
         monkeypatch.setattr(found, "start", lambda: start)
         return found
 
-    monkeypatch.setattr(process, "varied", rolled)
+    monkeypatch.setattr(denoiser, "varied", rolled)
     (turned,) = [e.tensor for e in generate(tiny_native_model, request, output="straight") if isinstance(e, Images)]
     assert straight is not None and turned is not None
     assert torch.allclose(turned, straight.roll(16, -1), atol=2e-3)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
-from stable_diffusion.pipeline.tasks.told_picture import scaled_depth
 
 import tiny_checkpoints as tiny
 import tiny_xl as xl
@@ -33,6 +32,7 @@ from stable_diffusion.diffusion.denoise import image_guided
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.models import StableDiffusion, load
+from stable_diffusion.pipeline.tasks.init_image import depth_latent
 from stable_diffusion.request.metadata import read_metadata
 from stable_diffusion.request.request import Images, Request
 from stable_diffusion.types import Conditioning
@@ -137,6 +137,6 @@ def test_equation_three_with_known_answers() -> None:
 
 def test_depth_is_stretched_to_its_range() -> None:
     depth = torch.linspace(0.2, 0.5, 16 * 24).reshape(1, 1, 16, 24)
-    made = scaled_depth(depth, 8)
+    made = depth_latent(depth, 8)
     assert made.shape == (1, 1, 2, 3) and float(made.min()) == -1 and float(made.max()) == 1
-    assert not scaled_depth(torch.ones(1, 1, 16, 16), 8).any()
+    assert not depth_latent(torch.ones(1, 1, 16, 16), 8).any()

@@ -5,12 +5,28 @@ from __future__ import annotations
 import math
 import os
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _DEBUG = "stable_diffusion.debug"
+F = TypeVar("F", bound=Callable[..., Any])
+OPTIONS = "Options"
+"""The heading of options that have none of their own."""
+LAST = ("Input and output", "Model and device", OPTIONS)
+
+
+def apply(options: list[Callable[[F], F]]) -> Callable[[F], F]:
+    """One decorator from several, in the order in which help shows them."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 def _remember_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -31,7 +47,7 @@ debug_option = click.option(
 class SectionOption(click.Option):
     """An option that help shows under a heading of its own."""
 
-    def __init__(self, *args: Any, section: str, **settings: Any) -> None:
+    def __init__(self, *args: Any, section: str = OPTIONS, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.section = section
 
@@ -48,22 +64,40 @@ class Command(click.Command):
         debug_option(self)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Options without a section first, then each section in the order of its first option."""
-        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        """Each section in the order of its first option, but those of `LAST` last, unless a command has little else."""
+        sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:
-                sections.setdefault(getattr(parameter, "section", "Options"), []).append(record)
+                sections.setdefault(getattr(parameter, "section", OPTIONS), []).append(record)
+        if next(iter(sections), OPTIONS) != OPTIONS:
+            sections |= {section: sections.pop(section) for section in LAST if section in sections}
         for section, records in sections.items():
             if records:
                 with formatter.section(section):
                     formatter.write_dl(records)
 
 
+FAR = 2**53
+"""Bounds beyond this are nothing to show."""
+
+
+class Whole(click.IntRange):
+    """A whole number in a closed range."""
+
+    name = "integer"
+
+    def _describe_range(self) -> str:
+        return _range(self.min, self.max)
+
+
 class Number(click.FloatRange):
     """A finite number in a closed range."""
 
     name = "number"
+
+    def _describe_range(self) -> str:
+        return _range(self.min, self.max)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
@@ -73,6 +107,15 @@ class Number(click.FloatRange):
         if not finite:
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return super().convert(value, param, ctx)
+
+
+def _range(low: float | None, high: float | None) -> str:
+    """A closed range in words."""
+    if low is None or high is None:
+        return "any number"
+    if high >= FAR:
+        return "any whole number" if low <= -FAR else f"{low} or more"
+    return f"{low:g} to {high:g}"
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.3

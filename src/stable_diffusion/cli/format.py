@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
 
 def plain(value: Any) -> Any:
     """A value that JSON can hold: paths and other objects as text, NaN and infinities as null."""

@@ -98,10 +98,10 @@ def _note(
 
 
 def _hint_at_command(word: str) -> None:
-    """A note where a single-word prompt looks like a misspelt command: it is painted all the same."""
+    """A note where a single-word prompt looks like a misspelt command: it is generated all the same."""
     close = difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.8)
     if close:
-        click.echo(f"note: painting the prompt {word!r}; the command is called {close[0]!r}", err=True)
+        click.echo(f"note: generating the prompt {word!r}; the command is called {close[0]!r}", err=True)
 
 
 def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -118,7 +118,7 @@ def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> Non
 def cli() -> None:
     """Make pictures from sentences, and look inside the model that makes them.
 
-    A prompt without a command is painted: `stable-diffusion "a cat"` means `stable-diffusion generate "a cat"`.
+    A prompt without a command makes a picture: `stable-diffusion "a cat"` means `stable-diffusion generate "a cat"`.
     Pictures and data go to stdout as paths or JSON; progress, seeds and errors go to stderr.
     """
 

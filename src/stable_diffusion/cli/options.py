@@ -1,36 +1,23 @@
-"""Options that several commands share: which model, where it runs, what is asked for, where the picture goes."""
+"""Options that several commands share: which model, and where it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .command import Number, Size
+from .command import SectionOption, apply
+from .setting_options import named_setting, setting_option
 
 if TYPE_CHECKING:
     from ..pipeline.models import StableDiffusion
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-MAX_STEPS, MAX_COUNT, MAX_SIDE, MAX_GUIDANCE, MAX_SEED = 1000, 1000, 8192, 100.0, 2**63 - 1
-"""The limits of `pipeline.request`, repeated here because that module takes long to import; a test compares them."""
+SECTION = "Model and device"
+_CHOSEN = "stable_diffusion.model"
 
 
-def apply(options: list[Callable[[F], F]]) -> Callable[[F], F]:
-    """One decorator from several, in the order in which help shows them."""
-
-    def decorate(function: F) -> F:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-class Overrides(click.Option):
+class Overrides(SectionOption):
     """`--set NAME=VALUE`, repeated: what a caller says of a model, as a dictionary of numbers, truths and names."""
 
     def process_value(self, ctx: click.Context, value: Any) -> dict[str, Any]:
@@ -62,12 +49,10 @@ override_option = click.option(
     "overrides",
     multiple=True,
     cls=Overrides,
+    section="Options",
     metavar="NAME=VALUE",
     help="Say what would be guessed: family, prediction, clip_layer, heads ...; may be repeated.",
 )
-
-
-_CHOSEN = "stable_diffusion.model"
 
 
 def _choose(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
@@ -77,122 +62,56 @@ def _choose(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
         ctx.meta.setdefault(_CHOSEN, {}).update(found)
 
 
-def _parts(vae: str) -> list[Callable[[Any], Any]]:
+def _kept(*names: str, section: str = SECTION, **settings: Any) -> Callable[[Any], Any]:
+    """An option of the model, which `chosen` knows and the command does not get."""
+    facts = {"cls": SectionOption, "section": section, "callback": _choose, "expose_value": False, **settings}
+    return click.option(*names, **facts)
+
+
+def _parts(vae: str, section: str = SECTION) -> list[Callable[[Any], Any]]:
     """What takes the place of a model's parts, and what is said of it; `vae` is the help of --vae."""
-    kept: dict[str, Any] = {"callback": _choose, "expose_value": False}
-    text = {"multiple": True, "metavar": "PATH", "help": "Another text encoder; may be repeated.", **kept}
-    said = {"multiple": True, "metavar": "NAME=VALUE", "cls": Overrides, **kept}
+    many: dict[str, Any] = {"multiple": True, "section": section}
+    text = "Another text encoder; may be repeated."
+    said = "Say what would be guessed, such as prediction=v; may be repeated."
     return [
-        click.option("--vae", metavar="PATH", help=vae, **kept),
-        click.option("--text-encoder", "text_encoders", **text),
-        click.option(
-            "--set", "overrides", help="Say what would be guessed, such as prediction=v; may be repeated.", **said
-        ),
+        _kept("--vae", metavar="PATH", help=vae, section=section),
+        _kept("--text-encoder", "text_encoders", metavar="PATH", help=text, **many),
+        _kept("--set", "overrides", metavar="NAME=VALUE", cls=Overrides, help=said, **many),
     ]
 
 
-part_options = _parts("Another autoencoder; TAESD too.")
-written_part_options = _parts("Another autoencoder.")
+written_part_options = _parts("Another autoencoder.", "Options")
 """Those of a model that is written, in which a tiny autoencoder has no place."""
 
-preview_vae_option = click.option(
-    "--preview-vae", metavar="PATH", callback=_choose, expose_value=False, help="Tiny autoencoder for the preview."
-)
+preview_vae_option = _kept("--preview-vae", metavar="PATH", help="Tiny autoencoder for the preview.")
 
-
-OWN = "the model's own"
-
-model_options = apply(
-    [
-        click.option(
-            "-m",
-            "--model",
-            metavar="PATH",
-            show_default="the built-in one",
-            help="Model file, folder or name; embedded-fast paints in 4 steps.",
-        ),
-        click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps."),
-        click.option(
-            "--dtype",
-            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-            default="auto",
-            show_default=True,
-            help="Number type of the networks.",
-        ),
-        *part_options,
-    ]
-)
-
-step_options = apply(
-    [
-        click.option("--negative", "--negative-prompt", "negative_prompt", metavar="TEXT", help="What to avoid."),
-        click.option("-t", "--steps", type=click.IntRange(1, MAX_STEPS), show_default=OWN, help="Sampler steps."),
-        click.option(
-            "--guidance",
-            "--cfg",
-            type=Number(min=0, max=MAX_GUIDANCE),
-            show_default=OWN,
-            help="How closely to follow the words; 1 is off.",
-        ),
-        click.option("--sampler", metavar="NAME", show_default=OWN, help="See `stable-diffusion list`."),
-        click.option(
-            "--schedule", metavar="NAME", show_default="the sampler's own", help="See `stable-diffusion list`."
-        ),
-    ]
-)
-"""What every painting has."""
-
-size_options = apply(
-    [
-        click.option("--width", type=click.IntRange(1, MAX_SIDE), show_default=OWN, help="Pixels."),
-        click.option("--height", type=click.IntRange(1, MAX_SIDE), show_default=OWN, help="Pixels."),
-        click.option("--size", type=Size(), help="Width and height at once, or one number for both."),
-    ]
-)
-
-sampling_options = apply([step_options, size_options])
-
-seed_option = click.option(
-    "-s", "--seed", type=click.IntRange(-1, MAX_SEED), show_default="random", help="Of the first picture."
-)
-
-
-def out_options(default: str, kinds: str = "File (.png, .webp, .jpg) or folder.") -> Callable[[F], F]:
-    """--out and --overwrite; `default` says where the result goes without them."""
-    out = click.option("-o", "--out", type=click.Path(path_type=Path), show_default=default, help=kinds)
-    return apply([out, click.option("--overwrite", is_flag=True, help="Replace the file that --out names.")])
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
-
-
-def given(values: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given on the command line, with --size taken apart and GROUP__FIELD put in its group."""
-    values = {name: value for name, value in values.items() if value is not None}
-    for name in [name for name in values if "__" in name]:
-        group, _, field = name.partition("__")
-        value = values.pop(name)
-        if value != ():  # an option that may be repeated, and was not given
-            values.setdefault(group, {})[field] = value
-    size = values.pop("size", None)
-    if size is not None:
-        if "width" in values or "height" in values:
-            raise click.UsageError("Give --size, or --width and --height, not both", click.get_current_context())
-        values["width"], values["height"] = size
-    return values
+device_options = [
+    _kept("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps."),
+    _kept(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        default="auto",
+        show_default=True,
+        help="Number type of the networks.",
+    ),
+]
+loading_options = apply([*device_options, *_parts("Another autoencoder; TAESD too.")])
+"""Where a model runs, and what takes the place of its parts."""
+model_options = apply([setting_option(named_setting("model"), SECTION), loading_options])
+"""Those, and which model."""
 
 
 def chosen() -> dict[str, Any]:
-    """What the options of `part_options` say of the model, as keywords of what loads it."""
+    """What the options of a model say, as keywords of what loads it."""
     found: dict[str, Any] = click.get_current_context().meta.get(_CHOSEN, {})
     return found
 
 
-def load_model(model: str | None, device: str, dtype: str) -> StableDiffusion:
+def load_model(model: str | None) -> StableDiffusion:
     """The model, with what was guessed about it on stderr."""
     from ..pipeline.models import load
 
-    loaded = load(model, device=device, dtype=dtype, **chosen())
+    loaded = load(model, **chosen())
     for guess in loaded.parts.guesses:
         click.echo(f"note: {guess}", err=True)
     return loaded

@@ -84,7 +84,7 @@ class Display:
         if self.live.is_started:
             self.live.stop()
 
-    def advance(self, done: int, total: int, description: str = "painting", picture: Image | None = None) -> None:
+    def advance(self, done: int, total: int, description: str = "generating", picture: Image | None = None) -> None:
         """Show the state after a step."""
         self.bar.update(self.task, completed=done, total=total, description=description)
         if self.preview and picture is not None:

@@ -25,7 +25,7 @@ from ..engine.torch import TORCH
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice
 from ..events import Event, Images, Progress
 from ..request.metadata import KEY, parameters_text
-from ..request.request import Request, Settings
+from ..request.request import Request, Settings, with_settings
 from .image import from_model, to_images
 from .models import StableDiffusion, load
 from .output import XMP
@@ -174,6 +174,7 @@ def _finish(plan: Plan, batch: Batch, straight: Tensor, notes: tuple[str, ...], 
     )
 
 
+@with_settings
 def generate_image(
     prompt: str | Sequence[str],
     *,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, MutableMapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -60,9 +60,8 @@ class DiffusionProcess:
     def __init__(self, schedule: AnySchedule, image_encoder: ImageEncoder) -> None:
         self.schedule = schedule
         self._image_encoder = image_encoder
-        self._steps: MutableMapping[Tensor, int] = (
-            WeakIdKeyDictionary()
-        )  # state -> how many steps of the chain it is from the picture
+        # state -> how many steps of the chain it is from the picture
+        self._steps: MutableMapping[Tensor, int] = WeakIdKeyDictionary()
 
     def latent(self, image_or_latent: Picture) -> Tensor:
         """A tensor as it is (a latent, or pixels if you like); a picture or its path as its latent."""
@@ -179,8 +178,8 @@ class DenoisingOptions:
     wrap: Wrap = FLAT
     window: int = 0
     overlap: int = 0
-    noise: Noise = Noise()
-    variation: VariationSeed = VariationSeed()
+    noise: Noise = field(default_factory=Noise)
+    variation: VariationSeed = field(default_factory=VariationSeed)
     told_size: SizeConditioning | None = None
     controls: tuple[ControlUnit, ...] = ()
 
@@ -266,7 +265,7 @@ class DenoisingProcess:
         latent  [1 or B,c,h,w]: start from it instead of from pure noise
         more    `DenoisingOptions`, and those of the sampler, such as `eta`
         """
-        known = {field.name for field in fields(DenoisingOptions)}
+        known = {each.name for each in fields(DenoisingOptions)}
         options = DenoisingOptions(**{name: value for name, value in more.items() if name in known})
         resolved = resolve_sampler(self.defaults.sampler if sampler is None else sampler)
         schedule = self.defaults.schedule if schedule is None and sampler is None else schedule or resolved.schedule

@@ -40,6 +40,7 @@ class UnionTask(Kind):
         return {"type": ["string", "integer"]}
 
 
+# fmt: off
 @documented
 @dataclass(frozen=True)
 class Control(SettingGroup):
@@ -53,71 +54,41 @@ class Control(SettingGroup):
 
     SECTION = "Controls"
 
-    path: Path = field(
-        metadata=described(
-            FilePath(),
-            flag="--control",
-            label="the file of a control",
-            help="A ControlNet, T2I-Adapter or IP-Adapter: a file or diffusers folder; may be repeated.",
-        )
-    )
+    path: Path = field(metadata=described(
+        FilePath(), flag="--control", label="the file of a control",
+        help="A ControlNet, T2I-Adapter or IP-Adapter: a file or diffusers folder; may be repeated."))
     image: Image.Image | None = setting(
-        Picture(), flag="--control-image", usual="--image", label="control image", help="The picture that it reads."
-    )
+        Picture(), flag="--control-image", label="control image", usual="--image", help="The picture that it reads.")
     _: KW_ONLY
     weight: float = setting(
-        Number(-10, 10), 1.0, flag="--control-weight", label="control weight", help="How strongly it acts."
-    )
+        Number(-10, 10), 1.0, flag="--control-weight", label="control weight", usual="1", help="How strongly it acts.")
     start: float = setting(
-        Number(0, 1), 0.0, flag="--control-start", label="control start", help="Share of the steps before it acts."
-    )
+        Number(0, 1), 0.0, flag="--control-start", label="control start", usual="0",
+        help="Share of the steps before it acts.")
     end: float = setting(
-        Number(0, 1), 1.0, flag="--control-end", label="control end", help="Share of the steps after which it stops."
-    )
+        Number(0, 1), 1.0, flag="--control-end", label="control end", usual="1",
+        help="Share of the steps after which it stops.")
     mode: Mode = setting(
-        Choice(tuple(MODES)),
-        "balanced",
-        flag="--control-mode",
-        label="control mode",
-        help="Whether the prompt or the control matters more.",
-    )
+        Choice(tuple(MODES)), "balanced", flag="--control-mode", label="control mode", usual="balanced",
+        help="Whether the prompt or the control matters more.")
     resize: Resize = setting(
-        Choice(tuple(RESIZES)),
-        "crop",
-        flag="--control-resize",
-        label="control resize",
-        help="How its picture is brought to the size of the request.",
-    )
+        Choice(tuple(RESIZES)), "crop", flag="--control-resize", label="control resize", usual="crop",
+        help="How its picture is brought to the size of the request.")
     preprocessor: str = setting(
-        Choice(PREPROCESSORS),
-        "none",
-        flag="--control-preprocessor",
-        label="control preprocessor",
-        help="What to make of its picture first.",
-    )
+        Choice(PREPROCESSORS), "none", flag="--control-preprocessor", label="control preprocessor", usual="none",
+        help="What to make of its picture first.")
     threshold_a: float | None = setting(
-        Number(0, 255),
-        flag="--control-threshold-a",
-        label="control threshold_a",
-        usual="canny 100, threshold 127",
-        help="Lower threshold of canny, or that of threshold.",
-    )
+        Number(0, 255), flag="--control-threshold-a", label="control threshold_a", usual="canny 100, threshold 127",
+        help="Lower threshold of canny, or that of threshold.")
     threshold_b: float | None = setting(
-        Number(0, 255),
-        flag="--control-threshold-b",
-        label="control threshold_b",
-        usual="200",
-        help="Upper threshold of canny.",
-    )
+        Number(0, 255), flag="--control-threshold-b", label="control threshold_b", usual="200",
+        help="Upper threshold of canny.")
     task: str | int | None = setting(
-        UnionTask(), flag="--control-task", help="Kind of picture, for a union ControlNet: canny, depth, openpose ..."
-    )
+        UnionTask(), flag="--control-task", help="Kind of picture, for a union ControlNet: canny, depth, openpose ...")
     image_encoder: Path | None = setting(
-        FilePath(),
-        flag="--image-encoder",
-        usual="the folder image_encoder beside it",
-        help="CLIP image encoder of an IP-Adapter.",
-    )
+        FilePath(), flag="--image-encoder", usual="image_encoder in its folder",
+        help="CLIP image encoder of an IP-Adapter.")
+# fmt: on
 
     def _check_together(self) -> None:
         if self.start >= self.end:

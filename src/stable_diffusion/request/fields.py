@@ -227,7 +227,7 @@ class Text(Kind):
     def check(self, name: str, value: Any) -> str:
         text = checked_text(name, value)
         if self.needed and not text:
-            raise InvalidRequest(f"the {name} is empty; expected a few words that say what to paint")
+            raise InvalidRequest(f"the {name} is empty; expected a few words that say what to show")
         return text
 
     def schema(self) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def from_json(data: object, *, files: bool = True) -> Request:
     """A request of what `to_json` gave, or of any JSON that the schema describes.
 
     files   whether paths are taken: of pictures, adapters and folders. A server that does not trust its callers says
-            False, and takes pictures in base64 alone
+            False, and takes pictures in base64 alone; which names of models it takes, it checks itself
 
     InvalidRequest in a sentence where anything is unusable.
     """
@@ -74,15 +74,15 @@ def from_json(data: object, *, files: bool = True) -> Request:
         name: dict(value) if isinstance(value, Mapping) else value for name, value in data.items()
     }
     if "prompt" not in values:
-        raise InvalidRequest("there is no prompt; expected a few words that say what to paint")
+        raise InvalidRequest("there is no prompt; expected a few words that say what to show")
     for each in all_settings():
         holder = values.get(each.group) if each.group else values
         if isinstance(holder, dict) and holder.get(each.name) is not None:
-            holder[each.name] = _read(each, holder[each.name], files)
+            holder[each.name] = _value(each, holder[each.name], files)
     return Request(**values)
 
 
-def _read(each: Setting, value: Any, files: bool) -> Any:
+def _value(each: Setting, value: Any, files: bool) -> Any:
     if isinstance(each.kind, Picture):
         return open_text(value, each.label or each.name, files=files)
     if not files and (isinstance(each.kind, FilePath) or each.path in ("loras", "controls")):

@@ -33,8 +33,8 @@ class Lora:
             path, numbers = Path(value[0]), (value[1] if len(value) > 1 else 1.0, value[2] if len(value) > 2 else None)
         else:
             raise InvalidRequest(f"a LoRA is given as {value!r}; expected a path, or (path, strength)")
-        strength = _strength(path, numbers[0])
-        return Lora(path, strength, None if numbers[1] is None else _strength(path, numbers[1]))
+        strength = _checked_strength(path, numbers[0])
+        return Lora(path, strength, None if numbers[1] is None else _checked_strength(path, numbers[1]))
 
     def plain(self) -> list[Any]:
         """As JSON holds it: [path, strength, strength for the text encoder or null]."""
@@ -53,7 +53,7 @@ def _split(value: str | os.PathLike[str]) -> tuple[Path, tuple[float, float | No
         return Path(text), (1.0, None)
 
 
-def _strength(path: Path, value: Any) -> float:
+def _checked_strength(path: Path, value: Any) -> float:
     try:
         number = math.nan if isinstance(value, (bool, str)) else float(value)
     except (TypeError, ValueError, OverflowError):

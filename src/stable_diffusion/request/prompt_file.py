@@ -48,8 +48,8 @@ class PromptLine:
     number: int
     settings: Mapping[str, Any]
 
-    def request(self, base: Mapping[str, Any]) -> Request:
-        """The request of this line; its settings go before those of `base`. InvalidRequest names the line."""
+    def request(self, **base: Any) -> Request:
+        """The request of this line, whose settings go before those of `base`. InvalidRequest names the line."""
         merged = dict(base)
         for name, value in self.settings.items():
             known = merged.get(name)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from ..errors import InvalidRequest, unknown_choice
 from ..events import Event as Event
@@ -20,7 +21,7 @@ from ..events import Images as Images
 from ..events import Progress as Progress
 from .control import Control, checked_controls, listed_controls
 from .fields import Colour, FilePath, Model, Named, Number, Picture, Text, Whole
-from .group import Setting, SettingGroup, described, documented, own_settings, setting
+from .group import Setting, SettingGroup, described, documented, lines, own_settings, setting
 from .lora import Lora, checked_loras
 from .names import AUTOMATIC, SAMPLERS, SCHEDULES, resolve_sampler, resolve_schedule
 from .sequences import MAX_SIDE, Items, Span
@@ -43,6 +44,7 @@ from .settings import (
 if TYPE_CHECKING:
     from PIL import Image
 
+F = TypeVar("F", bound=Callable[..., Any])
 Task = Literal["txt2img", "img2img", "inpaint"]
 
 MAX_COUNT = 1000
@@ -141,7 +143,7 @@ class Request(SettingGroup):
         help="Layer of the text encoder to read: 1 is the last, 2 the one before.")
     background: str | None = setting(
         Colour(BACKGROUNDS), flag="--background", key="Background", section="Canvas", metavar="GROUND",
-        usual="as the prompt has it", help="Transparent, white, scene or a colour such as #ff8800.")
+        usual="as the prompt has it", help="Background: transparent, white, scene or #rrggbb.")
     loras: tuple[Lora, ...] = setting(
         Items(checked_loras, {"type": ["string", "array"]}, Lora.plain), (), flag="--lora", section="Prompts",
         nullable=True, metavar="FILE[:STRENGTH]", help="LoRA or relative; may be repeated.")
@@ -275,10 +277,26 @@ def _our_name(name: str) -> str | None:
     return None
 
 
-class Settings(TypedDict, total=False):
-    """The fields of `Request` besides the prompt and the model, as keyword arguments take them."""
+def with_settings(function: F) -> F:
+    """The function, whose `**settings` are the fields of a request: each by name in its signature, and in its help."""
+    own = inspect.signature(function)
+    shown = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    for name, kind in Settings.__annotations__.items():
+        shown.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
+    vars(function)["__signature__"] = own.replace(parameters=shown)
+    if function.__doc__ is not None:
+        top = (each for each in own_settings(Request) if each.name in Settings.__annotations__)
+        function.__doc__ = f"{function.__doc__.rstrip()}\n\n" + "\n".join(lines(tuple(top)))
+    return function
 
-    negative_prompt: str
+
+class Settings(TypedDict, total=False):
+    """The fields of `Request` besides the prompt and the model, as keyword arguments take them.
+
+    A picture may be a Pillow image, a path, bytes, an open file, a numpy array or a tensor.
+    """
+
+    negative_prompt: str | None
     width: int | None
     height: int | None
     steps: int | None
@@ -287,19 +305,19 @@ class Settings(TypedDict, total=False):
     sampler: str | None
     schedule: str | None
     count: int
-    image: Image.Image | str | Path | None
-    mask: Image.Image | str | Path | None
+    image: Image.Image | Any
+    mask: Image.Image | Any
     strength: float | None
     guidance_rescale: float
     guidance_interval: tuple[float, float] | None
     image_guidance: float | None
-    depth: Image.Image | str | Path | None
+    depth: Image.Image | Any
     clip_skip: int | None
     background: str | None
-    loras: Sequence[Any]
+    loras: Sequence[Any] | None
     lora_dir: str | Path | None
     embeddings_dir: str | Path | None
-    controls: Sequence[Any]
+    controls: Sequence[Any] | None
     prompting: Prompting | Mapping[str, Any]
     noise: Noise | Mapping[str, Any]
     variation: VariationSeed | Mapping[str, Any]

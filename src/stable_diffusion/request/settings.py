@@ -116,7 +116,7 @@ class Noise(SettingGroup):
     SECTION = "Noise and guidance"
 
     source: Source = setting(
-        Choice(SOURCES), "cpu", flag="--rng", key="RNG", also="randn_source", label="noise source",
+        Choice(SOURCES), "cpu", flag="--rng", key="RNG", also="randn_source", label="noise source", usual="cpu",
         help="Random number generator.")
     seed_delta: int = setting(
         Whole(-MAX_SEED, MAX_SEED), 0, flag="--ensd", key="ENSD", also="eta_noise_seed_delta", nullable=True,
@@ -204,7 +204,7 @@ class Refiner(SettingGroup):
         metavar="PATH", help="Another model for the last steps."))
     switch: float = setting(
         Number(0, 1), 0.8, flag="--refiner-switch", key="Refiner switch at", also="refiner_switch_at",
-        label="refiner switch", help="Share of the steps before the refiner takes over.")
+        label="refiner switch", usual="0.8", help="Share of the steps before the refiner takes over.")
 
     @classmethod
     def of(cls, value: object, name: str, base: Self | None = None) -> Self:
@@ -219,7 +219,7 @@ class Refiner(SettingGroup):
 @documented
 @dataclass(frozen=True, kw_only=True)
 class SizeConditioning(SettingGroup):
-    """Micro-conditioning of SDXL (Podell et al. 2023, section 2.2): sizes in pixels that the model reads beside the
+    """Micro-conditioning of SDXL (Podell et al. 2023, section 2.2): sizes in pixels that the model reads with the
     text. The refiner reads an aesthetic score in the place of the target size."""
 
     SECTION = "Stable Diffusion XL"
@@ -233,10 +233,11 @@ class SizeConditioning(SettingGroup):
     target: Pair | None = setting(
         Pixels(), flag="--target-size", key="Target size", usual="the picture's own", help="Its size after cropping.")
     aesthetic_score: float = setting(
-        Number(1, 10), 6.0, flag="--aesthetic-score", key="Aesthetic score", help="Score that the refiner aims at.")
+        Number(1, 10), 6.0, flag="--aesthetic-score", key="Aesthetic score", usual="6",
+        help="Score that the refiner aims at.")
     negative_aesthetic_score: float = setting(
-        Number(1, 10), 2.5, flag="--negative-aesthetic-score", key="Negative aesthetic score",
-        help="Score that it avoids, beside the negative prompt.")
+        Number(1, 10), 2.5, flag="--negative-aesthetic-score", key="Negative aesthetic score", usual="2.5",
+        help="Score that the refiner avoids, for the negative prompt.")
 
     def numbers(self, size: Pair, count: int, *, negative: bool) -> list[float]:
         """The `count` numbers for a picture of `size` (width, height), heights first as the models were trained."""

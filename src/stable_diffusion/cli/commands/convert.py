@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from ..command import Command
-from ..format import echo_json
-from ..options import apply, chosen, json_option, written_part_options
+from ..command import Command, apply
+from ..format import echo_json, json_option
+from ..options import chosen, written_part_options
 
 EXAMPLES = """
 stable-diffusion convert v1-5-pruned.safetensors stable-diffusion-v1-5/ --dtype fp16
@@ -48,8 +48,8 @@ def command(
     """
     from ...convert import convert
 
-    told = {**chosen(), "loras": loras, "variant": variant, "source_variant": source_variant}
-    made = convert(source, destination, dtype=dtype, **told)
+    options = {**chosen(), "loras": loras, "variant": variant, "source_variant": source_variant}
+    made = convert(source, destination, dtype=dtype, **options)
     for note in made.notes:
         click.echo(f"note: {note}", err=True)
     if as_json:

@@ -8,9 +8,10 @@ import click
 
 from ...errors import InvalidRequest
 from .. import files
-from ..command import Command
+from ..command import Command, Whole
 from ..format import echo_json
-from ..options import json_option, load_model, model_options, out_options
+from ..options import load_model, model_options
+from ..output import Output, output_options
 
 EXAMPLES = """
 stable-diffusion encode apple.png
@@ -20,19 +21,14 @@ stable-diffusion encode photo.jpg --model v1-5-pruned-emaonly.safetensors --out 
 
 @click.command("encode", cls=Command, examples=EXAMPLES)
 @click.argument("picture", type=click.Path(path_type=Path))
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), show_default="the mean", help="Draw a sample instead.")
+@click.option("--seed", type=Whole(0, 2**63 - 1), show_default="the mean", help="Draw a sample instead.")
+@output_options("PICTURE.safetensors here", "File (.safetensors) or folder.")
 @model_options
-@out_options("PICTURE.safetensors here", "File (.safetensors) or folder.")
-@json_option
 def command(
     picture: Path,
     seed: int | None,
     model: str | None,
-    device: str,
-    dtype: str,
-    out: Path | None,
-    overwrite: bool,
-    as_json: bool,
+    output: Output,
 ) -> None:
     """Encode PICTURE into the latent that diffusion works on, a .safetensors file.
 
@@ -41,13 +37,14 @@ def command(
     from ...request.pictures import cover, open_picture
     from ..latent_file import save_latent
 
+    out = output.out
     if out is not None and not out.is_dir() and out.suffix not in ("", ".safetensors"):
         raise InvalidRequest(f"--out {str(out)!r} does not end in .safetensors, which is what a latent is written as")
     image = open_picture(picture)
     path = files.destination(
-        Path(".") if out is None else out, picture.stem, suffix=".safetensors", overwrite=overwrite
+        Path(".") if out is None else out, picture.stem, suffix=".safetensors", overwrite=output.overwrite
     )
-    loaded = load_model(model, device, dtype)
+    loaded = load_model(model)
     factor = loaded.image_encoder.latents.downscale
     width, height = (side // factor * factor for side in image.size)
     if width == 0 or height == 0:
@@ -55,7 +52,7 @@ def command(
     latent = loaded.image_encoder(cover(image, width, height), seed=seed)
     files.prepare_folder(path)
     save_latent(path, latent, loaded.name)
-    if as_json:
+    if output.as_json:
         echo_json({"path": path, "shape": list(latent.shape), "width": width, "height": height})
     else:
         click.echo(str(path))

@@ -10,9 +10,9 @@ import click
 
 from ...errors import InvalidRequest
 from .. import files
-from ..command import Command
-from ..format import echo_json, echo_table
-from ..options import json_option, load_model
+from ..command import Command, Whole, apply
+from ..format import echo_json, echo_table, json_option
+from ..options import device_options, load_model
 
 if TYPE_CHECKING:
     from ...evaluation.painter import Report as Progress
@@ -48,16 +48,8 @@ stable-diffusion evaluate --section stability --section efficiency --json
 @click.option(
     "--section", "sections", type=click.Choice(SECTIONS), multiple=True, show_default="all", help="May be repeated."
 )
-@click.option("-s", "--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, help="Of the first picture.")
+@click.option("-s", "--seed", type=Whole(0, 2**31), default=0, show_default=True, help="Of the first picture.")
 @click.option("--save-tower", type=click.Path(path_type=Path), help="Write the tower to one file for later use.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="auto",
-    show_default=True,
-    help="Number type of the networks.",
-)
 @click.option(
     "-o",
     "--out",
@@ -66,6 +58,7 @@ stable-diffusion evaluate --section stability --section efficiency --json
     help="Folder of the report.",
 )
 @json_option
+@apply(device_options)
 def command(
     model: str | None,
     data: Path | None,
@@ -75,8 +68,6 @@ def command(
     sections: tuple[str, ...],
     seed: int,
     save_tower: Path | None,
-    device: str,
-    dtype: str,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -94,7 +85,7 @@ def command(
     if out is not None and out.exists() and not out.is_dir():
         raise InvalidRequest(f"{str(out)!r} is a file: expected the name of a folder for --out")
     pack, eye, clip = _judges(data, tower, features, save_tower)
-    loaded = load_model(model, device, dtype)
+    loaded = load_model(model)
     folder = files.free_name(files.OUTPUTS / f"evaluation-{files.slug(loaded.name)}") if out is None else out
     plan = replace(PLANS["full" if full else "quick"], seed=seed)
     with _display() as report:

@@ -14,7 +14,7 @@ from ..options import override_option
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 SHOWN = 5
-"""How many damaged tensors people are told; JSON has all."""
+"""How many damaged tensors are shown; JSON has all."""
 EXAMPLES = """
 stable-diffusion info
 stable-diffusion info model.safetensors --json
@@ -75,7 +75,7 @@ def _show(facts: dict[str, Any], as_json: bool) -> None:
         echo_json(facts)
         return
     # A file's own words may hold signs that a terminal acts on; line breaks are left to the settings of a picture.
-    shown = {name: "\n".join(map(printable, _shown(name, value).split("\n"))) for name, value in facts.items()}
+    shown = {name: "\n".join(map(printable, _fact_text(name, value).split("\n"))) for name, value in facts.items()}
     rows = [(name.replace("_", " "), text) for name, text in shown.items()]
     echo_table([row for row in rows if row[1]])
 
@@ -108,12 +108,12 @@ def picture_facts(path: Path) -> dict[str, Any]:
 
     image = open_picture(path, "picture")
     facts = {"kind": "picture", "path": str(path), "width": image.width, "height": image.height, "mode": image.mode}
-    text = written_text(image) or ""  # as it stands: much that we do not paint is worth reading
+    text = written_text(image) or ""  # as it stands: much that cannot be generated here is worth reading
     known = len(text) <= MAX_TEXT and split_text(text)[2]
     return {**facts, "settings": text if known else "none"}
 
 
-def _shown(name: str, value: Any) -> str:
+def _fact_text(name: str, value: Any) -> str:
     """A fact for people; empty where there is nothing to say."""
     if name == "parameters" and isinstance(value, dict):
         counts = [f"{part} {count / 1e6:.1f} M" for part, count in value.items()]

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import click
 
-from .. import files
-from ..command import Command, Values
+from ..command import Command, Values, Whole
 from ..format import echo_json
-from ..options import json_option, load_model, model_options, out_options
-from .generate import check_destination
+from ..options import load_model, model_options
+from ..output import Output, output_options
 
 EXAMPLES = """
 stable-diffusion noise apple.png
@@ -24,21 +23,16 @@ stable-diffusion noise apple.png --timesteps 0,250,500,750,1000 --pixels --out s
     "--timesteps", type=Values(float), default="0,100,200,400,600,800,999", show_default=True, help="From 0 to 1000."
 )
 @click.option("--pixels", is_flag=True, help="Add noise to the pixels instead of the latent.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the noise.")
+@click.option("--seed", type=Whole(0, 2**63 - 1), default=0, show_default=True, help="Of the noise.")
+@output_options("outputs/noise-PICTURE.png")
 @model_options
-@out_options("outputs/noise-PICTURE.png")
-@json_option
 def command(
     picture: Path,
     timesteps: tuple[float, ...],
     pixels: bool,
     seed: int,
     model: str | None,
-    device: str,
-    dtype: str,
-    out: Path | None,
-    overwrite: bool,
-    as_json: bool,
+    output: Output,
 ) -> None:
     """Show what the forward process does to PICTURE: a strip from clean to noise.
 
@@ -46,12 +40,11 @@ def command(
     """
     from ...pipeline.grid import draw
     from ...pipeline.image import from_model, to_images, to_model
-    from ...pipeline.output import save_image
     from ...request.pictures import cover, open_picture
 
     image = open_picture(picture)
-    check_destination(out, 1, overwrite)
-    loaded = load_model(model, device, dtype)
+    output.check()
+    loaded = load_model(model)
     factor = loaded.image_encoder.latents.downscale
     width, height = (max(1, side // factor) * factor for side in image.size)
     image, process = cover(image, width, height), loaded.diffusion_process
@@ -64,9 +57,8 @@ def command(
         sigma, signal, _ = process.levels(t)
         levels.append({"timestep": t, "sigma": sigma, "signal": signal})
         labels.append(f"t {t:g}")
-    path = files.destination(out, f"noise-{picture.stem}", overwrite=overwrite)
-    save_image(draw(labels, [""], [""], pictures), path, overwrite=overwrite)
-    if as_json:
+    path = output.save(draw(labels, [""], [""], pictures), f"noise-{picture.stem}")
+    if output.as_json:
         echo_json({"path": path, "levels": levels})
     else:
         click.echo(str(path))

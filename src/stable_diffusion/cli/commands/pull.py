@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from ..command import Command
-from ..format import echo_json
-from ..options import json_option
+from ..format import echo_json, json_option
 
 MODELS = Path("models")
 EXAMPLES = """

@@ -68,7 +68,7 @@ def _add_stage(name: str, summary: str) -> None:
         type=click.Choice(["auto", "must", "never"]),
         default="auto",
         show_default=True,
-        help="Go on from the run folder's checkpoint if there is one, only if there is one, or start anew.",
+        help="Go on from the run folder's checkpoint if there is one, only if there is one, or start again.",
     )
     @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
     def stage(**given: Any) -> None:

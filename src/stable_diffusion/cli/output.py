@@ -1,0 +1,107 @@
+"""Where results of a command go: --out, --overwrite, --json, and whether a preview is shown."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import InvalidRequest
+from . import files
+from .command import OPTIONS, F, SectionOption
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SECTION = "Input and output"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the options say of a command's results."""
+
+    out: Path | None = None
+    overwrite: bool = False
+    as_json: bool = False
+    preview: bool = False
+
+    @property
+    def to_stdout(self) -> bool:
+        """Whether `-` was given: one PNG to standard output."""
+        return self.out is not None and str(self.out) == "-"
+
+    @property
+    def names_a_file(self) -> bool:
+        return self.out is not None and self.out.suffix != "" and not self.out.is_dir()
+
+    def check(self, count: int = 1) -> None:
+        """Complain about --out before the work on `count` pictures, not after it."""
+        if self.to_stdout:
+            if count > 1 or sys.stdout.isatty():
+                raise InvalidRequest(
+                    "--out - writes one PNG to a pipe: redirect standard output, and leave out --count"
+                )
+            return
+        if self.out is None or not self.names_a_file:
+            return
+        files.check_ending(self.out)
+        if count == 1:
+            files.destination(self.out, "", overwrite=self.overwrite)
+        files.prepare_folder(self.out)
+
+    def save(self, image: Image, stem: str, *, apart: object = None) -> Path:
+        """Write one picture with its settings in it; returns where. `-` writes PNG to standard output.
+
+        stem    its name in a folder
+        apart   what tells it from the others, where --out names a file for several; that is put into its name
+        """
+        from ..pipeline.output import save_image
+
+        if self.to_stdout:
+            sys.stdout.buffer.write(png_bytes(image))
+            return Path("-")
+        if apart is not None and self.names_a_file and self.out is not None:
+            path = files.free_name(self.out.with_name(f"{self.out.stem}-{apart}{self.out.suffix}"))
+        else:
+            path = files.destination(self.out, stem, overwrite=self.overwrite)
+        return save_image(image, path, overwrite=self.overwrite)
+
+
+def output_options(
+    default: str, kinds: str = "File (.png, .webp, .jpg) or folder.", *, preview: bool = False, section: str = OPTIONS
+) -> Callable[[F], F]:
+    """--out, --overwrite, --json and, where asked for, --preview; the command gets them as one `Output`.
+
+    default   where the result goes without --out      section   the heading of --out
+    """
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def with_output(*args: Any, out: Any, overwrite: Any, as_json: Any, preview: Any = False, **rest: Any) -> Any:
+            return function(*args, output=Output(out, overwrite, as_json, preview), **rest)
+
+        own: dict[str, Any] = {"cls": SectionOption, "section": SECTION if preview else OPTIONS}
+        command: Any = click.option("--json", "as_json", is_flag=True, help="Print JSON.", **own)(with_output)
+        if preview:
+            shown: dict[str, Any] = {"default": True, "show_default": True, "help": "Show the picture while it forms."}
+            command = click.option("--preview/--no-preview", **shown, **own)(command)
+        command = click.option("--overwrite", is_flag=True, help="Replace the file that --out names.", **own)(command)
+        named: dict[str, Any] = {"cls": SectionOption, "section": section, "show_default": default, "help": kinds}
+        result: F = click.option("-o", "--out", type=click.Path(path_type=Path), **named)(command)
+        return result
+
+    return decorate
+
+
+def png_bytes(image: Image) -> bytes:
+    """The bytes of the PNG file that `save_image` writes."""
+    from ..pipeline.output import save_image
+
+    with tempfile.TemporaryDirectory() as folder:
+        return save_image(image, Path(folder) / "picture.png").read_bytes()
