@@ -29,18 +29,30 @@ MAY_IMPORT: dict[str, set[str]] = {
     "latents": set(),
     "embedded": set(),
     "nn": set(),
-    # The pictures of a data pack and their likeness: training and evaluation share them, and may not import each other.
-    "data": set(),
+    # Packs, likeness of pictures, the tower: shared by training and evaluation, which may not import each other.
+    "data": {"models", "weights", "embedded"},
     "models": {"nn", "request"},
     "diffusion": set(),
     # What is asked for, and the names of it: read without torch.
+    "request": {"events"},
     "text": {"models"},
     # A loaded model carries its noise schedule and prediction, so that `weights` knows the nouns of `diffusion`.
     "weights": {"models", "diffusion", "request"},
     "engine": {"models", "nn"},
-    "request": set(),
     "adapters": {"nn", "models", "weights", "engine"},
-    "pipeline": {"nn", "models", "diffusion", "text", "weights", "engine", "adapters", "embedded", "request", "hub"},
+    "pipeline": {
+        "nn",
+        "models",
+        "diffusion",
+        "text",
+        "weights",
+        "engine",
+        "adapters",
+        "embedded",
+        "request",
+        "hub",
+        "events",
+    },
     "training": {
         "nn",
         "models",

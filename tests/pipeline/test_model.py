@@ -212,6 +212,42 @@ def test_the_chain_has_the_distribution_of_one_jump(schedule: Any, tiny_model: S
             process.chain(x0, wrong)
 
 
+@pytest.mark.parametrize("schedule", [ddpm_schedule(), FlowSchedule()])
+def test_step_by_step_is_the_forward_process(schedule: Any, tiny_model: StableDiffusion) -> None:
+    """The state after n steps has the distribution of a jump to the n-th timestep, and remembers where it is."""
+    process = DiffusionProcess(schedule, tiny_model.image_encoder)
+    first = 1 if isinstance(schedule, FlowSchedule) else 0
+    x = torch.full((1, 1, 100, 200), 2.0)
+    for step in range(400):
+        before = x
+        x = process.add_gaussian_noise(x, seed=3)
+        _, signal, spread = process.levels(step + first)
+        if step in (0, 99, 399):
+            assert float(x.mean()) == pytest.approx(2 * signal, abs=0.04)
+            assert float(x.std()) == pytest.approx(spread, rel=0.03)
+    assert torch.equal(process.add_gaussian_noise(before, seed=3), x), "a step is a function of its state and seed"
+    assert not torch.equal(process.add_gaussian_noise(before, seed=4), x)
+    clean = process.add_gaussian_noise(x.clone(), noise=torch.zeros_like(x))
+    assert torch.allclose(clean, process.levels(first)[1] * x), "a tensor of one's own is a clean picture"
+
+
+def test_the_chain_ends(tiny_model: StableDiffusion) -> None:
+    process, x = DiffusionProcess(FlowSchedule(), tiny_model.image_encoder), torch.ones(2, 1, 2, 2)
+    for _ in range(1000):
+        x = process.add_gaussian_noise(x)
+    assert not torch.equal(x[0], x[1]), "each row has noise of its own"
+    with pytest.raises(InvalidRequest, match="the state is 1000 steps from the picture, and these are all"):
+        process.add_gaussian_noise(x)
+
+
+def test_steps_from_a_picture_are_those_of_its_latent(tiny_model: StableDiffusion) -> None:
+    picture = Image.new("RGB", (32, 24), "teal")
+    process = tiny_model.diffusion_process
+    assert torch.equal(
+        process.add_gaussian_noise(picture), process.add_gaussian_noise(tiny_model.image_encoder(picture))
+    )
+
+
 # --- the way back -----------------------------------------------------------------------------------------------------
 
 

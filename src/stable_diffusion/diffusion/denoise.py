@@ -112,7 +112,6 @@ def guided(
     _check_guidance(blend, uncond, scale, rescale, interval)
     if space is None and isinstance(cond_denoiser, NetworkDenoiser):
         space = cond_denoiser
-
     return _Guided(cond_denoiser, blend, uncond, scale, rescale, interval, space, paired)
 
 
@@ -130,7 +129,7 @@ class _Guided:
     paired: bool
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Estimate:
-        if self.uncond is None or not _any_inside(sigma, self.interval) or (self.scale == 1 and not self.paired):
+        if self.uncond is None or (self.scale == 1 and not self.paired) or not _any_inside(sigma, self.interval):
             return Estimate.plain(self._positive(x, sigma))
         if self.scale == 0 and self.interval is None and not self.paired:
             return Estimate.plain(self.base(x, sigma, _rows(self.uncond, len(x))))

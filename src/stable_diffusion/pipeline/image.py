@@ -66,20 +66,20 @@ def latent_mask(mask: Tensor, downscale: int) -> Tensor:
     return F.max_pool2d((mask > 0).float(), downscale)
 
 
-def put_back(painted: Tensor, original: Tensor, mask: Tensor) -> Tensor:
-    """`painted` where the mask is 1, `original` bit for bit where it is 0, mixed between; all straight pictures.
+def put_back(made: Tensor, original: Tensor, mask: Tensor) -> Tensor:
+    """`made` where the mask is 1, `original` bit for bit where it is 0, mixed between; all straight pictures.
 
     The result has alpha where either has it. Mixing weighs colours by their alpha.
     """
-    painted, original = same_channels(painted, original)
-    if painted.shape[1] == 3:
-        mixed = painted * mask + original * (1 - mask)
+    made, original = same_channels(made, original)
+    if made.shape[1] == 3:
+        mixed = made * mask + original * (1 - mask)
     else:
-        weight_painted, weight_original = painted[:, 3:] * mask, original[:, 3:] * (1 - mask)
-        alpha = weight_painted + weight_original
-        colour = painted[:, :3] * weight_painted + original[:, :3] * weight_original
+        weight_made, weight_original = made[:, 3:] * mask, original[:, 3:] * (1 - mask)
+        alpha = weight_made + weight_original
+        colour = made[:, :3] * weight_made + original[:, :3] * weight_original
         mixed = torch.cat([colour / alpha.clamp(min=1e-6), alpha], dim=1)
-    return torch.where(mask == 0, original, torch.where(mask == 1, painted, mixed))
+    return torch.where(mask == 0, original, torch.where(mask == 1, made, mixed))
 
 
 def same_channels(*pictures: Tensor) -> tuple[Tensor, ...]:

@@ -35,7 +35,7 @@ from .text import text_encoder
 EMBEDDED = "embedded"
 """Name of the model that comes with the package."""
 EMBEDDED_FAST = "embedded-fast"
-"""Name of the same model made to paint in a few steps."""
+"""Name of the same model made to generate in a few steps."""
 BUILT_IN = (EMBEDDED, EMBEDDED_FAST)
 MODEL_FOLDERS = "STABLE_DIFFUSION_MODELS"
 """Environment variable: folders, parted as in PATH, in which `load` looks for a model by name."""
@@ -52,7 +52,7 @@ DTYPES = {
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StableDiffusion:
-    """A model ready to paint.
+    """A model ready to generate.
 
     text_encoder       "a cat" -> Conditioning
     image_encoder      picture -> latent

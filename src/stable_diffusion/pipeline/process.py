@@ -5,6 +5,7 @@ Shapes: B batch, c h w latent channels, height and width; x0 and noise [B,c,h,w]
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -103,7 +104,7 @@ class DiffusionProcess:
             )
         before = (1.0, 0.0) if done == 0 else self.levels(done - 1 + first)[1:]
         if noise is None:
-            noise = _noise_like(x, seed + (done << 32)).start().to(x)
+            noise = _noise_like(x, seed, done).start().to(x)
         result = _noisier(x, noise, before, self.levels(done + first)[1:])
         self._steps[result] = done + 1
         return result
@@ -139,8 +140,13 @@ class DiffusionProcess:
         return float(sigma), float(self.schedule.alpha(sigma) * scale), float(sigma * scale)
 
 
-def _noise_like(x: Tensor, seed: int) -> PerImageNoise:
-    return PerImageNoise([seed + k for k in range(len(x))], tuple(x.shape[1:]))
+def _noise_like(x: Tensor, seed: int, step: int = 0) -> PerImageNoise:
+    """Noise of seed + k for row k; for later steps of seeds that follow from these."""
+    seeds = [seed + k for k in range(len(x))]
+    if step:  # torch's generator knows 32 bits of a seed
+        hashes = [hashlib.blake2b(f"{each}:{step}".encode(), digest_size=4) for each in seeds]
+        seeds = [int.from_bytes(each.digest(), "little") for each in hashes]
+    return PerImageNoise(seeds, tuple(x.shape[1:]))
 
 
 def _noisier(x: Tensor, noise: Tensor, before: tuple[float, float], after: tuple[float, float]) -> Tensor:
@@ -157,7 +163,7 @@ def _noisier(x: Tensor, noise: Tensor, before: tuple[float, float], after: tuple
 class DenoisingOptions:
     """Further settings of `DenoisingProcess`; the sampler's own can be given beside them.
 
-    strength        0 to 1, how much of a `latent` is made anew (img2img); 0 does nothing
+    strength        0 to 1, how much of a `latent` may change (img2img); 0 does nothing
     mask, soft      [1,1,h,w]: repaint `latent` only where it is 1 (inpainting); `soft`: and how strongly
     rescale         0 to 1, of the guided estimate    interval   guidance acts between these fractions of the steps
     image_guidance  of a picture that is edited       shift      of the levels of a flow; None the model's own
@@ -242,7 +248,8 @@ class DenoisingProcess:
         variations: Sequence[VariationSeed] = (),
     ) -> NoiseSource:
         """Start noise and later noise of one picture per seed, for latents of `size` (height, width)."""
-        return self.network.noise(sampler, _seeds(seed), size, Noise() if noise is None else noise, variations)
+        seeds = [seed] if isinstance(seed, int) else list(seed)
+        return self.network.noise(sampler, seeds, size, Noise() if noise is None else noise, variations)
 
     def __call__(
         self,
@@ -272,26 +279,15 @@ class DenoisingProcess:
         steps = self.defaults.steps if steps is None else steps
         levels = self.sigmas(resolved.id, schedule, steps, options.final, options.shift)
         place = (latent.shape[-2], latent.shape[-1]) if latent is not None else size or self._default_size
-        plan = Pass(
-            base=self._expert((prompt, negative), len(levels) - 1, place, options.told_size, options.controls),
-            sampler=solver(resolved.id),
+        seeds = [seed] if isinstance(seed, int) else list(seed)
+        strength = 1.0 if latent is None else options.strength
+        plan = replace(
+            self._pass((prompt, negative), levels, place, guidance, solver(resolved.id), options),
             options=resolved.options | {name: value for name, value in more.items() if name not in known},
-            sigmas=levels if latent is None or options.strength == 0 else truncate(levels, options.strength),
-            size=place,
-            guidance=Guidance.of(
-                levels, self._scale(guidance, resolved.id), options.rescale, options.interval, options.image_guidance
-            ),
-            strength=1.0 if latent is None else options.strength,
-            mask=options.mask,
-            soft=options.soft,
-            wrap=options.wrap,
-            window=options.window,
-            overlap=options.overlap,
-            final=options.final,
+            sigmas=levels if strength == 0 else truncate(levels, strength),
+            strength=strength,
         )
-        varied = options.variation != VariationSeed()
-        variations = [options.variation] * len(_seeds(seed)) if varied else []
-        source = self.noise(plan.sampler, seed, place, options.noise, variations)
+        source = self.noise(plan.sampler, seeds, plan.size, options.noise, [options.variation] * len(seeds))
         noise = source.start().to(self.network.device)
         x0 = None if latent is None else latent.to(noise.device, torch.float32).expand_as(noise)
         return plan.steps(source, noise, x0)
@@ -303,66 +299,50 @@ class DenoisingProcess:
         guidance: float | None = None,
         rescale: float = 0.0,
         interval: tuple[float, float] | None = None,
-        *,
-        sampler: str | None = None,
         **more: Any,
     ) -> Denoiser:
         """The denoiser guided by a prompt, away from the negative one: (x, sigma) -> `Estimate`; `interval` in sigma.
 
-        A sampler that uses the unguided estimate too keeps the negative prompt at guidance 1. `more` are those
-        of `DenoisingOptions` that change what the network answers: wrap, window, overlap, image_guidance. A prompt that
-        changes while the picture is made is read as at its first step.
+        `more` are those of `DenoisingOptions` that change what the network answers: wrap, window, overlap,
+        image_guidance. A prompt that changes while the picture is made is read as at its first step.
         """
-        options = DenoisingOptions(**more)
-        resolved = resolve_sampler(self.defaults.sampler if sampler is None else sampler)
-        expert = self._expert((prompt, negative), 1, self._default_size, options.told_size, options.controls)
-        plan = Pass(
-            base=Expert(
-                network=self.network,
-                prompt=Timeline(((1, expert.prompt.at(1)),)),
-                negative=Timeline(((1, expert.negative.at(1)),)),
-                controls=expert.controls,
-            ),
-            sampler=solver(resolved.id),
-            sigmas=torch.tensor([self.schedule.sigma_max, 0.0]),
-            size=self._default_size,
-            guidance=Guidance(
-                scale=self._scale(guidance, None),
-                rescale=rescale,
-                interval=interval,
-                **({} if options.image_guidance is None else {"image": options.image_guidance}),
-            ),
+        levels = torch.tensor([self.schedule.sigma_max, 0.0])
+        options = DenoisingOptions(rescale=rescale, **more)
+        plan = self._pass((prompt, negative), levels, self._default_size, guidance, solver("euler"), options)
+        plan = replace(plan, guidance=replace(plan.guidance, interval=interval))
+        return prompted(plan.base, plan)
+
+    def _pass(
+        self,
+        prompts: tuple[Prompt, Prompt],
+        levels: Tensor,
+        size: tuple[int, int],
+        guidance: float | None,
+        sampler: Solver,
+        options: DenoisingOptions,
+    ) -> Pass:
+        """A way down all `levels` [steps + 1], in which the prompts count."""
+        read = []
+        for prompt, away in zip(prompts, (False, True), strict=True):
+            if isinstance(prompt, str):
+                prompt = encode_timeline(self._text_encoder, prompt, len(levels) - 1, negative=away).timeline
+            read.append(Timeline.of(prompt) if isinstance(prompt, Conditioning) else prompt)
+        sizes = SizeConditioning() if options.told_size is None else options.told_size
+        scale = (self.defaults.guidance if guidance is None else guidance) / sampler.unit
+        return Pass(
+            base=Expert.of(self.network, (read[0], read[1]), size, sizes, tuple(options.controls)),
+            sampler=sampler,
+            sigmas=levels,
+            size=size,
+            guidance=Guidance.of(levels, scale, options.rescale, options.interval, options.image_guidance),
+            mask=options.mask,
+            soft=options.soft,
             wrap=options.wrap,
             window=options.window,
             overlap=options.overlap,
+            final=options.final,
         )
-        return prompted(plan.base, plan)
 
     @property
     def _default_size(self) -> tuple[int, int]:
         return self.defaults.height // self.network.downscale, self.defaults.width // self.network.downscale
-
-    def _scale(self, guidance: float | None, sampler: str | None) -> float:
-        unit = 1.0 if sampler is None else solver(sampler).unit
-        return (self.defaults.guidance if guidance is None else guidance) / unit
-
-    def _expert(
-        self,
-        prompts: tuple[Prompt, Prompt],
-        steps: int,
-        size: tuple[int, int],
-        told_size: SizeConditioning | None,
-        controls: Sequence[ControlUnit],
-    ) -> Expert:
-        """The network with a prompt and a negative prompt, counted in `steps`."""
-        read = []
-        for prompt, away in zip(prompts, (False, True), strict=True):
-            if isinstance(prompt, str):
-                prompt = encode_timeline(self._text_encoder, prompt, steps, negative=away).timeline
-            read.append(Timeline.of(prompt) if isinstance(prompt, Conditioning) else prompt)
-        sizes = SizeConditioning() if told_size is None else told_size
-        return Expert.of(self.network, (read[0], read[1]), size, sizes, tuple(controls))
-
-
-def _seeds(seed: int | Sequence[int]) -> list[int]:
-    return [seed] if isinstance(seed, int) else list(seed)

@@ -22,8 +22,8 @@ from ..request.settings import MAX_STEPS, UPSCALERS, Canvas, Fill, Hires, Inpain
 from ..text.prompt import split_and
 from ..weights.parts import Defaults
 from .image import fitting_size
-from .tasks import hires
 from .tasks.background import background_notes, check_model
+from .tasks.hires import HIRES_STRENGTH, hires_size, schedule_steps, share_of
 from .tasks.init_image import InputKind, input_kind
 from .tasks.masks import even_margins
 
@@ -73,11 +73,8 @@ class Resolved:
     """
 
     request: Request
-    size: Size
-    steps: int
     guidance: float
     image_guidance: float
-    strength: float
     sampler: Solver
     implied: Mapping[str, Any]
     schedule: str
@@ -88,6 +85,11 @@ class Resolved:
     overlap: int
     passes: tuple[ResolvedPass, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> Size:
+        """Of the first pass."""
+        return self.passes[0].size
 
 
 def resolve(request: Request, model: StableDiffusion) -> Resolved:
@@ -122,44 +124,36 @@ def fill_in(
     """
     _check_pictures(request)
     request = _even_outpaint(request, grid.factor)
-    size = _size(request, defaults, grid.factor)
-    request.canvas.wrap.check(*size, grid.coarse)
+    width, height = _size(request, defaults, grid.factor)
+    request.canvas.wrap.check(width, height, grid.coarse)
     steps = defaults.steps if request.steps is None else request.steps
     guidance = defaults.guidance if request.guidance is None else request.guidance
-    strength = _strength(request, edits)
+    image_guidance = IMAGE_GUIDANCE if request.image_guidance is None else request.image_guidance
+    first = ResolvedPass(size=(width, height), steps=steps, total=steps, strength=_strength(request, edits))
+    hires, passes = _passes(request, grid, first)
     sampler, schedule = _sampling(request, defaults, automatic)
-    inpaint, canvas = _inpaint(request), _canvas(request.canvas, grid)
-    request = replace(
-        request,
-        model=name,
-        width=size[0],
-        height=size[1],
-        steps=steps,
-        guidance=guidance,
-        seed=secrets.randbits(32) if request.seed is None else request.seed,
-        sampler=sampler,
-        schedule=schedule,
-        strength=None if request.image is None else strength,
-        image_guidance=IMAGE_GUIDANCE if edits and request.image_guidance is None else request.image_guidance,
-        variation=_variation(request.variation, grid),
-        inpaint=inpaint,
-        canvas=canvas,
-    )
     found = resolve_sampler(sampler)
-    passes = [ResolvedPass(size=size, steps=steps, total=steps, strength=strength)]
-    if request.hires is not None:
-        second = _second_pass(request, request.hires, grid, passes[0])
-        strength_of = _hires_strength(request.hires)
-        filled = replace(request.hires, steps=second.steps, strength=strength_of, upscaler=second.upscaler)
-        request = replace(request, hires=filled)
-        passes.append(second)
+    inpaint, canvas = _inpaint(request), _canvas(request.canvas, grid)
     return Resolved(
-        request=request,
-        size=size,
-        steps=steps,
+        request=replace(
+            request,
+            model=name,
+            width=width,
+            height=height,
+            steps=steps,
+            guidance=guidance,
+            seed=secrets.randbits(32) if request.seed is None else request.seed,
+            sampler=sampler,
+            schedule=schedule,
+            strength=None if request.image is None else first.strength,
+            image_guidance=image_guidance if edits else request.image_guidance,
+            variation=_variation(request.variation, grid),
+            hires=hires,
+            inpaint=inpaint,
+            canvas=canvas,
+        ),
         guidance=guidance,
-        image_guidance=IMAGE_GUIDANCE if request.image_guidance is None else request.image_guidance,
-        strength=strength,
+        image_guidance=image_guidance,
         sampler=solver(found.id),
         implied=found.options,
         schedule=schedule,
@@ -168,7 +162,7 @@ def fill_in(
         blur=inpaint.blur or 0.0,
         window=canvas.window or 0,
         overlap=canvas.window_overlap or 0,
-        passes=tuple(passes),
+        passes=passes,
     )
 
 
@@ -238,27 +232,28 @@ def _canvas(canvas: Canvas, grid: PixelGrid) -> Canvas:
     return replace(canvas, window_overlap=overlap // grid.factor * grid.factor)
 
 
-def _hires_strength(given: Hires) -> float:
-    return hires.STRENGTH if given.strength is None else given.strength
-
-
-def _second_pass(request: Request, given: Hires, grid: PixelGrid, first: ResolvedPass) -> ResolvedPass:
-    """The pass of hires fix; a whole sphere stays twice as wide as high."""
+def _passes(request: Request, grid: PixelGrid, first: ResolvedPass) -> tuple[Hires | None, tuple[ResolvedPass, ...]]:
+    """Hires fix filled in, and all passes; a whole sphere stays twice as wide as high."""
+    given = request.hires
+    if given is None:
+        return None, (first,)
     step = grid.coarse if request.canvas.wrap else grid.factor
-    width, height = hires.hires_size(*first.size, given.scale, step)
+    width, height = hires_size(*first.size, given.scale, step)
     width = 2 * height if request.canvas.panorama else width
     if max(width, height) > MAX_SIDE:
         raise InvalidRequest(f"hires makes {width}x{height} pixels; expected at most {MAX_SIDE} on a side")
-    steps, strength = first.steps if given.steps is None else given.steps, _hires_strength(given)
-    total = hires.schedule_steps(steps, strength, MAX_STEPS)
-    return ResolvedPass(
+    steps = first.steps if given.steps is None else given.steps
+    strength = HIRES_STRENGTH if given.strength is None else given.strength
+    total = schedule_steps(steps, strength, MAX_STEPS)
+    second = ResolvedPass(
         size=(width, height),
         steps=steps,
         total=total,
-        strength=hires.share_of(steps, total) if strength else 0.0,
+        strength=share_of(steps, total) if strength else 0.0,
         before=first.steps,
         upscaler=UPSCALERS[0] if given.upscaler is None else given.upscaler,
     )
+    return replace(given, steps=steps, strength=strength, upscaler=second.upscaler), (first, second)
 
 
 def _size(request: Request, defaults: Defaults, factor: int) -> tuple[int, int]:

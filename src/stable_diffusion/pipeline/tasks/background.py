@@ -51,7 +51,7 @@ def check_model(model: StableDiffusion, background: str | None) -> None:
 
 
 def background_notes(model: StableDiffusion, request: Request) -> Iterator[str]:
-    """What is ignored: a colour behind pictures that are opaque. A scene is what such a model paints."""
+    """What is ignored: a colour behind pictures that are opaque. A scene is what such a model makes."""
     if request.background not in (None, TRANSPARENT, SCENE) and not has_alpha(model):
         yield f"background is ignored: the model {model.name!r} paints opaque pictures only, with a ground of their own"
 

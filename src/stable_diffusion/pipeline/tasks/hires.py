@@ -1,6 +1,6 @@
-"""The second pass of "hires fix": a finished small latent enlarged, and painted again at part of the noise.
+"""The second pass of "hires fix": a finished small latent enlarged, and denoised again from part of the noise.
 
-A model that paints at a size it was not made for repeats things; one that starts from an enlarged small picture keeps
+A model that works at a size it was not made for repeats things; one that starts from an enlarged small picture keeps
 its composition. Names of upscalers and the meaning of steps are A1111's.
 """
 
@@ -31,7 +31,7 @@ MODES = {
 }
 """Upscalers that interpolate the latent: torch's mode, and whether it is smoothed first where it shrinks. The other
 upscalers enlarge the decoded picture and encode it again."""
-STRENGTH = 0.7
+HIRES_STRENGTH = 0.7
 """Strength of the second pass where none is given, as in A1111."""
 
 

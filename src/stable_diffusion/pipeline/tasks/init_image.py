@@ -93,9 +93,9 @@ def prepare_init(model: StableDiffusion, resolved: Resolved) -> InitImage:
         image, mask = extended(image, request.canvas.outpaint)
     if mask is None:
         image = cover(image, *size)
-        if input_kind(model) == "image" and resolved.strength == 1:  # such a model is given the picture: pure noise
-            return InitImage(image=image)
-        return InitImage(latent=_encoded(model, request, image), image=image)
+        if input_kind(model) == "image" and resolved.passes[0].strength == 1:
+            return InitImage(image=image)  # such a model is given the picture, and starts from pure noise
+        return InitImage(latent=_encode(model, request, image), image=image)
     mask = ImageOps.invert(grey_mask(mask)) if request.inpaint.invert else mask
     soft = blurred_mask(mask, resolved.blur)
     # what outpainting adds has nothing beneath it that could show: its mask runs into the old part alone
@@ -103,7 +103,7 @@ def prepare_init(model: StableDiffusion, resolved: Resolved) -> InitImage:
     whole, part, box = _fitted(resolved, image, mask)
     hidden = mask_tensor(part[1])
     start = fill_masked(*part) if resolved.fill == "fill" else part[0]
-    latent = _encoded(model, request, start)
+    latent = _encode(model, request, start)
     coarse = soft_latent_mask if request.inpaint.soft else latent_mask
     shown = mask_tensor(whole[1])
     return InitImage(
@@ -131,7 +131,7 @@ def _fitted(resolved: Resolved, image: Image.Image, mask: Image.Image) -> tuple[
     return (image, mask), (closer[0], closer[1]), box
 
 
-def _encoded(model: StableDiffusion, request: Request, image: Image.Image) -> Tensor:
+def _encode(model: StableDiffusion, request: Request, image: Image.Image) -> Tensor:
     with Wrapped(request.canvas.wrap):
         return model.image_encoder(image)
 

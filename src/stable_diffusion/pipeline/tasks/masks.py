@@ -1,4 +1,4 @@
-"""Where a picture is painted anew: soft edges, soft masks, a closer look at the masked part, margins, and fills.
+"""Where a picture is repainted: soft edges, soft masks, a closer look at the masked part, margins, and fills.
 
 Shapes: B batch, C picture channels, H W picture size, c h w latent channels and size. Masks are 1 where the picture is
 repainted and 0 where it is kept.
@@ -29,14 +29,14 @@ def blurred_mask(mask: Image.Image, radius: float) -> Image.Image:
 
 
 def region_box(mask: Image.Image, padding: int, size: tuple[int, int]) -> Box:
-    """The part of the picture that "only masked" paints: what is masked, `padding` around it, in the shape of `size`.
+    """The part of the picture that "only masked" repaints: what is masked, `padding` around it, in the shape of `size`.
 
-    size (width, height) is what the model paints. The box grows to these proportions, and is moved or cut where it
+    size (width, height) is what the model makes. The box grows to these proportions, and is moved or cut where it
     would leave the picture. InvalidRequest where nothing is masked.
     """
     found = grey_mask(mask).getbbox()
     if found is None:
-        raise InvalidRequest("the mask is black everywhere; expected white where the picture is to be painted anew")
+        raise InvalidRequest("the mask is black everywhere; expected white where the picture is to be repainted")
     left, right = max(0, found[0] - padding), min(mask.width, found[2] + padding)
     top, bottom = max(0, found[1] - padding), min(mask.height, found[3] + padding)
     width = max(right - left, round((bottom - top) * size[0] / size[1]))
@@ -79,9 +79,9 @@ def soft_latent_mask(mask: Tensor, downscale: int) -> Tensor:
 
 
 def soft_edge(mask: Tensor) -> Tensor:
-    """How much of the painted picture shows where a soft mask is `mask`: all of it from 1/8 on, none at 0.
+    """How much of the repainted picture shows where a soft mask is `mask`: all of it from 1/8 on, none at 0.
 
-    A soft mask says how far a place is painted anew, and not how much of it is seen; the short ramp only hides the
+    A soft mask says how strongly a place is repainted, and not how much of it is seen; the short ramp only hides the
     border of what is kept.
     """
     return (mask * 8).clamp(0, 1)

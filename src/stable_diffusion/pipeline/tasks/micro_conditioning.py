@@ -1,8 +1,8 @@
-"""Size conditioning: what SDXL is told of a picture's size beside the text.
+"""Size conditioning: what SDXL is given of a picture's size beside the text.
 
 Podell et al. 2023, "SDXL", section 2.2 and appendix: each number becomes Fourier features, like a timestep, and they
 follow the pooled text in the vector. Small training pictures and cropped ones could be used without their look leaking
-into what is painted. The refiner is told an aesthetic score in place of the target size.
+into what is made. The refiner is given an aesthetic score in place of the target size.
 
 Shapes: B batch, P pooled width, V vector width.
 """
@@ -34,6 +34,6 @@ def with_size(conditioning: Conditioning, numbers: list[float], vector_dim: int)
             f"the conditioning's vector has {vector.shape[-1]} numbers; {vector_dim} of the U-Net leave no room for "
             f"{len(numbers)} sizes"
         )
-    told = torch.tensor(numbers, dtype=torch.float32, device=vector.device)
-    features = timestep_embedding(told, width).flatten().to(vector.dtype)  # [numbers * width]
+    given = torch.tensor(numbers, dtype=torch.float32, device=vector.device)
+    features = timestep_embedding(given, width).flatten().to(vector.dtype)  # [numbers * width]
     return replace(conditioning, vector=torch.cat([vector, features.expand(len(vector), -1)], dim=-1))
