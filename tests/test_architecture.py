@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # A loaded model carries its noise schedule and prediction, so that `weights` knows the nouns of `diffusion`.
     "weights": {"models", "diffusion", "request"},
     "engine": {"models", "nn"},
-    "adapters": {"nn", "models", "weights"},
+    "adapters": {"nn", "models", "weights", "engine"},
     "pipeline": {
         "nn",
         "models",

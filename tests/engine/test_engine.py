@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from stable_diffusion.engine.base import Engine, Features, engine_for, weights_changed
-from stable_diffusion.engine.torch import TORCH
+from stable_diffusion.engine.base import Engine, Features, weights_changed
+from stable_diffusion.engine.torch import TORCH, engine_for
 from stable_diffusion.models.unet import UNet
 from stable_diffusion.models.vae import VAE
 

@@ -85,11 +85,3 @@ def weights_changed(module: nn.Module) -> None:
     """Tell every engine that a module's own weights are others now."""
     for engine in list(_ENGINES):
         engine.weights_changed(module)
-
-
-def engine_for(engine: Engine, features: Features) -> tuple[Engine, str | None]:
-    """The engine for a run with these features, and a note where it is torch because the chosen one refuses."""
-    from .torch import TORCH
-
-    refusal = engine.refuses(features)
-    return (engine, None) if refusal is None else (TORCH, f"this run uses torch: {refusal}")

@@ -27,3 +27,9 @@ class TorchEngine(Engine):
 
 TORCH = TorchEngine()
 """The default of everything that takes an engine."""
+
+
+def engine_for(engine: Engine, features: Features) -> tuple[Engine, str | None]:
+    """The engine for a run with these features, and a note where it is torch because the chosen one refuses."""
+    refusal = engine.refuses(features)
+    return (engine, None) if refusal is None else (TORCH, f"this run uses torch: {refusal}")

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..engine.base import Engine, Features, engine_for
-from ..engine.torch import TORCH
+from ..engine.base import Engine, Features
+from ..engine.torch import TORCH, engine_for
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice
 from ..events import Event, Images, Progress
 from ..request.metadata import KEY, parameters_text

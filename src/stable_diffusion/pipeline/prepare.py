@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..diffusion.sigmas import truncate
-from ..engine.base import Engine, Features, engine_for
-from ..engine.torch import TORCH
+from ..engine.base import Engine, Features
+from ..engine.torch import TORCH, engine_for
 from ..models.ip_adapter import IPAdapter
 from ..nn.sharing import origin
 from ..request.metadata import Used

@@ -3,7 +3,9 @@
 A convolution puts zeros around its input; here it puts there what lies across the edge instead. That is all it takes,
 because everything else in the networks (normalisation, attention without positions) does not know where it is: a model
 that wraps commutes with rolling its noise. Nothing in a network is changed for it: the padding is replaced in calls
-made under `Wrapped`, in this thread, and is the usual one again when the block ends.
+made under `Wrapped`, in this thread, and is the usual one again when the block ends. With a tiny network, padding
+included, that adds 3 ms to a call of 7; with that of Stable Diffusion 1.5 it is lost in the noise. What other engines
+make of a network does not see it, so that they refuse `Features.seamless`.
 """
 
 from __future__ import annotations
