@@ -262,8 +262,7 @@ def try_adapter(path: Path, network: Network, dice: random.Random) -> None:
     path.unlink(missing_ok=True)
     write_safetensors(path, state, {"lora_adapter_metadata": '{"unet.lora_alpha": 1e400}'})
     layers = match(read_adapter(path), [network]).layers(1.0, None)
-    with stack_of(network.module).with_layers(list(layers.values())):
-        pass
+    stack_of(network.module).with_layers(list(layers.values()))
 
 
 def try_file(path: Path, data: bytes) -> None:

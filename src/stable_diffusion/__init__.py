@@ -14,8 +14,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .diffusion.samplers import SAMPLERS
-    from .diffusion.sigmas import SCHEDULES
     from .errors import (
         BrokenModel,
         InvalidRequest,
@@ -25,12 +23,14 @@ if TYPE_CHECKING:
         UnknownModel,
         UnsafeFile,
     )
+    from .events import Images, Progress
     from .pipeline.generate import generate, generate_image
     from .pipeline.models import StableDiffusion, load
     from .pipeline.output import save_image
     from .request.control import Control
     from .request.metadata import read_metadata
-    from .request.request import Images, Progress, Request
+    from .request.names import SAMPLERS, SCHEDULES
+    from .request.request import Request
     from .request.settings import Canvas, Hires, Inpaint, Noise, Prompting, Refiner, SizeConditioning, VariationSeed
 
 __version__ = "0.1.0"
@@ -39,14 +39,14 @@ _HOMES = {
     "stable_diffusion.request.control": ("Control",),
     "stable_diffusion.pipeline.generate": ("generate", "generate_image"),
     "stable_diffusion.pipeline.models": ("StableDiffusion", "load"),
-    "stable_diffusion.request.request": ("Images", "Progress", "Request"),
+    "stable_diffusion.events": ("Images", "Progress"),
+    "stable_diffusion.request.request": ("Request",),
     "stable_diffusion.request.settings": (
         *("Canvas", "Hires", "Inpaint", "Noise", "Prompting", "Refiner", "SizeConditioning", "VariationSeed"),
     ),
     "stable_diffusion.request.metadata": ("read_metadata",),
     "stable_diffusion.pipeline.output": ("save_image",),
-    "stable_diffusion.diffusion.samplers": ("SAMPLERS",),
-    "stable_diffusion.diffusion.sigmas": ("SCHEDULES",),
+    "stable_diffusion.request.names": ("SAMPLERS", "SCHEDULES"),
     "stable_diffusion.errors": (
         "BrokenModel",
         "InvalidRequest",

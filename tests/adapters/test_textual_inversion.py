@@ -79,14 +79,14 @@ def test_the_vectors_stand_where_tokens_would(tiny_model: StableDiffusion) -> No
     ids = encoder.tokenizer.encode("red cat")
     vectors = clip.token_embedding.weight[ids].detach().clone()
     plain = encoder("a photo of (red cat:1.3), on a mat")
-    with encoder.with_embeddings({"my-style": vectors, "other": vectors[:1] * 9}):
-        for written in ("my-style", "My-Style", "embedding:my-style"):
-            new = encoder(f"a photo of ({written}:1.3), on a mat")
-            assert torch.equal(new.tokens, plain.tokens)
-        assert not torch.equal(encoder("a photo of my-styles").tokens, encoder("a photo of my-style s").tokens)
-        words = {word.text: len(word.positions) for word in encoder.words("a my-style mat")}
-        assert words == {"a": 1, "my-style": 2, "mat": 1}
-        assert encoder.encode("my-style " * 60, max_windows=1).dropped.startswith("my-style my-style")
+    knowing = encoder.with_embeddings({"my-style": vectors, "other": vectors[:1] * 9})
+    for written in ("my-style", "My-Style", "embedding:my-style"):
+        new = knowing(f"a photo of ({written}:1.3), on a mat")
+        assert torch.equal(new.tokens, plain.tokens)
+    assert not torch.equal(knowing("a photo of my-styles").tokens, knowing("a photo of my-style s").tokens)
+    words = {word.text: len(word.positions) for word in knowing.words("a my-style mat")}
+    assert words == {"a": 1, "my-style": 2, "mat": 1}
+    assert knowing.encode("my-style " * 60, max_windows=1).dropped.startswith("my-style my-style")
     assert encoder.embeddings == {}
     with pytest.raises(InvalidRequest, match=r"expected a name and \[n, 24\]"):
         encoder.embeddings = {"wide": torch.ones(1, 25)}

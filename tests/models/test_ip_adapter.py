@@ -11,7 +11,7 @@ from torch import Tensor
 import tiny_checkpoints as tiny
 import tiny_controls as controls
 from stable_diffusion.errors import BrokenModel, UnknownModel
-from stable_diffusion.models.ip_adapter import IPAdapter, cross_attentions, decoupled_attention
+from stable_diffusion.models.ip_adapter import ImagePromptedUNet, IPAdapter, cross_attentions
 from stable_diffusion.models.unet import UNet
 from stable_diffusion.weights.networks.diffusers import unet_diffusers
 from stable_diffusion.weights.side_networks import load_side_network, side_facts
@@ -59,16 +59,14 @@ def test_tokens_and_answers_equal_diffusers(plus: bool, tmp_path: Path) -> None:
     assert relative(read, projection(features).view(read.shape)) < 1e-5
     told = {"image_embeds": [features[:, None]]}
     expected = reference(x, t, tokens, added_cond_kwargs=told).sample
-    with decoupled_attention(unet, [(adapter, read, 0.6)]):
-        found = unet(x, torch.tensor([600.0]), tokens)
+    found = ImagePromptedUNet(unet)([(adapter, read, 0.6)], x, torch.tensor([600.0]), tokens)
     assert relative(found, expected) < 1e-5 and relative(plain, expected) > 1e-2
     assert torch.equal(unet(x, torch.tensor([600.0]), tokens), plain)
     assert all(torch.equal(tensor, before[name]) for name, tensor in unet.state_dict().items())
-    assert all(attention.beside is None for attention in cross_attentions(unet))
 
 
 @torch.no_grad()
-def test_two_adapters_add_up_and_leave_after_an_error() -> None:
+def test_two_adapters_add_up_and_leave_the_unet_alone() -> None:
     from stable_diffusion.models.ip_adapter import IPAdapterConfig
 
     torch.manual_seed(3)
@@ -77,15 +75,13 @@ def test_two_adapters_add_up_and_leave_after_an_error() -> None:
     one, other = (IPAdapter(IPAdapterConfig(context_dim=64, feature_width=9, tokens=2), widths) for _ in range(2))
     given = (torch.randn(1, 4, 4, 6), torch.tensor([5.0]), torch.randn(1, 3, 64))
     first, second = torch.randn(1, 2, 64), torch.randn(1, 2, 64)
-    with decoupled_attention(unet, [(one, first, 0.5), (other, second, 0.7)]):
-        both = unet(*given)
-    with decoupled_attention(unet, [(other, second, 0.7), (one, first, 0.5)]):
-        assert relative(unet(*given), both) < 1e-5
-    with decoupled_attention(unet, [(one, first, 0.5), (other, second, 0.0)]):
-        assert relative(unet(*given), both) > 1e-4
-    with pytest.raises(ZeroDivisionError), decoupled_attention(unet, [(one, first, 1.0)]):
-        raise ZeroDivisionError
-    assert all(attention.beside is None for attention in cross_attentions(unet))
+    plain, prompted = unet(*given), ImagePromptedUNet(unet)
+    both = prompted([(one, first, 0.5), (other, second, 0.7)], *given)
+    assert relative(prompted([(other, second, 0.7), (one, first, 0.5)], *given), both) < 1e-5
+    assert relative(prompted([(one, first, 0.5), (other, second, 0.0)], *given), both) > 1e-4
+    assert torch.equal(prompted([], *given), plain) and torch.equal(unet(*given), plain)
+    assert list(prompted.unet.state_dict()) == list(unet.state_dict())
+    assert all(ours is theirs for ours, theirs in zip(prompted.unet.parameters(), unet.parameters(), strict=True))
 
 
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:

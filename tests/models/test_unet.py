@@ -334,3 +334,26 @@ def test_stable_diffusion_sizes():
         )
     counts = [sum(parameter.numel() for parameter in model.parameters()) for model in (sd1, sd2, sdxl)]
     assert counts == [859_520_964, 865_910_724, 2_567_463_684]
+
+
+class Wrapped(torch.nn.Module):
+    """Calls a stage with copies of the lists that it is given, as FSDP, DDP and checkpointing do."""
+
+    def __init__(self, stage: torch.nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, *arguments):
+        return self.stage(*(list(each) if isinstance(each, list | tuple) else each for each in arguments))
+
+
+@torch.no_grad()
+def test_stages_may_be_wrapped(randomise) -> None:
+    unet = randomise(
+        UNet(UNetConfig(channels=(8, 16), blocks_per_stage=2, transformer_depth=1, heads=2, context_dim=6, groups=4))
+    )
+    given = (torch.randn(1, 4, 5, 7), torch.tensor([5.0]), torch.randn(1, 3, 6))
+    plain = unet(*given)
+    unet.down = torch.nn.ModuleList(map(Wrapped, unet.down))
+    unet.up = torch.nn.ModuleList(map(Wrapped, unet.up))
+    assert torch.equal(unet(*given), plain)

@@ -11,20 +11,21 @@ from PIL import Image
 
 from painting import pictures, speckled
 from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.events import Images, Progress
 from stable_diffusion.pipeline import generate as room
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.pipeline.tasks.background import (
-    asked_again,
+    close_holes,
+    composite,
     edge_alpha,
-    filled,
     is_full,
-    missed,
-    on_background,
-    suits,
+    matches,
+    warn_mismatch,
+    with_background_words,
 )
 from stable_diffusion.request.metadata import parse_parameters
-from stable_diffusion.request.request import Images, Progress, Request
+from stable_diffusion.request.request import Request
 
 COLOUR = (0.2, 0.4, 0.6)
 PLAIN = Request("a cat", seed=3, steps=2)
@@ -60,9 +61,9 @@ def test_edges_and_holes_by_hand() -> None:
     assert float(edge_alpha(cut)) == 0 and float(edge_alpha(full)) == 1
     mixed = torch.cat([cut, full, frame])
     assert is_full(mixed).tolist() == [False, True, False]
-    assert suits(mixed, "transparent").tolist() == suits(mixed, "#000000").tolist() == [True, False, False]
-    assert suits(mixed, "scene").tolist() == [False, True, False]
-    assert suits(mixed, None).all() and suits(mixed[:, :3], "transparent").all()
+    assert matches(mixed, "transparent").tolist() == matches(mixed, "#000000").tolist() == [True, False, False]
+    assert matches(mixed, "scene").tolist() == [False, True, False]
+    assert matches(mixed, None).all() and matches(mixed[:, :3], "transparent").all()
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_edges_and_holes_by_hand() -> None:
 )
 def test_a_colour_behind_is_what_pillow_composes(background: str, ground: tuple[float, ...]) -> None:
     picture = thing(alpha=0.75, hole=0.25)
-    made = on_background(picture, background)
+    made = composite(picture, background)
     assert made.shape == (1, 3, 16, 18)
     eight = Image.fromarray((picture[0] * 255).round().byte().permute(1, 2, 0).numpy())
     below = Image.new("RGBA", eight.size, (*(round(255 * part) for part in ground), 255))
@@ -81,10 +82,10 @@ def test_a_colour_behind_is_what_pillow_composes(background: str, ground: tuple[
 def test_a_full_picture_becomes_opaque_and_a_cut_out_stays() -> None:
     almost, cut = thing(alpha=0.97, hole=0.96), thing(hole=0.3)
     for background in (None, "transparent"):
-        made = on_background(torch.cat([almost, cut]), background)
+        made = composite(torch.cat([almost, cut]), background)
         assert bool((made[0, 3] == 1).all()) and torch.equal(made[1], cut[0])
         assert torch.allclose(made[0, :3], almost[0, :3])
-    given = on_background(almost, None, painted=False)
+    given = composite(almost, None, whole=False)
     assert torch.equal(given, almost), "what was given keeps its own alpha"
 
 
@@ -92,15 +93,15 @@ def test_a_scene_has_no_holes() -> None:
     """The colour hidden in a hole does not show: the hole takes the colours around it."""
     picture = thing(alpha=0.0, hole=1.0)
     picture[:, :3, 4:-4, 4:-4] = torch.tensor((1.0, 0.0, 1.0))[:, None, None]
-    made = filled(picture)
+    made = close_holes(picture)
     assert made.shape == (1, 3, 16, 18)
     assert torch.allclose(made, thing()[:, :3], atol=1e-5)
-    assert torch.equal(made, on_background(picture, "scene"))
+    assert torch.equal(made, composite(picture, "scene"))
 
 
 def test_words_of_the_captions() -> None:
     def again(prompt: str, **more: Any) -> str | None:
-        made = asked_again(Request(prompt, **more))
+        made = with_background_words(Request(prompt, **more))
         return None if made is None else made.prompt
 
     assert again("a cat", background="white") == "a cat on a transparent background"
@@ -113,10 +114,10 @@ def test_words_of_the_captions() -> None:
 
 def test_what_was_missed_is_said() -> None:
     cut, full = thing(), thing(hole=1.0)
-    assert list(missed(cut, "white", painted=True)) == list(missed(full, "scene", painted=True)) == []
-    assert "cut out" in next(missed(full, "transparent", painted=True))
-    assert "whole scene" in next(missed(cut, "scene", painted=True))
-    assert list(missed(full, "white", painted=False)) == []
+    assert list(warn_mismatch(cut, "white", whole=True)) == list(warn_mismatch(full, "scene", whole=True)) == []
+    assert "cut out" in next(warn_mismatch(full, "transparent", whole=True))
+    assert "whole scene" in next(warn_mismatch(cut, "scene", whole=True))
+    assert list(warn_mismatch(full, "white", whole=False)) == []
 
 
 # --- in the pipeline --------------------------------------------------------------------------------------------------
@@ -126,11 +127,11 @@ def replaced_decoder(monkeypatch: pytest.MonkeyPatch, *made: torch.Tensor) -> li
     """Decode these instead, one after the other (at last the last one); returns the latents that were asked for."""
     asked: list[torch.Tensor] = []
 
-    def decoded(model: Any, request: Request, latent: torch.Tensor) -> torch.Tensor:
+    def decoded(plan: Any, latent: torch.Tensor) -> torch.Tensor:
         asked.append(latent)
         return made[min(len(asked), len(made)) - 1]
 
-    monkeypatch.setattr(room, "_decoded", decoded)
+    monkeypatch.setattr(room, "decode", decoded)
     return asked
 
 
@@ -152,9 +153,9 @@ def latents(model: StableDiffusion, request: Request) -> torch.Tensor:
 def test_a_picture_that_suits_is_painted_once(
     tiny_native_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replaced_decoder(monkeypatch, thing())
+    asked = replaced_decoder(monkeypatch, thing())
     done, steps = run(tiny_native_model, PLAIN.with_changes(background="white"))
-    assert steps == 2 and done.notes == () and done.images[0].mode == "RGB"
+    assert steps == 2 and len(asked) == 1 and done.notes == () and done.images[0].mode == "RGB"
     assert done.images[0].getpixel((0, 0)) == (255, 255, 255)
 
 
@@ -166,29 +167,30 @@ def test_a_picture_that_does_not_suit_is_asked_for_again(
     asked = replaced_decoder(monkeypatch, thing(hole=1.0), thing())
     done, steps = run(tiny_native_model, PLAIN.with_changes(background="transparent"))
     assert steps == 4 and done.notes == () and done.images[0].mode == "RGBA"
-    assert torch.equal(asked[-1], expected), "the picture is the one painted with the words"
+    assert len(asked) == 2 and torch.equal(asked[-1], expected)
+    assert done.tensor is not None and torch.equal(done.tensor, thing()), "the picture is the one made with the words"
     assert done.requests[0].prompt == "a cat", "what is written is what was asked"
     assert parse_parameters(done.images[0].info["parameters"]).request.background == "transparent"
 
 
 def test_where_asking_again_does_not_help(tiny_native_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = latents(tiny_native_model, PLAIN)
-    asked = replaced_decoder(monkeypatch, thing(hole=1.0))
+    first, second = thing(hole=1.0), thing(hole=0.9)
+    asked = replaced_decoder(monkeypatch, first, second)
     done, steps = run(tiny_native_model, PLAIN.with_changes(background="transparent"))
     assert steps == 4 and len(done.notes) == 1 and "full picture" in done.notes[0]
-    assert torch.equal(asked[-1], plain), "the first picture stays"
+    assert len(asked) == 2 and done.tensor is not None
+    assert torch.equal(done.tensor, first), "the first picture stays"
 
 
 def test_only_the_rows_that_need_it(tiny_native_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
     both = PLAIN.with_changes(count=2, background="scene")
-    plain = latents(tiny_native_model, PLAIN.with_changes(count=2))
-    asked = replaced_decoder(
-        monkeypatch, torch.cat([thing(hole=1), thing()]), thing(hole=1), thing(hole=1).repeat(2, 1, 1, 1)
-    )
-    run(tiny_native_model, both, batch=2)
-    assert [len(latent) for latent in asked] == [2, 1, 2]
-    assert torch.equal(asked[-1][0], plain[0]) and torch.equal(asked[-1][1], asked[1][0])
-    assert not torch.equal(asked[-1][1], plain[1])
+    full, other = thing(hole=1.0), thing(hole=1.0)
+    other[:, 0] = 0.9
+    asked = replaced_decoder(monkeypatch, torch.cat([full, thing()]), other)
+    done, _ = run(tiny_native_model, both, batch=2)
+    assert [len(latent) for latent in asked] == [2, 1]
+    assert done.tensor is not None
+    assert torch.allclose(done.tensor[0], full[0, :3]) and torch.allclose(done.tensor[1], other[0, :3])
 
 
 def test_colours_are_the_plain_picture_over_them(tiny_native_model: StableDiffusion) -> None:
@@ -197,7 +199,7 @@ def test_colours_are_the_plain_picture_over_them(tiny_native_model: StableDiffus
     over = run(tiny_native_model, PLAIN.with_changes(background="#204060"))[0].tensor
     assert cut is not None and over is not None and over.shape[1] == 3
     if float(edge_alpha(cut)) < 0.5 and not bool(is_full(cut)):
-        assert torch.allclose(on_background(cut, "#204060"), over)
+        assert torch.allclose(composite(cut, "#204060"), over)
     (first, second) = pictures(tiny_native_model, PLAIN.with_changes(count=2, background="white"))
     assert second.tobytes() == pictures(tiny_native_model, PLAIN.with_changes(seed=4, background="white"))[0].tobytes()
     assert first.mode == "RGB"

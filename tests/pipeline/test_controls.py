@@ -12,16 +12,17 @@ import torch
 from PIL import Image, ImageDraw
 
 from stable_diffusion.errors import BrokenModel, InvalidRequest, ModelFileError, UnknownModel
+from stable_diffusion.events import Images
 from stable_diffusion.models.controlnet import ControlNet
 from stable_diffusion.pipeline.generate import generate, generate_image
 from stable_diffusion.pipeline.models import StableDiffusion
-from stable_diffusion.pipeline.tasks.control import SOFT, Picture, Side, controlled
+from stable_diffusion.pipeline.tasks.control import SOFT, ControlUnit, Hint, controlled
 from stable_diffusion.pipeline.tasks.preprocess import canny, preprocessed
-from stable_diffusion.pipeline.tasks.windows import Windows, windowed
+from stable_diffusion.pipeline.tasks.windows import windowed
 from stable_diffusion.request.control import Control, checked_controls
 from stable_diffusion.request.metadata import KEY, read_metadata
 from stable_diffusion.request.pictures import RESIZES
-from stable_diffusion.request.request import Images, Request
+from stable_diffusion.request.request import Request
 from stable_diffusion.request.settings import FLAT
 from stable_diffusion.types import Conditioning, Residuals
 from stable_diffusion.weights.side_networks import load_side_network
@@ -91,7 +92,7 @@ def told(tiny_model: StableDiffusion) -> tuple[torch.Tensor, torch.Tensor, Condi
     return x, torch.full((2,), 500.0), Conditioning(tokens=tokens, negative=torch.tensor([0.0, 1.0]))
 
 
-def shown(picture: torch.Tensor) -> Picture:
+def shown(picture: torch.Tensor) -> Hint:
     """A picture that is there at one size."""
 
     def at(width: int, height: int) -> torch.Tensor:
@@ -99,6 +100,10 @@ def shown(picture: torch.Tensor) -> Picture:
         return picture
 
     return at
+
+
+def unit(network: ControlNet, hint: Hint | None = None, **settings: Any) -> ControlUnit:
+    return ControlUnit(control=Control(Path("edges.safetensors"), **settings), network=network, hint=hint)
 
 
 def all_of(residuals: Residuals) -> list[torch.Tensor]:
@@ -112,10 +117,10 @@ def test_modes_weaken_fine_features_and_spare_the_negative_prompt(
 ) -> None:
     given = told(tiny_model)
     picture = shown(torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(2)))
-    plain = all_of(Side(network=network, picture=picture).residuals(*given))
-    half = all_of(Side(network=network, picture=picture, weight=0.5).residuals(*given))
-    soft = all_of(Side(network=network, picture=picture, soft=True).residuals(*given))
-    spared = all_of(Side(network=network, picture=picture, soft=True, prompt_only=True).residuals(*given))
+    plain, half, soft, spared = (
+        all_of(unit(network, picture, **settings).residuals(*given))
+        for settings in ({}, {"weight": 0.5}, {"mode": "prompt"}, {"mode": "control"})
+    )
     for index, parts in enumerate(zip(plain, half, soft, spared, strict=True)):
         whole, halved, weak, one_sided = parts
         torch.testing.assert_close(halved, whole / 2)
@@ -128,14 +133,14 @@ def test_a_range_of_steps_is_the_only_time_it_acts(tiny_model: StableDiffusion, 
     process = tiny_model.denoising_process
     sigmas = process.sigmas("euler", "karras", 4, "zero")
     x, _, conditioning = told(tiny_model)
-    side = Side(network=network, picture=shown(torch.rand(1, 3, 32, 48)), span=(0.25, 0.75))
-    denoise = controlled(process.denoiser, [side], sigmas)
+    acting = unit(network, shown(torch.rand(1, 3, 32, 48)), start=0.25, end=0.75)
+    denoise = controlled(process.denoiser, [acting], sigmas)
     for step, sigma in enumerate(sigmas[:-1]):
         level = sigma.to(torch.float32).expand(2)
         changed = not torch.equal(denoise(x, level, conditioning), process.denoiser(x, level, conditioning))
         assert changed == (step in (1, 2)), step
     with pytest.raises(InvalidRequest, match=r"from 0\.3 to 0\.4 covers none of 4 steps"):
-        controlled(process.denoiser, [Side(network=network, span=(0.3, 0.4))], sigmas)
+        controlled(process.denoiser, [unit(network, start=0.3, end=0.4)], sigmas)
 
 
 @torch.no_grad()
@@ -146,10 +151,10 @@ def test_a_window_sees_its_part_of_the_picture(tiny_model: StableDiffusion, netw
     x, level = torch.randn(1, 4, 4, 12), torch.tensor([2.0])
     picture = torch.rand(1, 3, 32, 96)
     conditioning = Conditioning(tokens=torch.randn(1, 5, tiny_model.parts.unet.config.context_dim))
-    whole = controlled(process.denoiser, [Side(network=network, picture=shown(picture))], sigmas)
-    found = windowed(whole, Windows(4, 6, 0), FLAT)(x, level, conditioning)
+    whole = controlled(process.denoiser, [unit(network, shown(picture))], sigmas)
+    found = windowed(whole, FLAT, 6, 0)(x, level, conditioning)
     halves = [
-        controlled(process.denoiser, [Side(network=network, picture=shown(half))], sigmas)(part, level, conditioning)
+        controlled(process.denoiser, [unit(network, shown(half))], sigmas)(part, level, conditioning)
         for half, part in zip(picture.chunk(2, dim=-1), x.chunk(2, dim=-1), strict=True)
     ]
     torch.testing.assert_close(found, torch.cat(halves, dim=-1))

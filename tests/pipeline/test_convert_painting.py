@@ -19,8 +19,7 @@ from painting import psnr, relative, straight
 from stable_diffusion.convert import convert
 from stable_diffusion.nn.embeddings import timestep_embedding
 from stable_diffusion.pipeline.models import StableDiffusion, load
-from stable_diffusion.pipeline.tasks.init_image import start
-from stable_diffusion.pipeline.tasks.told_picture import image_conditioning
+from stable_diffusion.pipeline.prepare import prepare
 from stable_diffusion.request.request import Request
 
 TOLD = [tiny.INPAINT, tiny.EDIT, tiny.INPAINT_2, tiny.DEPTH, xl.INPAINT, xl.EDIT]
@@ -106,8 +105,7 @@ def test_networks_agree_with_diffusers(anew: Anew) -> None:
 
 def unblended(model: StableDiffusion) -> torch.Tensor:
     """An inpainting network led by what it is told alone, as in diffusers: ours keeps the rest of the picture, too."""
-    request = asked(model.parts.family)
-    told = image_conditioning(model, request, (48, 64), start(model, request))
+    (told,) = prepare(model, asked(model.parts.family)).channels
     prompt, negative = (replace(model.text_encoder(text), image=told) for text in (PROMPT, NEGATIVE))
     *_, last = model.denoising_process(prompt, negative, guidance=cases.GUIDANCE, size=(8, 6), **RUN)
     return model.image_decoder.straight(last.x)

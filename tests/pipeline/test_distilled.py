@@ -52,10 +52,10 @@ def shipped(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def ship(fast: Path | None) -> None:
         monkeypatch.setattr(model_module, "model_path", lambda: base)
         monkeypatch.setattr(model_module, "fast_path", lambda: fast)
-        model_module._embedded.cache_clear()
+        model_module.MODELS.clear()
 
     yield ship
-    model_module._embedded.cache_clear()
+    model_module.MODELS.clear()
 
 
 def test_it_paints_as_the_base_does_with_the_lora(shipped, base: Path, tmp_path: Path) -> None:

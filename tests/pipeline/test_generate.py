@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +21,17 @@ from PIL import Image
 
 import stable_diffusion
 from painting import half_mask, pictures, speckled
-from stable_diffusion.diffusion.samplers import SAMPLERS
-from stable_diffusion.diffusion.sigmas import SCHEDULES
+from stable_diffusion.diffusion.noise import PerImageNoise
 from stable_diffusion.errors import InvalidRequest, StableDiffusionError
+from stable_diffusion.events import Images, Progress
+from stable_diffusion.models.clip import CLIPText
 from stable_diffusion.models.unet import UNet
+from stable_diffusion.models.vae import VAE
 from stable_diffusion.pipeline.generate import generate, generate_image
 from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.request.metadata import read_metadata
-from stable_diffusion.request.request import Images, Progress, Request
+from stable_diffusion.request.names import SAMPLERS, SCHEDULES
+from stable_diffusion.request.request import Request
 from stable_diffusion.weights.checkpoints.native import save_native
 from stable_diffusion.weights.parts import Parts
 
@@ -62,16 +67,16 @@ def test_latents_agree_in_a_real_batch_too(sampler: str, tiny_native_model: Stab
 
 def test_start_noise_is_that_of_torch(tiny_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first state is the seed's first draw, times the spread of noisy states at the first level."""
-    from stable_diffusion.pipeline import process
+    from stable_diffusion.pipeline import denoiser
 
     seen: list[torch.Tensor] = []
-    original = process.sample
+    original = denoiser.start_state
 
-    def spy(sampler: Any, denoise: Any, x: torch.Tensor, *rest: Any, **options: Any) -> Any:
-        seen.append(x)
-        return original(sampler, denoise, x, *rest, **options)
+    def spy(*arguments: Any) -> torch.Tensor:
+        seen.append(original(*arguments))
+        return seen[-1]
 
-    monkeypatch.setattr(process, "sample", spy)
+    monkeypatch.setattr(denoiser, "start_state", spy)
     first = next(generate(tiny_model, Request("a", seed=99)))
     assert isinstance(first, Progress)
     noise = torch.randn((1, 4, 4, 6), generator=torch.Generator("cpu").manual_seed(99))
@@ -110,10 +115,44 @@ def test_events_come_in_order(tiny_model: StableDiffusion) -> None:
     ]
     assert [p.fraction for p in progress] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1])
     assert progress[0].sigma > progress[1].sigma > progress[2].sigma > 0
-    assert progress[1].preview().size == (48, 32)
+    assert all(p.preview is None for p in progress)
     done = [e for e in events if isinstance(e, Images)]
     assert [d.seeds for d in done] == [(1,), (2,)] and [d.first for d in done] == [0, 1]
     assert done[1].requests[0].count == 1 and done[1].requests[0].sampler == "euler"
+
+
+def test_previews_are_made_where_they_are_asked_for(tiny_model: StableDiffusion) -> None:
+    events = list(generate(tiny_model, Request("a cat", seed=1, steps=5), preview_every=2))
+    shown = [e.preview for e in events if isinstance(e, Progress)]
+    assert [picture is not None for picture in shown] == [False, True, False, True, False]
+    assert shown[1] is not None and shown[1].size == (48, 32)
+    with pytest.raises(InvalidRequest, match="preview_every is -1; expected at least 0"):
+        generate(tiny_model, Request("a"), preview_every=-1)
+
+
+def test_events_can_leave_the_process(tiny_model: StableDiffusion) -> None:
+    for event in generate(tiny_model, Request("a cat", seed=1, steps=2), output="straight", preview_every=1):
+        copy = pickle.loads(pickle.dumps(event))
+        if isinstance(event, Progress):
+            assert (copy.index, copy.sigma) == (event.index, event.sigma)
+            assert copy.preview.tobytes() == event.preview.tobytes()
+        else:
+            assert copy.images[0].tobytes() == event.images[0].tobytes() and copy.requests == event.requests
+            assert copy.images[0].info == event.images[0].info and torch.equal(copy.tensor, event.tensor)
+
+
+def test_the_request_is_prepared_once(tiny_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are encoded and prompts read once for all pictures of a run, and each picture's noise is drawn once."""
+    counts: Counter[str] = Counter()
+
+    def counted(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a, **k: (counts.update([name]), original(*a, **k))[1])
+
+    counted(VAE, "encode"), counted(VAE, "decode"), counted(CLIPText, "forward"), counted(PerImageNoise, "start")
+    request = Request("a cat", seed=1, count=4, steps=2, image=speckled((48, 32)), mask=half_mask((48, 32)))
+    list(generate(tiny_model, request))
+    assert counts == {"encode": 1, "decode": 4, "forward": 2, "start": 4}
 
 
 def test_closing_the_stream_stops_the_work(tiny_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,6 +281,29 @@ def test_generate_image_gives_a_picture_or_a_list(tiny_model: StableDiffusion) -
     assert "Seed: 5" in many[1].info["parameters"]
     random = generate_image("a cat", model=tiny_model, steps=2)
     assert re.search(r"Seed: \d+", random.info["parameters"])
+
+
+def test_a_prompt_alone_is_a_request(tiny_model: StableDiffusion) -> None:
+    *_, told = generate(tiny_model, "a cat", seed=4, steps=2, sampler="ddim", eta=0.5)
+    *_, made = generate(tiny_model, Request("a cat", seed=4, steps=2, sampler="ddim"), eta=0.5)
+    assert isinstance(told, Images) and isinstance(made, Images)
+    assert told.images[0].tobytes() == made.images[0].tobytes() and told.requests == made.requests
+
+
+def test_a_list_of_prompts_gives_a_list_of_pictures(tiny_model: StableDiffusion) -> None:
+    made = generate_image(["a cat", "a dog"], model=tiny_model, seed=4, steps=2, count=2)
+    alone = [generate_image(prompt, model=tiny_model, seed=4, steps=2, count=2) for prompt in ("a cat", "a dog")]
+    assert [image.tobytes() for image in made] == [image.tobytes() for pair in alone for image in pair]
+    (single,) = generate_image(["a cat"], model=tiny_model, seed=4, steps=2)
+    assert single.tobytes() == made[0].tobytes()
+    assert generate_image([], model=tiny_model) == []
+
+
+def test_a_callback_hears_of_every_step(tiny_model: StableDiffusion) -> None:
+    seen: list[Progress] = []
+    generate_image("a cat", model=tiny_model, seed=4, steps=3, count=2, callback=seen.append)
+    assert [(p.picture, p.index) for p in seen] == [(k, i) for k in range(2) for i in (1, 2, 3)]
+    assert seen[-1].fraction == 1
 
 
 def test_generate_image_takes_every_argument(tiny_native_parts: Parts, tmp_path: Path) -> None:

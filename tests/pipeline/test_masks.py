@@ -9,6 +9,8 @@ from PIL import Image
 
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.tasks import masks
+from stable_diffusion.request.pictures import plain_mode
+from stable_diffusion.request.settings import FILLS
 
 LATENT = torch.randn(1, 2, 1, 5, generator=torch.Generator().manual_seed(0))
 NOISE = torch.randn(1, 2, 1, 5, generator=torch.Generator().manual_seed(1))
@@ -83,17 +85,17 @@ def test_a_fill_leaves_unmasked_pixels_and_takes_colours_from_around(mode: str) 
     image = Image.fromarray(pixels).convert(mode)
     mask = _mask((30, 21), (7, 5, 22, 16))
     image.paste("white", mask=mask)
-    made, plain = np.array(masks.filled(image, mask)), np.array(masks.plain_mode(image))
+    made, plain = np.array(masks.fill_masked(image, mask)), np.array(plain_mode(image))
     hidden = np.array(mask) > 0
     assert np.array_equal(made[~hidden], plain[~hidden])
     assert made[hidden].min() >= 60 and made[hidden].max() < 90
-    flat = masks.filled(Image.new("RGB", (30, 21), (10, 200, 30)), mask)
+    flat = masks.fill_masked(Image.new("RGB", (30, 21), (10, 200, 30)), mask)
     assert flat.getextrema() == ((10, 10), (200, 200), (30, 30))
 
 
 def test_what_the_masked_latent_starts_as() -> None:
     expected = {"fill": LATENT, "original": LATENT, "latent noise": NOISE, "latent nothing": torch.zeros(1, 2, 1, 5)}
-    for name in masks.FILLS:
+    for name in FILLS:
         made = masks.start_latent(LATENT, MASK, name, NOISE)
         assert torch.equal(made[..., :1], LATENT[..., :1]) and torch.equal(made[..., 1:], expected[name][..., 1:])
 

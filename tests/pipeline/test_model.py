@@ -16,8 +16,8 @@ from stable_diffusion.errors import BrokenModel, InvalidRequest, ModelFileError
 from stable_diffusion.models.vae import VAE
 from stable_diffusion.pipeline import models as model_module
 from stable_diffusion.pipeline.codec import ImageDecoder
-from stable_diffusion.pipeline.forward import DiffusionProcess
 from stable_diffusion.pipeline.models import StableDiffusion, find_model, load, resolve_device, resolve_dtype
+from stable_diffusion.pipeline.process import DiffusionProcess
 from stable_diffusion.types import Conditioning
 from stable_diffusion.weights.checkpoints.native import save_native
 from stable_diffusion.weights.parts import Parts, TokenizerSource
@@ -51,7 +51,7 @@ def test_models_are_found_by_name(file: Path, monkeypatch: pytest.MonkeyPatch, t
 
 def test_without_an_embedded_model_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_module, "model_path", lambda: None)
-    model_module._embedded.cache_clear()
+    model_module.MODELS.clear()
     for name in (None, "embedded"):
         with pytest.raises(ModelFileError, match="no embedded model; give the path of a model"):
             load(name, device="cpu", dtype="bfloat16")
@@ -59,12 +59,12 @@ def test_without_an_embedded_model_the_error_says_so(monkeypatch: pytest.MonkeyP
 
 def test_the_embedded_model_is_kept(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     monkeypatch.setattr(model_module, "model_path", lambda: file)
-    model_module._embedded.cache_clear()
+    model_module.MODELS.clear()
     try:
         model = load(device="cpu")
         assert model.name == "embedded" and load("embedded", device="cpu") is model
     finally:
-        model_module._embedded.cache_clear()
+        model_module.MODELS.clear()
 
 
 def test_devices_and_dtypes() -> None:
@@ -147,7 +147,7 @@ class OverflowsInHalf(VAE):
 def test_overflow_in_half_precision_is_decoded_again(tiny_vae: VAE, tiny_model: StableDiffusion) -> None:
     vae = OverflowsInHalf(tiny_vae.config).to(torch.bfloat16)
     vae.load_state_dict(tiny_vae.state_dict())
-    decoder = ImageDecoder(vae, tiny_model.parts.latents)
+    decoder = ImageDecoder(vae, tiny_model.parts.latents, dtype=torch.bfloat16)
     latent = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(0))
     with pytest.warns(UserWarning, match=r"overflowed in torch.bfloat16; it goes on in float32"):
         first = decoder.tensor(latent)

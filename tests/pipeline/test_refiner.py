@@ -16,12 +16,13 @@ import tiny_xl as xl
 from painting import psnr
 from stable_diffusion.adapters.textual_inversion import read_embedding
 from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.events import Images
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.loras import request_adapters
 from stable_diffusion.pipeline.models import StableDiffusion, load
-from stable_diffusion.pipeline.prompts import words
+from stable_diffusion.pipeline.prompts import encode_prompts
 from stable_diffusion.request.metadata import parse_parameters
-from stable_diffusion.request.request import Images, Request
+from stable_diffusion.request.request import Request
 
 PROMPT, NEGATIVE = "a beautiful sunset over the ocean, oil on canvas", "blurry, low quality"
 STEPS, GUIDANCE, SEED, FLOOR = 10, 5.0, 1234, 55.0
@@ -101,9 +102,7 @@ def test_with_hires_it_paints_the_end_of_the_second_pass(models: Models) -> None
     seen: list[int] = []
     second = painted(model, refiner=path, hires={"scale": 2, "steps": 5, "strength": 0.8}).requests[0]
     assert second.refiner is not None and second.refiner.model == "refiner"
-    from stable_diffusion.pipeline.tasks.refiner import refining_model
-
-    hook = refining_model(model, str(path)).parts.unet.register_forward_pre_hook(
+    hook = model.cache.refiner(str(path), model).parts.unet.register_forward_pre_hook(
         lambda network, told: seen.append(told[0].shape[-1])
     )
     try:
@@ -140,21 +139,21 @@ def test_new_words_reach_the_refiner(models: Models, tmp_path: Path) -> None:
     own = {name: tensor.clone() for name, tensor in refiner.parts.clip.state_dict().items()}
     refiner.parts.clip.load_state_dict(weights)
     try:
-        ready = words(base, request, refiner)
-        plain = words(base, replace(request, embeddings_dir=None), refiner)
+        ready = encode_prompts(base, request, [(STEPS, 0)], refiner)
+        plain = encode_prompts(base, replace(request, embeddings_dir=None), [(STEPS, 0)], refiner)
         added = base.add_embedding(tmp_path / "words" / "moonish.safetensors")
-        again = words(base, replace(request, embeddings_dir=None), refiner)
+        again = encode_prompts(base, replace(request, embeddings_dir=None), [(STEPS, 0)], refiner)
     finally:
         refiner.parts.clip.load_state_dict(own)
         base.text_encoder.embeddings = {}
         base._embeddings.remove(added)
-    assert ready.handover is not None and plain.handover is not None and again.handover is not None
+    assert ready.refiner is not None and plain.refiner is not None and again.refiner is not None
     ((of_base, _),) = ready.passes[0][0].at(1)
-    ((of_refiner, _),), ((as_text, _),) = ready.handover.prompt.at(1), plain.handover.prompt.at(1)
+    ((of_refiner, _),), ((as_text, _),) = ready.refiner[0].at(1), plain.refiner[0].at(1)
     torch.testing.assert_close(of_refiner.tokens, of_base.tokens[..., xl.WIDTH :])
     torch.testing.assert_close(of_refiner.vector, of_base.vector)
     assert not torch.allclose(of_refiner.tokens, as_text.tokens, atol=1e-2)
-    assert torch.equal(again.handover.prompt.at(1)[0][0].tokens, of_refiner.tokens)
+    assert torch.equal(again.refiner[0].at(1)[0][0].tokens, of_refiner.tokens)
     assert not refiner.text_encoder.embeddings and not any("moonish" in note for note in ready.notes)
 
 

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
+from stable_diffusion.pipeline.micro_conditioning import with_size
 
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.pipeline.micro_conditioning import with_size
 from stable_diffusion.request.settings import SizeConditioning
 from stable_diffusion.types import Conditioning
 

@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 
 from painting import half_mask, pictures, speckled
-from stable_diffusion.diffusion.samplers import SAMPLERS
+from stable_diffusion.diffusion.samplers import solver
 from stable_diffusion.diffusion.schedule import start_state
 from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.events import Images, Progress
 from stable_diffusion.pipeline.generate import generate, generate_image
 from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.pipeline.output import save_image
-from stable_diffusion.request.request import Images, Progress, Request
+from stable_diffusion.request.request import Request
 from stable_diffusion.request.settings import Canvas, Hires, Inpaint, Noise, Prompting, VariationSeed
 from stable_diffusion.text.encode import restore_mean
 
@@ -171,11 +172,11 @@ def test_a_rolled_start_gives_the_rolled_picture(
     canvas: Canvas, sampler: str, tiny_native_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The seam is nowhere: turning the noise turns the picture, decoder and poles included."""
-    from stable_diffusion.pipeline import process
+    from stable_diffusion.pipeline import denoiser
 
     request = BASE.with_changes(canvas=canvas, sampler=sampler, width=64)
     (straight,) = [e.tensor for e in generate(tiny_native_model, request, output="straight") if isinstance(e, Images)]
-    original = process.varied
+    original = denoiser.varied
 
     def rolled(*arguments: Any) -> Any:
         found = original(*arguments)
@@ -183,7 +184,7 @@ def test_a_rolled_start_gives_the_rolled_picture(
         monkeypatch.setattr(found, "start", lambda: start)
         return found
 
-    monkeypatch.setattr(process, "varied", rolled)
+    monkeypatch.setattr(denoiser, "varied", rolled)
     (turned,) = [e.tensor for e in generate(tiny_native_model, request, output="straight") if isinstance(e, Images)]
     assert straight is not None and turned is not None
     assert torch.allclose(turned, straight.roll(16, -1), atol=2e-3)
@@ -245,7 +246,7 @@ def test_some_samplers_leave_out_the_lowest_level(tiny_model: StableDiffusion) -
 def test_a_scheduled_prompt_is_a_switch_by_hand(tiny_model: StableDiffusion) -> None:
     process = tiny_model.denoising_process
     sigmas = process.sigmas("euler", "karras", 5, "zero")
-    noise = process.noise(SAMPLERS["euler"], 3, (4, 6)).start()
+    noise = process.noise(solver("euler"), 3, (4, 6)).start()
     x = start_state(process.schedule, noise, float(sigmas[0]))
     for prompt, names in (("a [cat:dog:2]", "ccddd"), ("a [cat:dog:0.6]", "cccdd"), ("a [cat|dog]", "cdcdc")):
         state = x
@@ -253,7 +254,7 @@ def test_a_scheduled_prompt_is_a_switch_by_hand(tiny_model: StableDiffusion) -> 
             text = {"c": "a cat", "d": "a dog"}[name]
             denoise = process.guided(text, "bad", 4.0)
             ratio = float(sigmas[step + 1]) / float(sigmas[step])
-            x0 = denoise(state, state.new_full((1,), float(sigmas[step])))
+            x0 = denoise(state, state.new_full((1,), float(sigmas[step]))).x0
             state = state * ratio + x0 * (1 - ratio)
         *_, last = process(
             prompt, "bad", seed=3, size=(4, 6), steps=5, guidance=4.0, sampler="euler", schedule="karras"
@@ -267,12 +268,12 @@ def test_and_is_the_sum_of_guided_differences(tiny_model: StableDiffusion) -> No
     sigma = torch.tensor([3.0, 3.0])
 
     def plain(text: str) -> torch.Tensor:
-        return process.guided(text, guidance=1.0)(x, sigma)
+        return process.guided(text, guidance=1.0)(x, sigma).x0
 
     cat, dog, bad = plain("a cat"), plain("a dog"), plain("bad")
     for scale in (0.0, 1.0, 4.0):
         expected = bad + scale * (0.7 * (cat - bad) - 0.2 * (dog - bad))
-        made = process.guided("a cat:0.7 AND a dog:-0.2", "bad", scale)(x, sigma)
+        made = process.guided("a cat:0.7 AND a dog:-0.2", "bad", scale)(x, sigma).x0
         assert torch.allclose(made, expected, atol=1e-4)
 
 
@@ -281,10 +282,8 @@ def test_emphasis_is_what_each_program_does(tiny_model: StableDiffusion) -> None
     plain, empty = encoder("a red cat").tokens, encoder("").tokens
     factors = torch.ones(1, 77, 1)
     factors[0, 2] = 1.5
-    with encoder.with_emphasis("no_norm"):
-        no_norm = encoder("a (red:1.5) cat").tokens
-    with encoder.with_emphasis("from_empty"):
-        comfy = encoder("a (red:1.5) cat").tokens
+    no_norm = encoder.with_emphasis("no_norm")("a (red:1.5) cat").tokens
+    comfy = encoder.with_emphasis("from_empty")("a (red:1.5) cat").tokens
     original = encoder("a (red:1.5) cat").tokens
     assert torch.allclose(no_norm, plain * factors, atol=1e-6)
     assert torch.allclose(comfy, empty + (plain - empty) * factors, atol=1e-6)

@@ -8,25 +8,24 @@ import pytest
 import torch
 from torch import nn
 
-from stable_diffusion.pipeline import process
+from stable_diffusion.pipeline import denoiser
 from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.pipeline.tasks.masks import lanczos
 from stable_diffusion.pipeline.tasks.seamless import Wrapped, even_poles, padded, resized, sphere_xmp
-from stable_diffusion.pipeline.tasks.windows import Windows
 from stable_diffusion.request.settings import FLAT, Wrap
 
 X, BOTH, SPHERE = Wrap(x=True), Wrap(x=True, y=True), Wrap(x=True, sphere=True)
 
 
-@pytest.mark.parametrize(("wrap", "windows"), [(X, None), (BOTH, None), (SPHERE, None), (X, Windows(4, 4, 2))], ids=str)
+@pytest.mark.parametrize(("wrap", "window"), [(X, 0), (BOTH, 0), (SPHERE, 0), (X, 4)], ids=str)
 def test_rolled_noise_gives_the_rolled_latent(
-    wrap: Wrap, windows: Windows | None, tiny_native_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+    wrap: Wrap, window: int, tiny_native_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def latent(edges: Wrap) -> torch.Tensor:
-        run = tiny_native_model.denoising_process("a cat", seed=3, steps=3, size=(8, 8), wrap=edges, windows=windows)
-        return list(run)[-1].x
+        process = tiny_native_model.denoising_process
+        return list(process("a cat", seed=3, steps=3, size=(8, 8), wrap=edges, window=window, overlap=2))[-1].x
 
-    before, flat, source = latent(wrap), latent(FLAT), process.noise_source
+    before, flat, source = latent(wrap), latent(FLAT), denoiser.noise_source
 
     def rolled(*arguments: object, **named: object) -> object:
         found = source(*arguments, **named)  # type: ignore[arg-type]
@@ -34,9 +33,9 @@ def test_rolled_noise_gives_the_rolled_latent(
         monkeypatch.setattr(found, "start", lambda: start)
         return found
 
-    monkeypatch.setattr(process, "noise_source", rolled)
+    monkeypatch.setattr(denoiser, "noise_source", rolled)
     assert torch.allclose(latent(wrap), before.roll(4, -1), atol=1e-4)
-    if windows is None:
+    if not window:
         assert not torch.allclose(latent(FLAT), flat.roll(4, -1), atol=1e-2)
 
 

@@ -28,13 +28,14 @@ from convert_cases import (
     picture,
 )
 from painting import psnr
-from stable_diffusion.diffusion.image_guidance import image_guided
+from stable_diffusion.diffusion.denoise import image_guided
 from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.events import Images
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.models import StableDiffusion, load
-from stable_diffusion.pipeline.tasks.told_picture import scaled_depth
+from stable_diffusion.pipeline.tasks.init_image import depth_latent
 from stable_diffusion.request.metadata import read_metadata
-from stable_diffusion.request.request import Images, Request
+from stable_diffusion.request.request import Request
 from stable_diffusion.types import Conditioning
 
 
@@ -124,10 +125,10 @@ def test_equation_three_with_known_answers() -> None:
     image = torch.ones(1, 4, 2, 2)
     cond, away = (Conditioning(tokens=torch.full((1, 3, 2), value), image=image) for value in (1.0, 0.0))
     x, sigma = torch.zeros(2, 4, 2, 2), torch.ones(2)
-    guided, pictured = image_guided(denoiser, cond, away, 7.0, 1.5).pair(x, sigma)
+    guided, pictured = image_guided(denoiser, cond, away, 7.0, 1.5)(x, sigma)
     assert torch.allclose(guided, torch.full_like(x, 1.5 * 1 + 7 * 10)) and torch.allclose(pictured, torch.ones_like(x))
     blend = ((cond, 0.5), (away, 3.0), (cond, -0.25))
-    composed, _ = image_guided(denoiser, blend, away, 7.0, 1.5).pair(x, sigma)
+    composed, _ = image_guided(denoiser, blend, away, 7.0, 1.5)(x, sigma)
     assert torch.allclose(composed, torch.full_like(x, 1.5 * 1 + 7 * 0.25 * 10))
     with pytest.raises(InvalidRequest, match="finite"):
         image_guided(denoiser, cond, away, 7.0, float("nan"))
@@ -137,6 +138,6 @@ def test_equation_three_with_known_answers() -> None:
 
 def test_depth_is_stretched_to_its_range() -> None:
     depth = torch.linspace(0.2, 0.5, 16 * 24).reshape(1, 1, 16, 24)
-    made = scaled_depth(depth, 8)
+    made = depth_latent(depth, 8)
     assert made.shape == (1, 1, 2, 3) and float(made.min()) == -1 and float(made.max()) == 1
-    assert not scaled_depth(torch.ones(1, 1, 16, 16), 8).any()
+    assert not depth_latent(torch.ones(1, 1, 16, 16), 8).any()

@@ -10,38 +10,46 @@ import torch
 from torch import Tensor
 
 from stable_diffusion.diffusion.noise import PerImageNoise
-from stable_diffusion.pipeline.tasks.variation import Variation, centred, slerp, varied
+from stable_diffusion.pipeline.tasks.variation import centred, slerp, varied
+from stable_diffusion.request.settings import VariationSeed
 
 SHAPE = (4, 8, 6)
+Variations = Sequence[VariationSeed]
 
 
 def _draw(seeds: Sequence[int], shape: tuple[int, ...]) -> PerImageNoise:
     return PerImageNoise(seeds, shape)
 
 
-def _start(variation: Variation | None, seeds: Sequence[int] = (5, 5), shape: tuple[int, ...] = SHAPE) -> Tensor:
-    return varied(_draw, seeds, shape, variation).start()
+def variation(seeds: Sequence[int] = (), strength: float = 0.0, size: tuple[int, int] | None = None) -> Variations:
+    """Of pictures with these seeds, towards the noise of a latent of `size` (h, w), with 8 pixels for each."""
+    resize = None if size is None else (8 * size[1], 8 * size[0])
+    return [VariationSeed(strength=strength, seed=seed, resize_from=resize) for seed in seeds or (None,)]
 
 
-@pytest.mark.parametrize("variation", [None, Variation((9, 10), 0.0), Variation((9, 10), 0.0, (8, 6))], ids=str)
-def test_without_strength_the_noise_is_the_seed_s_own(variation: Variation | None) -> None:
+def _start(variation: Variations, seeds: Sequence[int] = (5, 5), shape: tuple[int, ...] = SHAPE) -> Tensor:
+    return varied(_draw, seeds, shape, variation, 8).start()
+
+
+@pytest.mark.parametrize("variation", [[], variation((9, 10), 0.0), variation((9, 10), 0.0, (8, 6))], ids=str)
+def test_without_strength_the_noise_is_the_seed_s_own(variation: Variations) -> None:
     assert torch.equal(_start(variation), PerImageNoise((5, 5), SHAPE).start())
 
 
 @pytest.mark.parametrize("size", [None, (8, 6)])
 def test_at_full_strength_it_is_that_of_the_variation_seeds(size: tuple[int, int] | None) -> None:
-    assert torch.equal(_start(Variation((9, 10), 1.0, size)), PerImageNoise((9, 10), SHAPE).start())
+    assert torch.equal(_start(variation((9, 10), 1.0, size)), PerImageNoise((9, 10), SHAPE).start())
 
 
 def test_each_picture_goes_towards_its_own_variation_seed() -> None:
-    both = _start(Variation((9, 10), 0.4))
-    assert torch.equal(both[1:], _start(Variation((10,), 0.4), seeds=(5,)))
+    both = _start(variation((9, 10), 0.4))
+    assert torch.equal(both[1:], _start(variation((10,), 0.4), seeds=(5,)))
     assert not torch.allclose(both[0], both[1])
-    assert torch.allclose(both, _start(Variation((5, 5), 0.6), seeds=(9, 10)), atol=1e-6)
+    assert torch.allclose(both, _start(variation((5, 5), 0.6), seeds=(9, 10)), atol=1e-6)
 
 
 def test_later_noise_is_that_of_the_main_seed_and_the_start_can_be_asked_for_twice() -> None:
-    plain, other = PerImageNoise((5,), SHAPE), varied(_draw, (5,), SHAPE, Variation((9,), 0.5, (4, 4)))
+    plain, other = PerImageNoise((5,), SHAPE), varied(_draw, (5,), SHAPE, variation((9,), 0.5, (4, 4)), 8)
     first = other.start()
     first.zero_()
     assert float(other.start().std()) > 0.5
@@ -84,7 +92,7 @@ def test_columns_without_an_arc_are_mixed_straight() -> None:
 
 def test_noise_of_a_smaller_picture_lies_in_the_middle_of_the_canvas() -> None:
     small, canvas = PerImageNoise((5,), (4, 4, 3)).start(), PerImageNoise((5,), SHAPE).start()
-    made = _start(Variation(size=(4, 3)), seeds=(5,))
+    made = _start(variation(size=(4, 3)), seeds=(5,))
     assert torch.equal(made[..., 2:6, 1:4], small)
     kept = torch.ones(8, 6, dtype=torch.bool)
     kept[2:6, 1:4] = False
@@ -93,8 +101,8 @@ def test_noise_of_a_smaller_picture_lies_in_the_middle_of_the_canvas() -> None:
 
 def test_noise_of_a_larger_picture_gives_its_middle() -> None:
     large = PerImageNoise((5,), (4, 12, 10)).start()
-    assert torch.equal(_start(Variation(size=(12, 10)), seeds=(5,)), large[..., 2:10, 2:8])
-    assert torch.equal(_start(Variation((6,), 1.0, (12, 10)), seeds=(5,)), _start(Variation(size=(12, 10)), seeds=(6,)))
+    assert torch.equal(_start(variation(size=(12, 10)), seeds=(5,)), large[..., 2:10, 2:8])
+    assert torch.equal(_start(variation((6,), 1.0, (12, 10)), seeds=(5,)), _start(variation(size=(12, 10)), seeds=(6,)))
 
 
 def test_an_odd_overhang_is_cut_at_both_ends_alike() -> None:

@@ -16,6 +16,7 @@ from stable_diffusion.diffusion.sigmas import AYS_TABLES, GITS_TABLES
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.models import StableDiffusion, load
 from stable_diffusion.request.settings import SizeConditioning
+from stable_diffusion.text.prompt_schedule import Timeline
 
 PROMPT, NEGATIVE = "a beautiful sunset over the ocean, oil on canvas", "blurry, low quality"
 STEPS, GUIDANCE, SEED = 5, 5.0, 1234
@@ -76,7 +77,8 @@ def test_text_and_network_agree(models: Models) -> None:
         expected = pipeline.unet(x, timestep, tokens, added_cond_kwargs=told).sample
         for model in both.values():
             told = SizeConditioning(original=(640, 512), crop=(32, 16))
-            timeline = model.denoising_process._timeline(model.text_encoder(PROMPT), steps=1, size=(8, 6), told=told)
+            network = model.denoising_process.network
+            timeline = network.conditioned(Timeline.of(model.text_encoder(PROMPT)), (8, 6), told)
             sized = timeline.at(1)[0][0]
             made = model.parts.unet(x, timestep, sized.tokens, vector=sized.vector)
             assert relative(made, expected) < 1e-5

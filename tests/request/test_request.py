@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.pipeline.resolve import Grid, resolve
+from stable_diffusion.pipeline.resolve import PixelGrid, fill_in
 from stable_diffusion.request.request import MAX_SEED, Request
 from stable_diffusion.weights.parts import Defaults
 
@@ -64,12 +64,12 @@ def test_bad_values_are_plain_sentences(values: dict[str, Any], sentence: str) -
 def filled(request: Request, **facts: Any) -> Request:
     values = {
         "defaults": DEFAULTS,
-        "grid": Grid(8, 32),
+        "grid": PixelGrid(8, 32),
         "name": "tiny",
         "automatic": lambda sampler: "exponential",
         **facts,
     }
-    return resolve(request, **values)
+    return fill_in(request, **values).request
 
 
 def test_what_is_left_out_comes_from_the_model() -> None:

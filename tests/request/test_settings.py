@@ -11,7 +11,7 @@ from PIL import Image
 
 import stable_diffusion
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.pipeline.resolve import Grid, resolve
+from stable_diffusion.pipeline.resolve import PixelGrid, fill_in
 from stable_diffusion.request.request import Request, Settings
 from stable_diffusion.request.settings import (
     ABSENT,
@@ -36,7 +36,8 @@ DEFAULTS = Defaults(width=64, height=96, steps=12, guidance=4.5, sampler="dpmpp_
 def filled(**values: Any) -> Request:
     """The request after `resolve`, on a model of three stages and eight pixels a latent."""
     request = Request("a cat", **values)
-    return resolve(request, defaults=DEFAULTS, grid=Grid(8, 32), name="tiny", automatic=lambda sampler: "karras")
+    facts = {"defaults": DEFAULTS, "grid": PixelGrid(8, 32), "name": "tiny"}
+    return fill_in(request, automatic=lambda sampler: "karras", **facts).request
 
 
 def test_nothing_given_changes_nothing() -> None:
@@ -50,7 +51,9 @@ def test_nothing_given_changes_nothing() -> None:
 def test_keyword_arguments_are_the_fields_of_a_request() -> None:
     fields = {name for name in Request.__dataclass_fields__ if name not in ("prompt", "model", "_")}
     assert set(Settings.__annotations__) == fields and set(GROUPS) <= fields
-    assert {"prompt", "model", *fields} == set(inspect.signature(stable_diffusion.generate_image).parameters)
+    assert {"prompt", "model", "callback", *fields} == set(
+        inspect.signature(stable_diffusion.generate_image).parameters
+    )
     assert "    guidance_rescale " in str(stable_diffusion.generate_image.__doc__)
 
 

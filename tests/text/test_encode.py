@@ -85,8 +85,8 @@ def test_a_word_of_several_vectors_is_never_cut_in_two() -> None:
 
 def test_a_learned_word_stays_whole_in_a_long_prompt(encoder: TextEncoder) -> None:
     width = encoder.clip.config.width
-    with encoder.with_embeddings({"easy": torch.randn(8, width, generator=torch.Generator().manual_seed(0))}):
-        windows = encoder.windows("red " * 70 + "easy blue")
+    knowing = encoder.with_embeddings({"easy": torch.randn(8, width, generator=torch.Generator().manual_seed(0))})
+    windows = knowing.windows("red " * 70 + "easy blue")
     assert [len(w.ids) for w in windows] == [70, 9]
 
 

@@ -57,9 +57,9 @@ def test_clip_skip_one_and_two_are_the_model_s_own_layer(encoder: PairedTextEnco
 
 def test_new_words_have_the_columns_of_both(encoder: PairedTextEncoder) -> None:
     before = encoder("a thing").tokens
-    with encoder.with_embeddings({"thing": torch.randn(2, 20)}):
-        assert len(encoder.windows("a thing")[0].ids) == 3
-        assert not torch.equal(encoder("a thing").tokens, before)
+    knowing = encoder.with_embeddings({"thing": torch.randn(2, 20)})
+    assert len(knowing.windows("a thing")[0].ids) == 3
+    assert not torch.equal(knowing("a thing").tokens, before)
     assert torch.equal(encoder("a thing").tokens, before) and not encoder.embeddings
     with pytest.raises(InvalidRequest, match=r"\[1, 8\]; expected \[n, 8 \+ 12\]"):
         encoder.embeddings = {"thing": torch.randn(1, 8)}

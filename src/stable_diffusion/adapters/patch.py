@@ -7,21 +7,32 @@ and over adding to and subtracting from the weights, because (w + d) - d is not 
 is never written to, so that taking off is exact, immediate and frees all memory. The price is one more copy of the
 weights that are changed. Differences are always those of the original weight, added in the order of attaching, so that
 taking off the first of two adapters leaves the same bits as never having attached it.
+
+That is for adapters that stay on a model (`attach`). A run's own adapters never touch the model: `patched` gives a
+network of the same tensors with the changed ones in their place, which the run holds until it ends. So runs in other
+threads, or stepped by turns in one, see the weights that they asked for, without a lock. Measured with the U-Net of
+Stable Diffusion 1.5 (552 modules, 282 changed weights): about 10 ms once per run and nothing per call. Exchanging the
+pointers around every call would take 0.2 ms a call, as little; but only behind a lock that lets one run at a time onto
+the model, whether or not a core is free for the next.
 """
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ..engine.base import weights_changed
 from ..errors import BrokenModel
+from ..nn.sharing import sharing
 from ..weights.containers.finite import not_finite
 
+M = TypeVar("M", bound=nn.Module)
 Deltas = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 """Originals in float32 -> as many differences at strength 1."""
 
@@ -48,44 +59,54 @@ class Layer:
 
 
 class Stack:
-    """The layers on one network, and the originals of the parameters that they change."""
+    """The layers on one network, and the originals of the parameters that they change.
+
+    Threads may ask for weights at once. `attach`, `detach`, `fuse` and `set_strength` change the model for
+    everybody, a run that is under way included.
+    """
 
     def __init__(self, module: nn.Module) -> None:
+        self._module = weakref.ref(module)  # the stacks are kept by module, which a strong one would keep for ever
+        self._lock = threading.RLock()
         self._parameters = dict(module.named_parameters())
         self._originals: dict[str, Tensor] = {}
         self._layers: list[Layer] = []
 
     def attach(self, layer: Layer) -> None:
         """Put a layer on. BrokenModel, and nothing is changed, where a weight would not be finite."""
-        changed = self.finite([*self._layers, layer], set(layer.names))
-        self._layers.append(layer)
-        self._set(layer.names, changed)
+        with self._lock:
+            changed = self.finite([*self._layers, layer], set(layer.names))
+            self._layers.append(layer)
+            self._set(layer.names, changed)
 
     def detach(self, layer: Layer) -> None:
         """Take a layer off; what it alone changed is the original again, bit for bit."""
-        if layer in self._layers:
-            self._layers.remove(layer)
-            self._set(layer.names, self.changed(self._layers, set(layer.names)))
+        with self._lock:
+            if layer in self._layers:
+                self._layers.remove(layer)
+                self._set(layer.names, self.changed(self._layers, set(layer.names)))
 
     def fuse(self, layer: Layer) -> None:
         """Make a layer's change part of the originals, for good, whether it is on or not. BrokenModel where a weight
         would not be finite."""
-        fused = self.finite([layer])
-        self._originals.update(fused)
-        if layer in self._layers:
-            self._layers.remove(layer)
-        self._set(fused, self.changed(self._layers, set(fused)))
+        with self._lock:
+            fused = self.finite([layer])
+            self._originals.update(fused)
+            if layer in self._layers:
+                self._layers.remove(layer)
+            self._set(fused, self.changed(self._layers, set(fused)))
 
     def set_strength(self, layer: Layer, strength: float) -> None:
         """Give a layer that is on another strength. BrokenModel, and it keeps its own, where a weight would not be
         finite."""
-        before, layer.strength = layer.strength, strength
-        try:
-            changed = self.finite(self._layers, set(layer.names))
-        except BrokenModel:
-            layer.strength = before
-            raise
-        self._set(layer.names, changed)
+        with self._lock:
+            before, layer.strength = layer.strength, strength
+            try:
+                changed = self.finite(self._layers, set(layer.names))
+            except BrokenModel:
+                layer.strength = before
+                raise
+            self._set(layer.names, changed)
 
     def finite(self, layers: Sequence[Layer], only: set[str] | None = None) -> dict[str, Tensor]:
         """What `changed` gives. BrokenModel where factors multiply to more than the dtype of a weight can hold; a
@@ -117,17 +138,17 @@ class Stack:
                         sums[name] = torch.add(sums.get(name, original), difference, alpha=layer.strength)
         return {name: torch.empty_like(self.original(name)).copy_(sums.pop(name)) for name in list(sums)}
 
-    def with_layers(self, layers: Sequence[Layer]) -> Swapped:
-        """The weights under the attached layers and `layers`, ready to be swapped in for a while; BrokenModel where one
-        would not be finite."""
-        only = {name for layer in layers for name in layer.names}
-        changed = self.finite([*self._layers, *layers], only)
-        return Swapped([(self._parameters[name], value) for name, value in changed.items()])
+    def with_layers(self, layers: Sequence[Layer]) -> dict[str, Tensor]:
+        """Parameter name -> its value under the attached layers and `layers`, for those that `layers` change;
+        BrokenModel where one would not be finite."""
+        with self._lock:
+            return self.finite([*self._layers, *layers], {name for layer in layers for name in layer.names})
 
     def original(self, name: str) -> Tensor:
         """The value of a parameter without any layer; follows a model that was moved while layers were on it."""
-        now = self._parameters[name].data
-        return self._originals[name].to(now) if name in self._originals else now
+        with self._lock:
+            now = self._parameters[name].data
+            return self._originals[name].to(now) if name in self._originals else now
 
     def _set(self, names: Iterable[str], changed: dict[str, Tensor]) -> None:
         for name in names:
@@ -138,34 +159,25 @@ class Stack:
             elif name in self._originals:
                 del self._originals[name]
                 self._parameters[name].data = original
-
-
-class Swapped:
-    """`with swapped:` parameters show other values, and before and after it their own; exchanging costs no copy."""
-
-    def __init__(self, pairs: Sequence[tuple[nn.Parameter, Tensor]]) -> None:
-        self._pairs = pairs
-        self._saved: list[Tensor] = []
-
-    def __enter__(self) -> None:
-        self._saved = [parameter.data for parameter, _ in self._pairs]
-        for parameter, value in self._pairs:
-            parameter.data = value
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for (parameter, _), saved in zip(self._pairs, self._saved, strict=True):
-            parameter.data = saved
-        self._saved = []
+        module = self._module()
+        if module is not None:
+            weights_changed(module)
 
 
 _STACKS: weakref.WeakKeyDictionary[nn.Module, Stack] = weakref.WeakKeyDictionary()
+_STACKS_LOCK = threading.Lock()
 
 
 def stack_of(module: nn.Module) -> Stack:
     """The stack of a network, of which there is one however often the network is part of a model."""
-    found = _STACKS.get(module)
-    if found is None:
-        found = _STACKS[module] = Stack(module)
-    return found
+    with _STACKS_LOCK:
+        found = _STACKS.get(module)
+        if found is None:
+            found = _STACKS[module] = Stack(module)
+        return found
+
+
+def patched(module: M, layers: Sequence[Layer]) -> M:
+    """A network of the same tensors with those that `layers` change in their place, beside what is attached; the module
+    itself where there are no layers. BrokenModel where a weight would not be finite."""
+    return sharing(module, stack_of(module).with_layers(layers)) if layers else module

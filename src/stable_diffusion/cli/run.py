@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..request.request import Images, Progress, Request
+from ..events import Images, Progress
+from ..request.request import Request
 from . import files
 from .format import echo_json
 from .options import load_model
@@ -43,7 +44,7 @@ def _run(request: Request, output: Output, *, several: bool) -> Iterator[tuple[P
         from ..pipeline.generate import generate
 
         said: set[str] = set()
-        for event in generate(load_model(request.model), request):
+        for event in generate(load_model(request.model), request, preview_every=int(display.preview)):
             if isinstance(event, Progress):
                 which = "" if event.pictures == 1 else f" {event.picture + 1} of {event.pictures}"
                 display.advance(event.index, event.total, f"generating{which}", event.preview)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -53,15 +52,15 @@ def half_blocks(image: Image, columns: int = 48, rows: int = 24) -> Text:
 class Display:
     """Progress bar with a picture above it. Draws nothing where `console` is not a terminal.
 
-    Use as a context manager; `advance` shows that `done` of `total` steps are through. Its `picture` is called only
-    when a picture will be drawn, so making one costs nothing otherwise.
+    Use as a context manager; `advance` shows that `done` of `total` steps are through. `preview` says whether a picture
+    will be drawn, so that none need be made otherwise.
     """
 
     def __init__(self, console: Console, *, preview: bool) -> None:
         from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self.console, self.preview = console, preview
+        self.console, self.preview = console, preview and console.is_terminal
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
         )
@@ -85,15 +84,11 @@ class Display:
         if self.live.is_started:
             self.live.stop()
 
-    def advance(
-        self, done: int, total: int, description: str = "generating", picture: Callable[[], Image | None] | None = None
-    ) -> None:
+    def advance(self, done: int, total: int, description: str = "generating", picture: Image | None = None) -> None:
         """Show the state after a step."""
         self.bar.update(self.task, completed=done, total=total, description=description)
-        if self.preview and self.console.is_terminal and picture is not None:
-            image = picture()
-            if image is not None:
-                self.picture = half_blocks(image, self._columns(), self._rows())
+        if self.preview and picture is not None:
+            self.picture = half_blocks(picture, self._columns(), self._rows())
 
     def say(self, line: str) -> None:
         """A line that stays, above the bar."""

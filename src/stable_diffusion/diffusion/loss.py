@@ -55,7 +55,7 @@ def draw_times(
 
 
 def to_timestep(schedule: DiscreteSchedule | FlowSchedule, time: Tensor) -> Tensor:
-    """Times in (0, 1) [B] -> timesteps [B] as the network is told them.
+    """Times in (0, 1) [B] -> timesteps [B] as the network takes them.
 
     DDPM: whole numbers 0 .. N-1, each an equal share of time. Flow: N times the shifted time.
     """

@@ -10,9 +10,9 @@ T queries, d width of a head.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from ..errors import InvalidRequest
 from ..nn.attention import Attention, SpatialTransformer, TransformerBlock, attend
+from ..nn.sharing import sharing
 from .config import ModelConfig, check_divisible
 from .unet import UNet
 
@@ -146,45 +147,56 @@ class IPAdapter(nn.Module):
         return out
 
 
-def cross_attentions(unet: UNet) -> list[Attention]:
-    """All cross-attentions: the way down, the way up, then the middle, which is the order of the released files."""
+def cross_attention_blocks(unet: UNet) -> list[TransformerBlock]:
+    """All blocks: the way down, the way up, then the middle, which is the order of the released files."""
     found = []
     for part in (unet.down, unet.up, unet.mid):
         for module in part.modules():
             if isinstance(module, SpatialTransformer):
-                found += [block.cross_attention for block in module.blocks if isinstance(block, TransformerBlock)]
+                found += [block for block in module.blocks if isinstance(block, TransformerBlock)]
     return found
 
 
-@contextmanager
-def decoupled_attention(unet: UNet, pictures: Sequence[tuple[IPAdapter, Tensor, float]]) -> Iterator[None]:
-    """While this is open, every cross-attention of the U-Net reads image tokens too, by each adapter's keys and values.
+def cross_attentions(unet: UNet) -> list[Attention]:
+    """The cross-attentions in the same order."""
+    return [block.cross_attention for block in cross_attention_blocks(unet)]
 
-    pictures  (adapter, tokens [B,N,D] for each row of the batch, weight) of each. The U-Net's own weights are not
-    touched; afterwards its attentions are as they were.
+
+class DecoupledAttention(Attention):
+    """A cross-attention that reads image tokens too, by each adapter's keys and values (equation 5).
+
+    It has the tensors of `shared`. `pictures` are (keys and values, tokens [B,N,D], weight) of each adapter.
     """
-    attentions = cross_attentions(unet)
-    before = [attention.beside for attention in attentions]
-    try:
-        for index, attention in enumerate(attentions):
-            attention.beside = _Beside(attention, [(a.layers[index], t, w) for a, t, w in pictures])  # type: ignore[misc]
-        yield
-    finally:
-        for attention, earlier in zip(attentions, before, strict=True):
-            attention.beside = earlier
 
+    def __init__(self, shared: Attention) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(shared.__dict__)
+        self.pictures: Sequence[tuple[KeyValue, Tensor, float]] = ()
 
-@dataclass(frozen=True)
-class _Beside:
-    """What image tokens add to one attention, before its output projection."""
-
-    attention: Attention
-    pictures: Sequence[tuple[KeyValue, Tensor, float]]
-
-    def __call__(self, query: Tensor) -> Tensor:
-        """[B,h,T,d] -> [B,h,T,d]"""
-        total = torch.zeros_like(query)
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        added = torch.zeros_like(query)
         for layer, tokens, weight in self.pictures:
-            key, value = (self.attention.split_heads(part(tokens)) for part in (layer.key, layer.value))
-            total = total + weight * attend(query, key, value, upcast=self.attention.upcast)
-        return total
+            image_key, image_value = (self.split_heads(part(tokens)) for part in (layer.key, layer.value))
+            added = added + weight * attend(query, image_key, image_value, upcast=self.upcast)
+        return super().mix(query, key, value) + added
+
+
+class ImagePromptedUNet:
+    """A U-Net over the weights of another whose cross-attentions read image tokens too; the other stays as it is.
+
+    One run at a time may call it: the image tokens are kept between its layers.
+    """
+
+    def __init__(self, unet: UNet) -> None:
+        self.unet = sharing(unet)
+        for block in cross_attention_blocks(self.unet):
+            block.cross_attention = DecoupledAttention(block.cross_attention)
+        self._attentions = cross_attentions(self.unet)
+
+    def __call__(self, pictures: Sequence[tuple[IPAdapter, Tensor, float]], *arguments: Tensor, **named: Any) -> Tensor:
+        """`pictures` are (adapter, tokens [B,N,D] for each row of the batch, weight); the rest is for the U-Net."""
+        for index, attention in enumerate(self._attentions):
+            assert isinstance(attention, DecoupledAttention)
+            attention.pictures = [(adapter.layers[index], tokens, weight) for adapter, tokens, weight in pictures]  # type: ignore[misc]
+        out: Tensor = self.unet(*arguments, **named)
+        return out

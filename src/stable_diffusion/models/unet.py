@@ -13,6 +13,8 @@ Shapes: B batch, C channels, H W latent height and width, T text tokens, D token
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -113,14 +115,13 @@ class UpStage(Stage):
         super().__init__(config, plan)
         self.upsample = Upsample(plan.channels) if plan.resample else None
 
-    def forward(self, x: Tensor, skips: list[Tensor], time: Tensor, tokens: Tensor) -> Tensor:
-        """Takes one skip per block from the end of `skips`, and upsamples to the size of the skip that comes next."""
-        for index in range(len(self.resblocks)):
-            x = self.block(index, torch.cat((x, skips.pop()), dim=1), time, tokens)
-        if self.upsample is not None:
-            # An odd height or width was rounded up on the way down, so the way up cannot simply double it.
-            x = self.upsample(x, (skips[-1].shape[-2], skips[-1].shape[-1]))
-        return x
+    def forward(
+        self, x: Tensor, skips: Sequence[Tensor], time: Tensor, tokens: Tensor, size: tuple[int, int] | None = None
+    ) -> Tensor:
+        """`skips`, one per block, are joined last first; then the features are upsampled to `size` (height, width)."""
+        for index, skip in enumerate(reversed(skips)):
+            x = self.block(index, torch.cat((x, skip), dim=1), time, tokens)
+        return x if self.upsample is None else self.upsample(x, size)
 
 
 class UNetEncoder(nn.Module):
@@ -181,6 +182,7 @@ class UNet(UNetEncoder):
         width = config.guidance_dim
         self.guidance_proj = None if width is None else nn.Linear(width, config.channels[0], bias=False)
         self.up = nn.ModuleList(UpStage(config, plan) for plan in config.up_stages())
+        self._skip_counts = [len(plan.blocks) for plan in config.up_stages()]
         self.norm_out = nn.GroupNorm(config.groups, config.channels[0], eps=1e-5)
         self.conv_out = zero_conv(config.channels[0], config.out_channels * config.patch_size**2)
         self.fine = fine_stage(config) if config.fine_channels else None
@@ -207,8 +209,11 @@ class UNet(UNetEncoder):
         x, skips = self.encode(x, time, tokens, () if residuals is None else residuals.stages)
         if residuals is not None:
             skips, x = self._add_residuals(skips, x, residuals)
-        for stage in self.up:
-            x = stage(x, skips, time, tokens)
+        for stage, count in zip(self.up, self._skip_counts, strict=True):
+            # A stage gets its own skips, and takes none from a common list: what wraps a module may hand it a copy.
+            skips, own = skips[:-count], skips[-count:]
+            # An odd height or width was rounded up on the way down, so the way up cannot simply double it.
+            x = stage(x, own, time, tokens, (skips[-1].shape[-2], skips[-1].shape[-1]) if skips else None)
         x = F.silu(self.norm_out(x))
         out: Tensor = self.conv_out(x)  # [B, C_out p p, H / p, W / p]
         out = out if self.config.patch_size == 1 else self._unfolded(out, latent, timestep)

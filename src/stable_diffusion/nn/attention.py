@@ -9,8 +9,6 @@ Shapes: B batch, T query tokens, S key tokens, D width, h heads, d width of a he
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -49,8 +47,6 @@ class Attention(nn.Module):
         self.key = nn.Linear(context_width, width, bias=bias)
         self.value = nn.Linear(context_width, width, bias=bias)
         self.out = nn.Linear(width, width)
-        self.beside: Callable[[Tensor], Tensor] | None = None
-        """What another network adds to the mixed values, from the queries: [B,h,T,d] -> [B,h,T,d]; None is nothing."""
 
     def split_heads(self, tokens: Tensor) -> Tensor:
         """[B,T,D] -> [B,h,T,d], a view."""
@@ -61,11 +57,12 @@ class Attention(nn.Module):
         query = self.split_heads(self.query(x))  # [B, h, T, d]
         key = self.split_heads(self.key(context))  # [B, h, S, d]
         value = self.split_heads(self.value(context))  # [B, h, S, d]
-        mixed = attend(query, key, value, causal=self.causal, upcast=self.upcast)
-        if self.beside is not None:
-            mixed = mixed + self.beside(query)
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # [B, T, D]
+        out: Tensor = self.out(self.mix(query, key, value).transpose(1, 2).flatten(2))  # [B, T, D]
         return out
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """The values that each query gets: [B,h,T,d], from key and value [B,h,S,d]."""
+        return attend(query, key, value, causal=self.causal, upcast=self.upcast)
 
     def weights(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The attention probabilities [B,h,T,S] that `forward` uses, in float32: for heat maps, not for speed."""

@@ -7,12 +7,16 @@
 
 The maps are those of Hertz et al. 2022, "Prompt-to-prompt" (section 3.1), averaged over heads, layers and steps (Tang
 et al. 2022, "What the DAAM", equation 5). Recording computes every attention a second time; nothing else is slower.
+
+Recorded are the calls that the thread (or task) inside the block makes, of this network or of one that shares its
+weights, such as a run with LoRAs has. What other threads do with it meanwhile is not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -66,6 +70,10 @@ class AttentionMaps:
         return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
+_RECORDERS: ContextVar[tuple[AttentionMaps, ...]] = ContextVar("recorders of attention", default=())
+"""Those of the blocks that this thread or task is in. A hook sees every call of a module, and asks here whose it is."""
+
+
 @contextmanager
 def record_attention(unet: UNet | MMDiT, *, row: int = 0) -> Iterator[AttentionMaps]:
     """Record the cross-attention of every call inside the block; `row` of the batch, where the prompts come first.
@@ -75,12 +83,14 @@ def record_attention(unet: UNet | MMDiT, *, row: int = 0) -> Iterator[AttentionM
     if isinstance(unet, MMDiT):
         raise InvalidRequest("this model has no cross-attention to record: text and picture share one attention")
     maps = AttentionMaps(row)
+    recorder = _RECORDERS.set((*_RECORDERS.get(), maps))
     hooks = [
         hook for module in unet.modules() if isinstance(module, SpatialTransformer) for hook in _watch(module, maps)
     ]
     try:
         yield maps
     finally:
+        _RECORDERS.reset(recorder)
         for hook in hooks:
             hook.remove()
 
@@ -90,12 +100,14 @@ def _watch(transformer: SpatialTransformer, maps: AttentionMaps) -> Iterator[Any
     size = [0, 0]
 
     def remember(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        size[:] = arguments[0].shape[-2:]
+        if maps in _RECORDERS.get():
+            size[:] = arguments[0].shape[-2:]
 
     @torch.no_grad()
     def record(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(module, Attention)
-        maps.add(module.weights(*arguments), (size[0], size[1]))
+        if maps in _RECORDERS.get():
+            maps.add(module.weights(*arguments), (size[0], size[1]))
 
     yield transformer.register_forward_pre_hook(remember)
     for block in transformer.blocks:

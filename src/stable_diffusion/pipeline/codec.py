@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import InvalidRequest
 from ..latents import LatentFormat
 from ..models.tiny_vae import TinyVAE
-from ..models.vae import VAE
+from ..models.vae import VAE, Gaussian
 from ..request.pictures import open_picture
 from .image import from_model, to_images, to_model
 
@@ -26,8 +26,14 @@ AnyVAE = VAE | TinyVAE
 class ImageEncoder:
     """`image_encoder(picture)` -> latent [B,c,h,w] in which diffusion happens, about unit variance, float32."""
 
-    def __init__(self, vae: AnyVAE, latents: LatentFormat) -> None:
-        self.vae, self.latents = vae, latents
+    def __init__(
+        self,
+        vae: AnyVAE,
+        latents: LatentFormat,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.vae, self.latents, self.device, self.dtype = vae, latents, torch.device(device), dtype
         self._full: AnyVAE | None = None
 
     @torch.no_grad()
@@ -44,16 +50,23 @@ class ImageEncoder:
             raise InvalidRequest(
                 f"the picture has shape {list(image.shape)}; expected [B,{self.vae.config.image_channels},H,W]"
             )
-        vae = self.vae if self._full is None else self._full
-        gaussian = vae.encode(image.to(next(vae.parameters())))
-        if next(vae.parameters()).dtype != torch.float32 and not bool(torch.isfinite(gaussian.mode).all()):
+        gaussian = self._encode(image)
+        if self._precision != torch.float32 and not bool(torch.isfinite(gaussian.mode).all()):
             self._full = copy.deepcopy(self.vae).float()
-            gaussian = self._full.encode(image.to(next(self._full.parameters())))
+            gaussian = self._encode(image)
         latent = gaussian.mode.float()
         if seed is not None:
             noise = torch.randn(latent.shape, generator=torch.Generator("cpu").manual_seed(seed))
             latent = gaussian.sample(noise=noise.to(latent.device)).float()
         return self.latents.normalise(latent)
+
+    @property
+    def _precision(self) -> torch.dtype:
+        return self.dtype if self._full is None else torch.float32
+
+    def _encode(self, image: Tensor) -> Gaussian:
+        vae = self.vae if self._full is None else self._full
+        return vae.encode(image.to(self.device, self._precision))
 
 
 class ImageDecoder:
@@ -64,8 +77,14 @@ class ImageDecoder:
 
     tiny: TinyVAE | None = None
 
-    def __init__(self, vae: AnyVAE, latents: LatentFormat) -> None:
-        self.vae, self.latents = vae, latents
+    def __init__(
+        self,
+        vae: AnyVAE,
+        latents: LatentFormat,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.vae, self.latents, self.device, self.dtype = vae, latents, torch.device(device), dtype
         self._full: AnyVAE | None = None
 
     def __call__(self, latent: Tensor) -> list[Image.Image]:
@@ -82,14 +101,12 @@ class ImageDecoder:
 
         Where half precision overflows (black pictures in many tools) the decoder goes on in float32, and says so once.
         """
-        vae = self.vae if self._full is None else self._full
-        picture = self._decode(vae, latent)
-        if self._full is None and not bool(torch.isfinite(picture).all()) and bool(torch.isfinite(latent).all()):
-            dtype = next(vae.parameters()).dtype
-            if dtype != torch.float32:
-                warnings.warn(f"the image decoder overflowed in {dtype}; it goes on in float32", stacklevel=2)
-                self._full = copy.deepcopy(self.vae).float()
-                picture = self._decode(self._full, latent)
+        picture = self._decode(latent)
+        overflowed = not bool(torch.isfinite(picture).all()) and bool(torch.isfinite(latent).all())
+        if overflowed and self._full is None and self.dtype != torch.float32:
+            warnings.warn(f"the image decoder overflowed in {self.dtype}; it goes on in float32", stacklevel=2)
+            self._full = copy.deepcopy(self.vae).float()
+            picture = self._decode(latent)
         return picture
 
     @torch.no_grad()
@@ -97,7 +114,7 @@ class ImageDecoder:
         """A small picture of the first latent: by the tiny decoder, else by the linear map of its latent space, else by
         the decoder itself."""
         if self.tiny is not None:
-            (image,) = to_images(from_model(self.tiny.decode(latent[:1].to(next(self.tiny.parameters()))).float()))
+            (image,) = to_images(from_model(self.tiny.decode(latent[:1].to(self.device, self.dtype)).float()))
             image.thumbnail((side, side))
             return image
         rgb = self.latents.preview_rgb(latent[:1])
@@ -110,10 +127,10 @@ class ImageDecoder:
         image.thumbnail((side, side))
         return image
 
-    def _decode(self, vae: AnyVAE, latent: Tensor) -> Tensor:
+    def _decode(self, latent: Tensor) -> Tensor:
         """Row by row: less memory, and a picture never depends on its neighbours."""
-        like = next(vae.parameters())
+        vae, dtype = (self.vae, self.dtype) if self._full is None else (self._full, torch.float32)
         if latent.ndim != 4 or latent.shape[1] != self.latents.channels:
             raise InvalidRequest(f"the latent has shape {list(latent.shape)}; expected [B,{self.latents.channels},h,w]")
-        ready = self.latents.denormalise(latent.to(like.device, torch.float32)).to(like.dtype)
+        ready = self.latents.denormalise(latent.to(self.device, torch.float32)).to(dtype)
         return torch.cat([vae.decode(row[None]) for row in ready]).float()

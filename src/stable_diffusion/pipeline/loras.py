@@ -1,23 +1,23 @@
 """Adapters and embeddings of one request: found, checked, and put on the model only while its networks run.
 
-A request's adapters never change the model for anybody else: its weights are exchanged around each step and around the
-encoding of the prompts, so that two streams on one model do not see each other's.
+A request's adapters never change the model: what they change are tensors of the request's own networks, which share
+all others with the model's (`adapters.patch.patched`). Two runs on one model, in threads or by turns, do not see each
+other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ..adapters.attach import Matched, match
 from ..adapters.file import read_adapter
 from ..adapters.folder import in_folder, listing
-from ..adapters.patch import Layer, stack_of
+from ..adapters.patch import Layer, patched
 from ..adapters.textual_inversion import Embedding, read_embedding
 from ..errors import BrokenModel
 from ..request.lora import Lora
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from ..request.request import Request
     from .models import StableDiffusion
 
-T = TypeVar("T")
-
 HASH = 12
 """Digits of an adapter's hash in a picture's text."""
 LORAS, EMBEDDINGS = "adapters", "embeddings"
@@ -38,16 +36,15 @@ LORAS, EMBEDDINGS = "adapters", "embeddings"
 
 @dataclass(frozen=True)
 class RequestAdapters:
-    """The adapters of a request, ready: what the encoder reads, and the weights to exchange."""
+    """The adapters of a request, ready. `model` is the model as this request sees it: its text encoder knows the words,
+    and it and the denoising process run networks with the LoRAs in their weights. All else is the model's own."""
 
     prompt: str
     negative_prompt: str
     used: Used
     notes: tuple[str, ...]
-    layers: Mapping[str, Sequence[Layer]]
-    words: Mapping[str, Tensor]
     embeddings: Mapping[str, Embedding]
-    _model: StableDiffusion = field(repr=False)
+    model: StableDiffusion = field(repr=False)
 
     def words_for(self, refiner: StableDiffusion) -> tuple[dict[str, Tensor], list[str]]:
         """(the new words of the prompts for another model's text encoder, a note for each that it has no vectors of)"""
@@ -59,32 +56,6 @@ class RequestAdapters:
             except BrokenModel:
                 notes.append(f"the refiner reads {name!r} as text: the embedding has no vectors for its text encoder")
         return words, notes
-
-    def encoding(self) -> AbstractContextManager[object]:
-        """While this is open, the text encoder has the request's adapters and words."""
-        stack = ExitStack()
-        stack.enter_context(self._model.text_encoder.with_embeddings(self.words))
-        for network in self._model.networks[1:]:
-            stack.enter_context(self._weights(network.role))
-        return stack
-
-    def denoising(self, steps: Iterator[T]) -> Iterator[T]:
-        """The same steps, made with the request's adapters on the U-Net."""
-        return steps if not self.layers.get("unet") else _within(self._weights("unet"), steps)
-
-    def _weights(self, role: str) -> AbstractContextManager[None]:
-        layers = self.layers.get(role, ())
-        network = next(network for network in self._model.networks if network.role == role)
-        return stack_of(network.module).with_layers(layers) if layers else nullcontext()
-
-
-def _within(weights: AbstractContextManager[None], steps: Iterator[T]) -> Iterator[T]:
-    while True:
-        with weights:
-            step = next(steps, None)
-        if step is None:
-            return
-        yield step
 
 
 def request_adapters(model: StableDiffusion, request: Request) -> RequestAdapters:
@@ -116,7 +87,19 @@ def request_adapters(model: StableDiffusion, request: Request) -> RequestAdapter
     words = {name: embedding.fitting(model.text_widths) for name, embedding in found.items()}
     used = Used(hashes, word_hashes, "".join(written))
     known = {name: embedding for embedding in own for name in embedding.names} | found
-    return RequestAdapters(prompt, negative, used, tuple(notes), layers, words, known, model)
+    return RequestAdapters(prompt, negative, used, tuple(notes), known, _patched_model(model, layers, words))
+
+
+def _patched_model(
+    model: StableDiffusion, layers: Mapping[str, Sequence[Layer]], words: Mapping[str, Tensor]
+) -> StableDiffusion:
+    """The model with these changes in its networks and these words in its text encoder."""
+    changed = {each.module: patched(each.module, layers[each.role]) for each in model.networks if layers[each.role]}
+    encoder = model.text_encoder.with_embeddings(words)
+    encoder = encoder.with_networks(changed) if changed else encoder
+    unet = changed.get(model.parts.unet, model.parts.unet)
+    process = model.denoising_process.with_networks(unet, encoder)  # type: ignore[arg-type]  # of the same class
+    return replace(model, text_encoder=encoder, denoising_process=process)
 
 
 def _resolved(tag: LoraTag, folder: Path | None) -> Lora:

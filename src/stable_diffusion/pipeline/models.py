@@ -1,8 +1,7 @@
-"""A loaded model: its four parts, each usable alone, and `load`."""
+"""A loaded model: its four parts, each usable alone; the cache of what is loaded, and `load`."""
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,18 +13,23 @@ import torch
 from ..adapters.attach import Attachment, attach
 from ..adapters.targets import Network, networks
 from ..adapters.textual_inversion import Embedding, read_embedding
-from ..diffusion.samplers import automatic_schedule, resolve_sampler
+from ..diffusion.schedule import FlowSchedule
+from ..diffusion.sigmas import Table
 from ..embedded import fast_path, model_path
 from ..errors import InvalidRequest, ModelFileError, nearest, unknown_choice
+from ..models.mmdit import MMDiT
 from ..models.tiny_vae import TinyVAE
+from ..request.names import automatic_schedule, resolve_sampler
 from ..text.encode import TextEncoder
 from ..weights.checkpoints.separate import AnyPath, as_paths, load_vae, with_vae
 from ..weights.load import load_parts
 from ..weights.parts import Defaults, Parts
+from .cache import FileCache
 from .codec import ImageDecoder, ImageEncoder
+from .denoiser import AnySchedule, LatentNetwork
 from .distilled import distilled
-from .forward import AnySchedule, DiffusionProcess
-from .process import DenoisingProcess
+from .process import DenoisingProcess, DiffusionProcess
+from .resolve import PixelGrid
 from .text import text_encoder
 
 EMBEDDED = "embedded"
@@ -55,10 +59,15 @@ class StableDiffusion:
     image_decoder      latent -> pictures
     diffusion_process  picture or latent -> noisy latents: `add_gaussian_noise`, `chain`
     denoising_process  noise and text -> steps towards a latent
+    device, dtype      of the denoising network
+    cache              what it is loaded from, and what is loaded for it: its refiner, its controls
     """
 
     parts: Parts
     name: str
+    device: torch.device
+    dtype: torch.dtype
+    cache: ModelCache = field(repr=False)
     text_encoder: TextEncoder
     image_encoder: ImageEncoder
     image_decoder: ImageDecoder
@@ -68,36 +77,36 @@ class StableDiffusion:
     _embeddings: list[Embedding] = field(default_factory=list, repr=False)
 
     @classmethod
-    def from_parts(cls, parts: Parts, *, name: str | None = None) -> StableDiffusion:
+    def from_parts(cls, parts: Parts, *, name: str | None = None, cache: ModelCache | None = None) -> StableDiffusion:
         """Put the parts together; BrokenModel where they do not fit one another."""
-        unet, vae, defaults = parts.unet, parts.vae, parts.defaults
-        encode_text = text_encoder(parts)
-        schedule = parts.schedule
+        encode_text, schedule = text_encoder(parts), parts.schedule
         assert isinstance(schedule, AnySchedule)
-        encoder = ImageEncoder(vae, parts.latents)
-        downscale = parts.latents.downscale
+        device, dtype = placement(parts.unet)
+        vae = placement(parts.vae)
+        encoder = ImageEncoder(parts.vae, parts.latents, *vae)
+        network = LatentNetwork(
+            unet=parts.unet,
+            schedule=schedule,
+            prediction=parts.prediction,
+            channels=parts.latents.channels,
+            downscale=parts.latents.downscale,
+            size_numbers=parts.size_numbers,
+            guidance=parts.defaults.guidance,
+            device=device,
+            dtype=dtype,
+        )
+        table: Table = "sdxl" if parts.family.startswith("sdxl") else "sd15"
         return cls(
             parts=parts,
             name=_name(parts) if name is None else name,
+            device=device,
+            dtype=dtype,
+            cache=MODELS if cache is None else cache,
             text_encoder=encode_text,
             image_encoder=encoder,
-            image_decoder=ImageDecoder(vae, parts.latents),
+            image_decoder=ImageDecoder(parts.vae, parts.latents, *vae),
             diffusion_process=DiffusionProcess(schedule, encoder),
-            denoising_process=DenoisingProcess(
-                unet,
-                schedule,
-                parts.prediction,
-                encode_text,
-                latent_channels=parts.latents.channels,
-                default_size=(defaults.height // downscale, defaults.width // downscale),
-                sampler=defaults.sampler,
-                noise_schedule=defaults.schedule,
-                steps=defaults.steps,
-                guidance=defaults.guidance,
-                downscale=downscale,
-                size_numbers=parts.size_numbers,
-                table="sdxl" if parts.family.startswith("sdxl") else "sd15",
-            ),
+            denoising_process=DenoisingProcess(network, encode_text, parts.defaults, table),
         )
 
     def __repr__(self) -> str:
@@ -119,13 +128,16 @@ class StableDiffusion:
         return None if self.parts.source is None else self.parts.source.short_hash
 
     @property
-    def device(self) -> torch.device:
-        return next(self.parts.unet.parameters()).device
+    def grid(self) -> PixelGrid:
+        """The grid of pixels on which sides of pictures lie."""
+        network = self.parts.unet
+        coarse = network.config.patch_size if isinstance(network, MMDiT) else 2 ** (len(network.config.channels) - 1)
+        return PixelGrid(self.factor, self.factor * coarse)
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the denoising network."""
-        return next(self.parts.unet.parameters()).dtype
+    def has_alpha(self) -> bool:
+        """Whether its pictures can be transparent."""
+        return self.parts.vae.config.image_channels == 4
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -172,7 +184,81 @@ class StableDiffusion:
 
     def automatic_schedule(self, sampler: str) -> str:
         """The noise schedule that "automatic" means for a sampler with this model."""
-        return automatic_schedule(resolve_sampler(sampler).sampler, self.parts.schedule)
+        return automatic_schedule(resolve_sampler(sampler).id, flow=isinstance(self.parts.schedule, FlowSchedule))
+
+
+class ModelCache(FileCache):
+    """Loads models, and keeps them and what is loaded for them: refiners, control networks, hashes of files.
+
+    The built-in models stay in memory, of others the last one, and beside it the last refiner (`cache.LIMITS`).
+    """
+
+    def get(
+        self,
+        path_or_name: str | os.PathLike[str] | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        **chosen: Any,
+    ) -> StableDiffusion:
+        """The model of a path or name; arguments and errors are those of `load`."""
+        where = resolve_device(device)
+        place = where, resolve_dtype(dtype, where)
+        parts = {name: _hashable(name, value) for name, value in chosen.items()}
+        parts = {name: value for name, value in parts.items() if value or name not in OTHER_PARTS}
+        more = (*place, *sorted(parts.items()))
+        if path_or_name is not None and str(path_or_name) not in BUILT_IN:
+            path = find_model(path_or_name)
+            return self.kept("model", path, lambda: self._read(path, *place, **parts), *more)
+        name = EMBEDDED if path_or_name is None else str(path_or_name)
+        base, fast = model_path(), fast_path() if name == EMBEDDED_FAST else None
+        if base is None or (fast is None and name == EMBEDDED_FAST):
+            kind = "few-step" if base is not None else "embedded"
+            raise ModelFileError(
+                f"this installation has no {kind} model; give the path of a model, or install a release"
+            )
+        found = base
+        return self.kept(
+            "built-in", base, lambda: self._read(found, *place, name=name, fast=fast, **parts), name, *more
+        )
+
+    def refiner(self, path_or_name: str, model: StableDiffusion) -> StableDiffusion:
+        """The model of a path or name, on the device of `model` and in its precision, beside it."""
+        path, place = find_model(path_or_name), (model.device, model.dtype)
+        return self.kept("refiner", path, lambda: self._read(path, *place), *place)
+
+    def _read(
+        self,
+        path: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        name: str | None = None,
+        fast: Path | None = None,
+        preview_vae: str | None = None,
+        **chosen: Any,
+    ) -> StableDiffusion:
+        parts = load_parts(path, device=device, dtype=dtype, **chosen)
+        if fast is not None:
+            parts = distilled(parts, fast)
+        model = StableDiffusion.from_parts(parts, name=name, cache=self)
+        if preview_vae is not None:
+            model.image_decoder.tiny = _tiny(preview_vae, parts, device, dtype)
+        return model
+
+
+MODELS = ModelCache()
+"""The cache of `load`."""
+OTHER_PARTS = ("vae", "text_encoders", "preview_vae")
+"""Arguments of `load` that name files."""
+
+
+def _hashable(name: str, value: Any) -> Any:
+    """An argument of `load` as the key of a cache needs it."""
+    if name == "text_encoders":
+        return tuple(map(str, as_paths(value)))
+    if name in OTHER_PARTS and value:
+        return str(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def load(
@@ -189,7 +275,7 @@ def load(
 
     A path is a single file (.safetensors, .gguf or .ckpt of Stable Diffusion 1.x, 2.x, XL or 3.x, or our own format)
     or a diffusers folder. device "auto" is a CUDA GPU where there is one, else the CPU; dtype "auto" is float32 on the
-    CPU and float16 on a GPU. "embedded-fast" is the embedded model made to paint in a few steps. The embedded models
+    CPU and float16 on a GPU. "embedded-fast" is the embedded model made to generate in a few steps. The embedded models
     and the last one loaded from a path stay in memory, so loading them again costs nothing.
 
     vae, text_encoders  files or folders whose networks take the place of the model's own, or that it lacks
@@ -198,56 +284,14 @@ def load(
 
     Raises ModelFileError or InvalidRequest.
     """
-    where = resolve_device(device)
-    precision = resolve_dtype(dtype, where)
-    parts = {"vae": vae, "text_encoders": tuple(map(str, as_paths(text_encoders))), "preview_vae": preview_vae}
-    extras = {name: str(value) if name != "text_encoders" else value for name, value in parts.items() if value}
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}
-    chosen = tuple(sorted({**extras, **given}.items()))
-    if path_or_name is None or str(path_or_name) in BUILT_IN:
-        return _embedded(str(path_or_name or EMBEDDED), where, precision, chosen)
-    path = find_model(path_or_name)
-    stat = path.stat()
-    return _from_path(path, stat.st_mtime_ns, stat.st_size, where, precision, chosen)
+    parts = {"vae": vae, "text_encoders": text_encoders, "preview_vae": preview_vae}
+    return MODELS.get(path_or_name, device, dtype, **parts, **overrides)
 
 
-Chosen = tuple[tuple[str, Any], ...]
-"""Keyword arguments in a form that can be the key of a cache."""
-
-
-@functools.lru_cache(maxsize=3)
-def _embedded(name: str, device: torch.device, dtype: torch.dtype, chosen: Chosen) -> StableDiffusion:
-    path, fast = model_path(), fast_path() if name == EMBEDDED_FAST else None
-    if path is None or (fast is None and name == EMBEDDED_FAST):
-        kind = "few-step" if path is not None else "embedded"
-        raise ModelFileError(f"this installation has no {kind} model; give the path of a model, or install a release")
-    return _load(path, device, dtype, dict(chosen), name=name, fast=fast)
-
-
-@functools.lru_cache(maxsize=1)
-def _from_path(
-    path: Path, changed: int, size: int, device: torch.device, dtype: torch.dtype, chosen: Chosen
-) -> StableDiffusion:
-    """`changed` and `size` are part of the key, so that a file that was replaced is read anew."""
-    return _load(path, device, dtype, dict(chosen))
-
-
-def _load(
-    path: Path,
-    device: torch.device,
-    dtype: torch.dtype,
-    chosen: dict[str, Any],
-    name: str | None = None,
-    fast: Path | None = None,
-) -> StableDiffusion:
-    preview = chosen.pop("preview_vae", None)
-    parts = load_parts(path, device=device, dtype=dtype, **chosen)
-    if fast is not None:
-        parts = distilled(parts, fast)
-    model = StableDiffusion.from_parts(parts, name=name)
-    if preview is not None:
-        model.image_decoder.tiny = _tiny(preview, parts, device, dtype)
-    return model
+def placement(module: torch.nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where the weights of a network are, and their precision."""
+    first = next(module.parameters())
+    return first.device, first.dtype
 
 
 def _tiny(path: str, parts: Parts, device: torch.device, dtype: torch.dtype) -> TinyVAE:

@@ -1,128 +1,248 @@
-"""The way back from noise, usable alone: the denoiser led by text, and the sampler that asks it (in: forward.py).
+"""The two directions of diffusion, each usable alone: the Markov chain that adds noise, and the way back from noise.
 
 Shapes: B batch, c h w latent channels, height and width; x0 and noise [B,c,h,w].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+import itertools
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
+from PIL import Image
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
-from ..diffusion.by_step import by_step
-from ..diffusion.denoise import NetworkDenoiser, guided, inpainting, is_plain, network_denoiser, sigma_interval
-from ..diffusion.image_guidance import IMAGE_GUIDANCE, image_guided
-from ..diffusion.noise import NoiseKind
-from ..diffusion.prediction import Prediction
-from ..diffusion.samplers import ResolvedSampler, SamplerInfo, automatic_schedule, noise_source, resolve_sampler, sample
-from ..diffusion.schedule import FlowSchedule, input_scale, per_image, start_state
-from ..diffusion.sigmas import SCHEDULES, Table, resolve_schedule, schedule_sigmas, truncate
+from ..diffusion.denoise import NetworkDenoiser
+from ..diffusion.noise import PerImageNoise
+from ..diffusion.samplers import Solver, solver
+from ..diffusion.schedule import FlowSchedule, add_gaussian_noise, input_scale
+from ..diffusion.sigmas import Table, grid_options, schedule_sigmas, truncate
 from ..errors import InvalidRequest
 from ..models.mmdit import MMDiT
 from ..models.unet import UNet
-from ..request.settings import FLAT, SizeConditioning, Wrap
+from ..request.names import automatic_schedule, resolve_sampler, resolve_schedule
+from ..request.settings import FLAT, Noise, SizeConditioning, VariationSeed, Wrap
 from ..text.encode import TextEncoder
-from ..text.prompt_schedule import Timeline, aligned, encode_timeline
-from ..types import Blend, Conditioning, Denoiser, NoiseSource, PairDenoiser, Step
-from .forward import AnySchedule
-from .micro_conditioning import with_size
-from .tasks.control import Controlled, Side, controlled, told_apart
-from .tasks.masks import soft_inpainting
-from .tasks.seamless import wrapping
-from .tasks.variation import Variation, varied
-from .tasks.windows import Windows, windowed
+from ..text.prompt_schedule import Timeline, encode_timeline
+from ..types import Conditioning, Denoiser, NoiseSource, Step
+from ..weights.parts import Defaults
+from .codec import ImageEncoder
+from .denoiser import AnySchedule, Expert, Final, Guidance, LatentNetwork, Pass, prompted
+from .tasks.control import ControlUnit
 
-if TYPE_CHECKING:
-    from .tasks.refiner import Handover
-
-Prompt = str | Conditioning | Timeline
+Picture: TypeAlias = Image.Image | str | Path | Tensor
+Prompt: TypeAlias = str | Conditioning | Timeline
 """Text in A1111's grammar, or what the text encoder made of one."""
 
 
 @dataclass(frozen=True)
-class Random:
-    """Where random numbers come from: see `diffusion.noise`; `seed_delta` is added to seeds after the start noise."""
+class NoisyState:
+    """One level of the forward chain: x = signal * x0 + spread * noise, at `timestep` (0 to 1000) and `sigma`."""
 
-    kind: NoiseKind = "cpu"
-    seed_delta: int = 0
+    timestep: float
+    sigma: float
+    signal: float
+    spread: float
+    x: Tensor
 
 
-CPU = Random()
+class DiffusionProcess:
+    """What diffusion does to a picture: Gaussian noise, more at every timestep, until nothing else is left.
+
+    States are in the classical coordinates that networks see: sqrt(abar) x0 + sqrt(1 - abar) noise for DDPM models
+    (Ho et al. 2020, equation 4), (1 - t) x0 + t noise for flow models.
+    """
+
+    def __init__(self, schedule: AnySchedule, image_encoder: ImageEncoder) -> None:
+        self.schedule = schedule
+        self._image_encoder = image_encoder
+        # state -> how many steps of the chain it is from the picture
+        self._steps: MutableMapping[Tensor, int] = WeakIdKeyDictionary()
+
+    def latent(self, image_or_latent: Picture) -> Tensor:
+        """A tensor as it is (a latent, or pixels if you like); a picture or its path as its latent."""
+        return image_or_latent if isinstance(image_or_latent, Tensor) else self._image_encoder(image_or_latent)
+
+    def add_gaussian_noise(
+        self, image_or_latent: Picture, t: float | Tensor | None = None, *, seed: int = 0, noise: Tensor | None = None
+    ) -> Tensor:
+        """Without `t`, one step of the forward chain: [B,c,h,w], a little noisier than what is given.
+
+            for step in range(1000):
+                image = process.add_gaussian_noise(image)
+
+        A state made so knows its place in the chain; any other picture or tensor is taken as clean, and tensors that
+        you compute from a state as well. With `t` (0 to 1000, one number or [B]) the state at that timestep in one
+        jump, from a clean picture.
+
+        Row k is noised by seed + k, or by the rows of `noise`. InvalidRequest beyond the last timestep.
+        """
+        x = self.latent(image_or_latent)
+        if t is None:
+            return self._step(x, seed, noise)
+        times = torch.as_tensor(t, dtype=torch.float32)
+        highest = self.schedule.timesteps
+        if not bool(((times >= 0) & (times <= highest)).all()):
+            raise InvalidRequest(f"the timestep is {times.tolist()}; expected numbers from 0 to {highest}")
+        if noise is None:
+            noise = _noise_like(x, seed).start().to(x)
+        return add_gaussian_noise(self.schedule, x, times.to(x.device), noise, by="timestep", variance_preserving=True)
+
+    @torch.no_grad()
+    def _step(self, x: Tensor, seed: int, noise: Tensor | None) -> Tensor:
+        """x_n = r x_(n-1) + fresh noise, where the state after n steps is that of timestep n - 1 (of flows: n)."""
+        done = self._steps.get(x, 0)
+        first = int(isinstance(self.schedule, FlowSchedule))
+        if done >= self.schedule.timesteps:
+            raise InvalidRequest(
+                f"the state is {done} steps from the picture, and these are all: nothing but noise is left"
+            )
+        before = (1.0, 0.0) if done == 0 else self.levels(done - 1 + first)[1:]
+        if noise is None:
+            noise = _noise_like(x, seed + (done << 32)).start().to(x)
+        result = _noisier(x, noise, before, self.levels(done + first)[1:])
+        self._steps[result] = done + 1
+        return result
+
+    def chain(self, image_or_latent: Picture, timesteps: Sequence[float], *, seed: int = 0) -> Iterator[NoisyState]:
+        """The forward Markov chain through rising `timesteps`: each state is made from the one before by fresh noise.
+
+        The step from s to t is x_t = r x_s + sqrt(spread_t^2 - r^2 spread_s^2) noise with r = signal_t / signal_s, so
+        that every state has the same distribution as `add_gaussian_noise` gives in one jump.
+        """
+        levels = [float(t) for t in timesteps]
+        rising = all(a < b for a, b in itertools.pairwise(levels))
+        if not levels or not rising or not 0 <= levels[0] <= levels[-1] <= self.schedule.timesteps:
+            raise InvalidRequest(
+                f"the timesteps are {levels}; expected rising numbers from 0 to {self.schedule.timesteps}"
+            )
+        return self._chain(self.latent(image_or_latent), levels, seed)
+
+    @torch.no_grad()
+    def _chain(self, x: Tensor, timesteps: list[float], seed: int) -> Iterator[NoisyState]:
+        source = _noise_like(x, seed)
+        noise, before = source.start(), (1.0, 0.0)
+        for timestep in timesteps:
+            sigma, *after = self.levels(timestep)
+            x = _noisier(x, noise.to(x), before, (after[0], after[1]))
+            before, noise = (after[0], after[1]), source(sigma, sigma)
+            yield NoisyState(timestep=timestep, sigma=sigma, signal=after[0], spread=after[1], x=x)
+
+    def levels(self, t: float) -> tuple[float, float, float]:
+        """(sigma, signal, spread) at timestep `t`: x_t = signal * x0 + spread * noise."""
+        sigma = self.schedule.sigma(torch.tensor([t], dtype=torch.float64))
+        scale = input_scale(self.schedule, sigma)
+        return float(sigma), float(self.schedule.alpha(sigma) * scale), float(sigma * scale)
+
+
+def _noise_like(x: Tensor, seed: int) -> PerImageNoise:
+    return PerImageNoise([seed + k for k in range(len(x))], tuple(x.shape[1:]))
+
+
+def _noisier(x: Tensor, noise: Tensor, before: tuple[float, float], after: tuple[float, float]) -> Tensor:
+    """A state at one (signal, spread) from that at another before it, by fresh noise."""
+    ratio = after[0] / before[0] if before[0] > 0 else 0.0
+    added: float = max(after[1] ** 2 - (ratio * before[1]) ** 2, 0.0) ** 0.5
+    return ratio * x + added * noise
+
+
+# --- the way back -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoisingOptions:
+    """Further settings of `DenoisingProcess`; the sampler's own can be given beside them.
+
+    strength        0 to 1, how much of a `latent` is made anew (img2img); 0 does nothing
+    mask, soft      [1,1,h,w]: repaint `latent` only where it is 1 (inpainting); `soft`: and how strongly
+    rescale         0 to 1, of the guided estimate    interval   guidance acts between these fractions of the steps
+    image_guidance  of a picture that is edited       shift      of the levels of a flow; None the model's own
+    final           "sigma_min" ends on the first trained level (DDIM and PLMS of CompVis), in variance-preserving units
+    wrap            edges that meet    window, overlap   of a large canvas: side and overlap of windows, in latents
+    noise           where random numbers come from    variation   start noise between two seeds
+    told_size       what SDXL is given; None the picture's size, uncropped    controls   networks beside the U-Net
+    """
+
+    strength: float = 1.0
+    mask: Tensor | None = None
+    soft: bool = False
+    rescale: float = 0.0
+    interval: tuple[float, float] | None = None
+    image_guidance: float | None = None
+    shift: float | None = None
+    final: Final = "zero"
+    wrap: Wrap = FLAT
+    window: int = 0
+    overlap: int = 0
+    noise: Noise = field(default_factory=Noise)
+    variation: VariationSeed = field(default_factory=VariationSeed)
+    told_size: SizeConditioning | None = None
+    controls: tuple[ControlUnit, ...] = ()
 
 
 class DenoisingProcess:
-    """From noise to latent, step by step, led by text: `denoising_process("a cat", seed=1)` yields `Step`s.
+    """From noise to latent, step by step, guided by text: `denoising_process("a cat", seed=1)` yields `Step`s.
 
     The last step's `x` is the latent of the picture; every step's `denoised` is what the model expects by then.
     """
 
-    def __init__(
-        self,
-        unet: UNet | MMDiT,
-        schedule: AnySchedule,
-        prediction: Prediction,
-        text_encoder: TextEncoder,
-        *,
-        latent_channels: int,
-        default_size: tuple[int, int],
-        sampler: str,
-        noise_schedule: str,
-        steps: int,
-        guidance: float,
-        downscale: int = 8,
-        size_numbers: int = 0,
-        table: Table = "sd15",
-    ) -> None:
-        self.unet, self.schedule, self.prediction = unet, schedule, prediction
-        self.latent_channels, self.default_size = latent_channels, default_size
-        self.sampler, self.noise_schedule, self.steps, self.guidance = sampler, noise_schedule, steps, guidance
-        self.downscale, self.size_numbers, self.table = downscale, size_numbers, table
+    def __init__(self, network: LatentNetwork, text_encoder: TextEncoder, defaults: Defaults, table: Table) -> None:
+        """`defaults` are settings that the model was made for, `table` its column in schedules that are tables."""
+        self.network, self.defaults, self.table = network, defaults, table
         self._text_encoder = text_encoder
+
+    def with_networks(self, unet: UNet | MMDiT, text_encoder: TextEncoder) -> DenoisingProcess:
+        """The same process over other networks of the same shape, for one run; this one stays as it is."""
+        return DenoisingProcess(replace(self.network, unet=unet), text_encoder, self.defaults, self.table)
+
+    @property
+    def unet(self) -> UNet | MMDiT:
+        return self.network.unet
+
+    @property
+    def schedule(self) -> AnySchedule:
+        return self.network.schedule
 
     @property
     def denoiser(self) -> NetworkDenoiser:
-        """The network as (x, sigma, conditioning) -> x0, in its own precision, told the model's own guidance if any."""
-        like = next(self.unet.parameters())
-        told = self.guidance if self.guides_itself else None
-        return network_denoiser(self.unet, self.schedule, self.prediction, dtype=like.dtype, guidance=told)
+        """The network as (x, sigma, conditioning) -> x0, in its own precision, given its own guidance if any."""
+        return self.network.denoiser()[0]
 
     @property
     def guides_itself(self) -> bool:
-        """Whether the network is told the guidance scale, so that no negative prompt is needed for guidance."""
-        return isinstance(self.unet, UNet) and self.unet.config.guidance_dim is not None
-
-    def _denoiser(self, scale: float) -> tuple[NetworkDenoiser, float]:
-        """The network, told the scale where it guides itself, and the scale of what is left to do outside it."""
-        return (replace(self.denoiser, guidance=scale), 1.0) if self.guides_itself else (self.denoiser, scale)
-
-    @property
-    def edits(self) -> bool:
-        """Whether the network edits a picture that it is told as a latent (instruct-pix2pix)."""
-        return self.unet.config.in_channels == 2 * self.latent_channels
+        """Whether the network is given the guidance scale, so that no negative prompt is needed for guidance."""
+        return self.network.guides_itself
 
     def sigmas(
-        self,
-        sampler: str,
-        schedule: str | None,
-        steps: int,
-        final: Literal["zero", "sigma_min"],
-        shift: float | None = None,
+        self, sampler: str, schedule: str | None, steps: int, final: Final = "zero", shift: float | None = None
     ) -> Tensor:
         """Noise levels of a run, descending, [steps + 1]; `shift` in place of the model's own, for flow models.
 
-        Some samplers leave out the lowest level above the end, as A1111 has them do (`SamplerInfo.skips_last`)."""
-        info = resolve_sampler(sampler).sampler
-        name = resolve_schedule(schedule, automatic_schedule(info, self.schedule))
-        options = {"table": self.table} if "table" in SCHEDULES[name].options else {}
+        Some samplers leave out the lowest level above the end, as A1111 has them do (`Solver.skips_last`)."""
+        info = solver(resolve_sampler(sampler).id)
+        automatic = automatic_schedule(info.id, flow=isinstance(self.schedule, FlowSchedule))
+        name = resolve_schedule(schedule, automatic)
+        options = {"table": self.table} if "table" in grid_options(name) else {}
         levels = self.schedule
         if shift is not None and isinstance(levels, FlowSchedule):
             levels = FlowSchedule(shift, levels.timesteps)
         sigmas = schedule_sigmas(name, levels, steps + info.skips_last, final=final, **options)
         return torch.cat([sigmas[:-2], sigmas[-1:]]) if info.skips_last else sigmas
+
+    def noise(
+        self,
+        sampler: Solver,
+        seed: int | Sequence[int],
+        size: tuple[int, int],
+        noise: Noise | None = None,
+        variations: Sequence[VariationSeed] = (),
+    ) -> NoiseSource:
+        """Start noise and later noise of one picture per seed, for latents of `size` (height, width)."""
+        return self.network.noise(sampler, _seeds(seed), size, Noise() if noise is None else noise, variations)
 
     def __call__(
         self,
@@ -136,136 +256,45 @@ class DenoisingProcess:
         sampler: str | None = None,
         schedule: str | None = None,
         latent: Tensor | None = None,
-        strength: float = 1.0,
-        mask: Tensor | None = None,
-        rescale: float = 0.0,
-        interval: tuple[float, float] | None = None,
-        final: Literal["zero", "sigma_min"] = "zero",
-        soft: bool = False,
-        wrap: Wrap = FLAT,
-        windows: Windows | None = None,
-        variation: Variation | None = None,
-        random: Random = CPU,
-        told_size: SizeConditioning | None = None,
-        sides: Sequence[Side] = (),
-        image_guidance: float | None = None,
-        shift: float | None = None,
-        handover: Handover | None = None,
-        **options: Any,
+        **more: Any,
     ) -> Iterator[Step]:
-        """Checks everything, then returns the generator of steps for one picture per seed; `options` are the sampler's.
+        """Checks everything, then returns the generator of steps for one picture per seed.
 
-        prompt     text may change while it is painted (`[a:b:0.5]`, counted in `steps`) and be composed (`a AND b`)
-        size       (height, width) of the latent; the model's own where it is None
-        latent     [1 or B,c,h,w]: start from it instead of from pure noise, at `strength` (img2img); 0 does nothing
-        mask       [1,1,h,w]: repaint `latent` only where it is 1 (inpainting)    soft   where, and how strongly
-        interval   guidance acts between these fractions of the steps    image_guidance   of a picture that is edited
-        final      "sigma_min" ends on the first trained level (DDIM and PLMS of CompVis), in variance-preserving units
-        wrap       edges that meet    windows   paint a large canvas in these    variation, random   of the noise
-        told_size  what SDXL is told; None the picture's size, uncropped    sides   networks that add to the features
-        shift      of the levels of a flow; None the model's own    handover   another model that paints the last steps
+        prompt  text may change while the picture is made (`[a:b:0.5]`, counted in `steps`) and be composed (`a AND b`)
+        size    (height, width) of the latent; the model's own where it is None
+        latent  [1 or B,c,h,w]: start from it instead of from pure noise
+        more    `DenoisingOptions`, and those of the sampler, such as `eta`
         """
-        resolved, full = self._levels(sampler, schedule, steps, final, shift)
-        height, width = latent.shape[-2:] if latent is not None else size or self.default_size
-        info = resolved.sampler
-        scale = (self.guidance if guidance is None else guidance) / info.unit
-        sigmas = full if latent is None or strength == 0 else truncate(full, strength)
-        around: dict[str, Any] = {"steps": len(full) - 1, "size": (height, width), "told_size": told_size}
-        around |= {"wrap": wrap, "windows": windows, "paired": info.paired, "rescale": rescale}
-        around |= {"interval": interval and sigma_interval(full, *interval), "image_guidance": image_guidance}
-        denoise = self.led(prompt, negative, sigmas, scale, sides=sides, **around)
-        denoise = denoise if handover is None else handover.after(denoise, sigmas, scale, **around)
-        if latent is not None and strength == 0:
-            return iter(())
-        source = self.noise(info, seed, (height, width), variation, random)
-        noise = source.start().to(next(self.unet.parameters()).device)
-        x0 = None if latent is None else latent.to(noise.device, torch.float32).expand_as(noise)
-        denoise = self._repainting(denoise, x0, mask, noise, sigmas, soft)
-        x = start_state(self.schedule, noise, float(sigmas[0]), x0)
-        run = sample(info, denoise, x, sigmas, self.schedule, noise=source, **{**resolved.options, **options})
-        return self._finished(run) if final == "sigma_min" else run
-
-    def _levels(
-        self,
-        sampler: str | None,
-        schedule: str | None,
-        steps: int | None,
-        final: Literal["zero", "sigma_min"],
-        shift: float | None,
-    ) -> tuple[ResolvedSampler, Tensor]:
-        """The sampler, and the noise levels of all its steps."""
-        resolved = resolve_sampler(self.sampler if sampler is None else sampler)
-        named = self.noise_schedule if schedule is None and sampler is None else schedule or resolved.schedule
-        return resolved, self.sigmas(resolved.sampler.id, named, self.steps if steps is None else steps, final, shift)
-
-    def _repainting(
-        self, denoise: Denoiser, x0: Tensor | None, mask: Tensor | None, noise: Tensor, sigmas: Tensor, soft: bool
-    ) -> Denoiser:
-        if mask is None:
-            return denoise
-        if x0 is None:
-            raise InvalidRequest("a mask was given without a latent; expected the latent to repaint")
-        known = (denoise, x0, mask.to(x0), noise, self.schedule)
-        return soft_inpainting(*known, sigmas) if soft else inpainting(*known)
-
-    def noise(
-        self,
-        sampler: SamplerInfo,
-        seed: int | Sequence[int],
-        size: tuple[int, int],
-        variation: Variation | None = None,
-        random: Random = CPU,
-    ) -> NoiseSource:
-        """Start noise and later noise of one picture per seed, for latents of `size` (height, width)."""
-        seeds = [seed] if isinstance(seed, int) else list(seed)
-        device = next(self.unet.parameters()).device
-        draw = partial(
-            noise_source, sampler, schedule=self.schedule, kind=random.kind, device=device, seed_delta=random.seed_delta
+        known = {each.name for each in fields(DenoisingOptions)}
+        options = DenoisingOptions(**{name: value for name, value in more.items() if name in known})
+        resolved = resolve_sampler(self.defaults.sampler if sampler is None else sampler)
+        schedule = self.defaults.schedule if schedule is None and sampler is None else schedule or resolved.schedule
+        steps = self.defaults.steps if steps is None else steps
+        levels = self.sigmas(resolved.id, schedule, steps, options.final, options.shift)
+        place = (latent.shape[-2], latent.shape[-1]) if latent is not None else size or self._default_size
+        plan = Pass(
+            base=self._expert((prompt, negative), len(levels) - 1, place, options.told_size, options.controls),
+            sampler=solver(resolved.id),
+            options=resolved.options | {name: value for name, value in more.items() if name not in known},
+            sigmas=levels if latent is None or options.strength == 0 else truncate(levels, options.strength),
+            size=place,
+            guidance=Guidance.of(
+                levels, self._scale(guidance, resolved.id), options.rescale, options.interval, options.image_guidance
+            ),
+            strength=1.0 if latent is None else options.strength,
+            mask=options.mask,
+            soft=options.soft,
+            wrap=options.wrap,
+            window=options.window,
+            overlap=options.overlap,
+            final=options.final,
         )
-        return varied(draw, seeds, (self.latent_channels, *size), variation)
-
-    def led(
-        self,
-        prompt: Prompt,
-        negative: Prompt,
-        sigmas: Tensor,
-        scale: float,
-        *,
-        steps: int,
-        size: tuple[int, int],
-        told_size: SizeConditioning | None,
-        sides: Sequence[Side] = (),
-        **around: Any,
-    ) -> Denoiser:
-        """This model's part of a run with these levels: the denoiser led by its prompts, of which `steps` are all."""
-        network, scale = self._denoiser(scale)
-        told = partial(self._timeline, steps=steps, size=size, told=told_size)
-        around["base"] = controlled(network, sides, sigmas) if sides else network
-        return self._led(told(prompt), negative, told, scale, sigmas, **around)
-
-    def _led(
-        self,
-        cond: Timeline,
-        negative: Prompt,
-        told: Callable[..., Timeline],
-        scale: float,
-        sigmas: Tensor,
-        *,
-        paired: bool,
-        **settings: Any,
-    ) -> Denoiser:
-        """The denoiser led by a prompt at every step of a run; the negative prompt is read only where it is used."""
-        composed = any(not is_plain(blend) for _, blend in cond.stretches)
-        away = told(negative, negative=True) if scale != 1 or paired or composed or self.edits else None
-        known: dict[tuple[int, ...], PairDenoiser] = {}
-        parts: list[tuple[int, PairDenoiser]] = []
-        for last, blend, other in aligned(cond, cond if away is None else away):
-            uncond = None if away is None else other[0][0]
-            key = (*(id(each) for each, _ in blend), id(uncond))
-            if key not in known:
-                known[key] = self._guided(blend, uncond, scale, **settings)
-            parts.append((last, known[key]))
-        return parts[0][1] if len(parts) == 1 else by_step(parts, sigmas)
+        varied = options.variation != VariationSeed()
+        variations = [options.variation] * len(_seeds(seed)) if varied else []
+        source = self.noise(plan.sampler, seed, place, options.noise, variations)
+        noise = source.start().to(self.network.device)
+        x0 = None if latent is None else latent.to(noise.device, torch.float32).expand_as(noise)
+        return plan.steps(source, noise, x0)
 
     def guided(
         self,
@@ -275,75 +304,65 @@ class DenoisingProcess:
         rescale: float = 0.0,
         interval: tuple[float, float] | None = None,
         *,
-        wrap: Wrap = FLAT,
-        windows: Windows | None = None,
-        paired: bool = False,
-        image_guidance: float | None = None,
+        sampler: str | None = None,
+        **more: Any,
     ) -> Denoiser:
-        """The denoiser led by a prompt, away from the negative one: (x, sigma) -> x0; `interval` in units of sigma.
+        """The denoiser guided by a prompt, away from the negative one: (x, sigma) -> `Estimate`; `interval` in sigma.
 
-        With `wrap` its edges meet, and with `windows` it paints canvases larger than the network's own size. `paired`
-        keeps the negative prompt at guidance 1, for samplers that use the unguided estimate too. A prompt that changes
-        while it is painted is read as at its first step.
+        A sampler that uses the unguided estimate too keeps the negative prompt at guidance 1. `more` are those
+        of `DenoisingOptions` that change what the network answers: wrap, window, overlap, image_guidance. A prompt that
+        changes while the picture is made is read as at its first step.
         """
-        network, scale = self._denoiser(self.guidance if guidance is None else guidance)
-        read = partial(self._timeline, steps=1, size=self.default_size, told=None)
-        blend = read(prompt).at(1)
-        away = scale != 1 or paired or self.edits or not is_plain(blend)
-        uncond = read(negative, negative=True).at(1)[0][0] if away else None
-        around: dict[str, Any] = {"wrap": wrap, "windows": windows, "image_guidance": image_guidance}
-        return self._guided(blend, uncond, scale, rescale=rescale, interval=interval, base=network, **around)
+        options = DenoisingOptions(**more)
+        resolved = resolve_sampler(self.defaults.sampler if sampler is None else sampler)
+        expert = self._expert((prompt, negative), 1, self._default_size, options.told_size, options.controls)
+        plan = Pass(
+            base=Expert(
+                network=self.network,
+                prompt=Timeline(((1, expert.prompt.at(1)),)),
+                negative=Timeline(((1, expert.negative.at(1)),)),
+                controls=expert.controls,
+            ),
+            sampler=solver(resolved.id),
+            sigmas=torch.tensor([self.schedule.sigma_max, 0.0]),
+            size=self._default_size,
+            guidance=Guidance(
+                scale=self._scale(guidance, None),
+                rescale=rescale,
+                interval=interval,
+                **({} if options.image_guidance is None else {"image": options.image_guidance}),
+            ),
+            wrap=options.wrap,
+            window=options.window,
+            overlap=options.overlap,
+        )
+        return prompted(plan.base, plan)
 
-    def _guided(
+    @property
+    def _default_size(self) -> tuple[int, int]:
+        return self.defaults.height // self.network.downscale, self.defaults.width // self.network.downscale
+
+    def _scale(self, guidance: float | None, sampler: str | None) -> float:
+        unit = 1.0 if sampler is None else solver(sampler).unit
+        return (self.defaults.guidance if guidance is None else guidance) / unit
+
+    def _expert(
         self,
-        blend: Blend,
-        uncond: Conditioning | None,
-        scale: float,
-        *,
-        rescale: float,
-        interval: tuple[float, float] | None,
-        wrap: Wrap,
-        windows: Windows | None,
-        base: NetworkDenoiser | Controlled,
-        image_guidance: float | None,
-    ) -> PairDenoiser:
-        if wrap and isinstance(self.unet, MMDiT):
-            raise InvalidRequest("edges cannot meet with this model: its transformer knows where every patch is")
-        if isinstance(base, Controlled) and uncond is not None:
-            blend, uncond = told_apart(blend, uncond)
-        around = wrapping(base, wrap) if windows is None else windowed(base, windows, wrap)
-        if self.edits and uncond is not None:
-            closeness = IMAGE_GUIDANCE if image_guidance is None else image_guidance
-            return image_guided(around, blend, uncond, scale, closeness)
-        return guided(around, blend, uncond, scale, rescale=rescale, interval=interval, space=self.denoiser)
-
-    def _finished(self, steps: Iterator[Step]) -> Iterator[Step]:
-        """The last state out of variance-exploding coordinates, where the run does not end on zero noise."""
-        for step in steps:
-            if step.index + 1 < step.total:
-                yield step
-                continue
-            sigma = torch.tensor([self.schedule.sigma_min], device=step.x.device)
-            scale = per_image(input_scale(self.schedule, sigma), step.x)
-            yield Step(step.index, step.total, step.sigma, step.x * scale, step.denoised)
-
-    def _timeline(
-        self,
-        prompt: Prompt,
-        *,
+        prompts: tuple[Prompt, Prompt],
         steps: int,
         size: tuple[int, int],
-        told: SizeConditioning | None,
-        negative: bool = False,
-    ) -> Timeline:
-        """A prompt's conditioning by step; where the model is told sizes, with those of a latent of `size`."""
-        if isinstance(prompt, str):
-            prompt = encode_timeline(self._text_encoder, prompt, steps, negative=negative).timeline
-        timeline = Timeline.of(prompt) if isinstance(prompt, Conditioning) else prompt
-        vector_dim = self.unet.config.vector_dim
-        if not self.size_numbers or vector_dim is None:
-            return timeline
-        pixels = (size[1] * self.downscale, size[0] * self.downscale)
-        sizes = SizeConditioning() if told is None else told
-        numbers = sizes.numbers(pixels, self.size_numbers, negative=negative)
-        return timeline.map(lambda each: with_size(each, numbers, vector_dim))
+        told_size: SizeConditioning | None,
+        controls: Sequence[ControlUnit],
+    ) -> Expert:
+        """The network with a prompt and a negative prompt, counted in `steps`."""
+        read = []
+        for prompt, away in zip(prompts, (False, True), strict=True):
+            if isinstance(prompt, str):
+                prompt = encode_timeline(self._text_encoder, prompt, steps, negative=away).timeline
+            read.append(Timeline.of(prompt) if isinstance(prompt, Conditioning) else prompt)
+        sizes = SizeConditioning() if told_size is None else told_size
+        return Expert.of(self.network, (read[0], read[1]), size, sizes, tuple(controls))
+
+
+def _seeds(seed: int | Sequence[int]) -> list[int]:
+    return [seed] if isinstance(seed, int) else list(seed)

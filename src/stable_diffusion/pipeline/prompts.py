@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,7 @@ from ..text.prompt_schedule import Timeline, encode_timeline
 from ..text.prompt_styles import apply_styles
 from ..text.variants import has_variants, resolve_variants, wildcard_names
 from .loras import RequestAdapters, request_adapters
-from .tasks.refiner import Handover
-from .wildcards import WildcardFolder, load_styles
+from .tasks.wildcards import WildcardFolder, load_styles
 
 if TYPE_CHECKING:
     from .models import StableDiffusion
@@ -30,7 +30,7 @@ EMPHASIS: dict[Emphasis, encode.Emphasis] = {
 """A request's names -> those of the text encoder."""
 
 
-def styled(request: Request) -> Request:
+def join_styles(request: Request) -> Request:
     """The request with its styles joined to its prompts, and none named any more."""
     if not request.prompting.styles:
         return request
@@ -49,7 +49,7 @@ def varies(request: Request) -> bool:
     return any(has_variants(resolved) for resolved in texts)
 
 
-def chosen(request: Request, folder: WildcardFolder | None) -> Request:
+def choose_variants(request: Request, folder: WildcardFolder | None) -> Request:
     """The request of one picture with every choice of its prompts made by its seed."""
     if not request.prompting.variants or request.seed is None:
         return request
@@ -62,44 +62,49 @@ def chosen(request: Request, folder: WildcardFolder | None) -> Request:
     return replace(request, **made)  # type: ignore[arg-type]  # mypy takes the values for any field's
 
 
-@dataclass(frozen=True)
-class Words:
-    """The prompts of one picture, ready: (prompt, negative prompt) for each pass, and the adapters that they name."""
+Pair = tuple[Timeline, Timeline]
+"""A prompt and a negative prompt."""
 
-    passes: tuple[tuple[Timeline, Timeline], ...]
+
+@dataclass(frozen=True)
+class EncodedPrompts:
+    """The prompts of one picture for each pass, those of the refiner for the last pass (where there is one), and the
+    adapters that they name."""
+
+    passes: tuple[Pair, ...]
     adapters: RequestAdapters
     notes: tuple[str, ...]
-    handover: Handover | None = None
+    refiner: Pair | None = None
 
 
-def words(model: StableDiffusion, request: Request, refiner: StableDiffusion | None = None) -> Words:
-    """Encode the prompts of a resolved request of one picture, for the `refiner` too."""
-    assert request.steps is not None
-    adapters, encoder = request_adapters(model, request), model.text_encoder
-    runs = [(request.steps, 0)]
-    if request.hires is not None and request.hires.steps is not None:
-        runs.append((request.hires.steps, request.steps))
+def encode_prompts(
+    model: StableDiffusion, request: Request, steps: Sequence[tuple[int, int]], refiner: StableDiffusion | None = None
+) -> EncodedPrompts:
+    """Encode the prompts of one picture, for the `refiner` too.
+
+    steps  of each pass: how many, and how many were before them
+    """
+    adapters = request_adapters(model, request)
     emphasis = None if request.prompting.emphasis is None else EMPHASIS[request.prompting.emphasis]
     texts = adapters.prompt, adapters.negative_prompt
-    passes, notes, handover = [], list[str](), None
-    with adapters.encoding(), encoder.with_emphasis(emphasis):
-        for steps, before in runs:
-            pair, said = _encoded(encoder, texts, steps, before, request.clip_skip)
-            passes.append(pair)
-            notes += said
-    if refiner is not None and request.refiner is not None:
+    passes, notes, refined = list[Pair](), list[str](), None
+    encoder = adapters.model.text_encoder.with_emphasis(emphasis)
+    for each in steps:
+        pair, said = _encoded(encoder, texts, *each, request.clip_skip)
+        passes.append(pair)
+        notes += said
+    if refiner is not None:
         new_words, unread = adapters.words_for(refiner)
         notes += unread
-        with refiner.text_encoder.with_embeddings(new_words), refiner.text_encoder.with_emphasis(emphasis):
-            pair, _ = _encoded(refiner.text_encoder, texts, *runs[-1], request.clip_skip)
-        handover = Handover(refiner.denoising_process, *pair, request.refiner.switch)
+        reading = refiner.text_encoder.with_embeddings(new_words).with_emphasis(emphasis)
+        refined, _ = _encoded(reading, texts, *steps[-1], request.clip_skip)
     notes += [*_unread(request), *adapters.notes]
-    return Words(tuple(passes), adapters, tuple(dict.fromkeys(notes)), handover)
+    return EncodedPrompts(tuple(passes), adapters, tuple(dict.fromkeys(notes)), refined)
 
 
 def _encoded(
     encoder: encode.TextEncoder, texts: tuple[str, str], steps: int, before: int, clip_skip: int | None
-) -> tuple[tuple[Timeline, Timeline], list[str]]:
+) -> tuple[Pair, list[str]]:
     """A prompt and a negative prompt for one pass, and notes on how they were read."""
     prompt, negative = (
         encode_timeline(encoder, text, steps, before=before, clip_skip=clip_skip, negative=away)

@@ -1,49 +1,46 @@
-"""A request with every setting filled in: what is left out from the model, seeds drawn at random, sizes checked."""
+"""A request on a model, every setting known: what is left out from the model, seeds at random, sizes checked.
+
+Sizes are (width, height) in pixels.
+"""
 
 from __future__ import annotations
 
+import itertools
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from ..diffusion.image_guidance import IMAGE_GUIDANCE
-from ..diffusion.sigmas import resolve_schedule
+from ..diffusion.denoise import IMAGE_GUIDANCE
+from ..diffusion.samplers import Solver, solver
+from ..diffusion.schedule import FlowSchedule
 from ..errors import InvalidRequest
+from ..request.names import SAMPLERS, resolve_sampler, resolve_schedule
 from ..request.request import Request, canonical_sampler
 from ..request.sequences import MAX_SIDE
-from ..request.settings import UPSCALERS, Fill, Hires
+from ..request.settings import MAX_STEPS, UPSCALERS, Canvas, Fill, Hires, Inpaint, SizeConditioning, VariationSeed
+from ..text.prompt import split_and
+from ..weights.parts import Defaults
 from .image import fitting_size
 from .tasks import hires
+from .tasks.background import background_notes, check_model
+from .tasks.init_image import InputKind, input_kind
 from .tasks.masks import even_margins
+
+if TYPE_CHECKING:
+    from .models import StableDiffusion
 
 STRENGTH = 0.75
 """Strength of img2img and inpainting where none is given."""
 WHOLE_STRENGTH = 1.0
-"""What is added to a picture has nothing that could be kept, and models that edit pictures are told them."""
+"""What is added to a picture has nothing that could be kept, and models that edit pictures are given them."""
 PADDING = 32
 """Pixels around the masked part that the model sees, as in A1111."""
-
-
-class ModelDefaults(Protocol):
-    """Settings a model was made for (`weights.parts.Defaults`)."""
-
-    @property
-    def width(self) -> int: ...
-    @property
-    def height(self) -> int: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def guidance(self) -> float: ...
-    @property
-    def sampler(self) -> str: ...
-    @property
-    def schedule(self) -> str: ...
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Grid:
+class PixelGrid:
     """The grid on which sides of pictures lie: multiples of `factor` pixels, and of `coarse` for edges that meet or are
     those of windows, so that the network's smallest features divide evenly."""
 
@@ -51,44 +48,127 @@ class Grid:
     coarse: int
 
 
-def resolve(
+@dataclass(frozen=True, kw_only=True)
+class ResolvedPass:
+    """A way down from noise: at this size, the last `steps` or so of a schedule of `total` steps, as `strength` says.
+
+    before    steps of the passes before it: prompts count on
+    upscaler  enlarges the latent of the pass before it; "" for the first
+    """
+
+    size: Size
+    steps: int
+    total: int
+    strength: float
+    before: int = 0
+    upscaler: str = ""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Resolved:
+    """A request on a model: what the run needs to know of it, and notes on what has no effect.
+
+    request  with every setting filled in: what texts of pictures are written from, and requests of single pictures made
+    implied  options that the sampler's name implies
+    """
+
+    request: Request
+    size: Size
+    steps: int
+    guidance: float
+    image_guidance: float
+    strength: float
+    sampler: Solver
+    implied: Mapping[str, Any]
+    schedule: str
+    fill: Fill
+    padding: int
+    blur: float
+    window: int
+    overlap: int
+    passes: tuple[ResolvedPass, ...]
+    notes: tuple[str, ...] = ()
+
+
+def resolve(request: Request, model: StableDiffusion) -> Resolved:
+    """Every setting of a request (whose styles are joined already); InvalidRequest where the model cannot do it."""
+    check_model(model, request.background)
+    resolved = fill_in(
+        request,
+        defaults=model.defaults,
+        grid=model.grid,
+        name=model.name,
+        automatic=model.automatic_schedule,
+        edits=input_kind(model) == "image",
+    )
+    notes = (*_ignored(request, resolved, model), *background_notes(model, request))
+    return replace(resolved, notes=notes)
+
+
+def fill_in(
     request: Request,
     *,
-    defaults: ModelDefaults,
-    grid: Grid,
+    defaults: Defaults,
+    grid: PixelGrid,
     name: str,
     automatic: Callable[[str], str],
     edits: bool = False,
-) -> Request:
+) -> Resolved:
     """The request with every setting filled in.
 
     name       the model's name, which takes the place of a path in `model`
     automatic  sampler id -> the schedule that "automatic" means for it
-    edits      the model is told the picture that it edits, and begins from pure noise
+    edits      the model is given the picture that it edits, and begins from pure noise
     """
     _check_pictures(request)
     request = _even_outpaint(request, grid.factor)
-    width, height = _size(request, defaults, grid.factor)
-    request.canvas.wrap.check(width, height, grid.coarse)
-    default_sampler, default_schedule = canonical_sampler(defaults.sampler)
-    sampler = default_sampler if request.sampler is None else request.sampler
-    schedule = request.schedule
-    if schedule is None and sampler == default_sampler:
-        schedule = default_schedule if default_schedule is not None else defaults.schedule
+    size = _size(request, defaults, grid.factor)
+    request.canvas.wrap.check(*size, grid.coarse)
     steps = defaults.steps if request.steps is None else request.steps
-    return replace(
+    guidance = defaults.guidance if request.guidance is None else request.guidance
+    strength = _strength(request, edits)
+    sampler, schedule = _sampling(request, defaults, automatic)
+    inpaint, canvas = _inpaint(request), _canvas(request.canvas, grid)
+    request = replace(
         request,
         model=name,
-        width=width,
-        height=height,
+        width=size[0],
+        height=size[1],
         steps=steps,
-        guidance=defaults.guidance if request.guidance is None else request.guidance,
+        guidance=guidance,
         seed=secrets.randbits(32) if request.seed is None else request.seed,
         sampler=sampler,
-        schedule=resolve_schedule(schedule, automatic(sampler)),
-        strength=_strength(request, edits),
+        schedule=schedule,
+        strength=None if request.image is None else strength,
         image_guidance=IMAGE_GUIDANCE if edits and request.image_guidance is None else request.image_guidance,
-        **_groups(request, grid, steps, (width, height)),
+        variation=_variation(request.variation, grid),
+        inpaint=inpaint,
+        canvas=canvas,
+    )
+    found = resolve_sampler(sampler)
+    passes = [ResolvedPass(size=size, steps=steps, total=steps, strength=strength)]
+    if request.hires is not None:
+        second = _second_pass(request, request.hires, grid, passes[0])
+        strength_of = _hires_strength(request.hires)
+        filled = replace(request.hires, steps=second.steps, strength=strength_of, upscaler=second.upscaler)
+        request = replace(request, hires=filled)
+        passes.append(second)
+    return Resolved(
+        request=request,
+        size=size,
+        steps=steps,
+        guidance=guidance,
+        image_guidance=IMAGE_GUIDANCE if request.image_guidance is None else request.image_guidance,
+        strength=strength,
+        sampler=solver(found.id),
+        implied=found.options,
+        schedule=schedule,
+        fill="original" if inpaint.fill is None else inpaint.fill,
+        padding=inpaint.padding or 0,
+        blur=inpaint.blur or 0.0,
+        window=canvas.window or 0,
+        overlap=canvas.window_overlap or 0,
+        passes=tuple(passes),
     )
 
 
@@ -107,11 +187,20 @@ def _check_pictures(request: Request) -> None:
             raise InvalidRequest(f"{name} was given without a mask; give the mask whose white parts are repainted")
 
 
-def _strength(request: Request, edits: bool) -> float | None:
-    if request.image is None:
-        return None
-    usual = STRENGTH if request.canvas.outpaint is None and not edits else WHOLE_STRENGTH
-    return usual if request.strength is None else request.strength
+def _strength(request: Request, edits: bool) -> float:
+    if request.strength is not None:
+        return request.strength
+    return WHOLE_STRENGTH if request.image is None or request.canvas.outpaint is not None or edits else STRENGTH
+
+
+def _sampling(request: Request, defaults: Defaults, automatic: Callable[[str], str]) -> tuple[str, str]:
+    """Sampler and noise schedule; the model's own schedule goes with its own sampler alone."""
+    default_sampler, default_schedule = canonical_sampler(defaults.sampler)
+    sampler = default_sampler if request.sampler is None else request.sampler
+    schedule = request.schedule
+    if schedule is None and sampler == default_sampler:
+        schedule = default_schedule if default_schedule is not None else defaults.schedule
+    return sampler, resolve_schedule(schedule, automatic(sampler))
 
 
 def _even_outpaint(request: Request, factor: int) -> Request:
@@ -121,50 +210,58 @@ def _even_outpaint(request: Request, factor: int) -> Request:
     return replace(request, canvas=replace(request.canvas, outpaint=margins))
 
 
-def _groups(request: Request, grid: Grid, steps: int, size: tuple[int, int]) -> dict[str, Any]:
-    """The groups, filled in."""
-    variation, inpaint, canvas = request.variation, request.inpaint, request.canvas
-    if variation.strength > 0 and variation.seed is None:
-        variation = replace(variation, seed=secrets.randbits(32))
+def _variation(variation: VariationSeed, grid: PixelGrid) -> VariationSeed:
     if variation.resize_from is not None:
         _check_size(variation.resize_from, grid.factor, "the size in resize_from")
-    if request.mask is not None or canvas.outpaint is not None:
-        usual: Fill = "original" if canvas.outpaint is None else "fill"
-        inpaint = replace(
-            inpaint,
-            fill=usual if inpaint.fill is None else inpaint.fill,
-            padding=PADDING if inpaint.only_masked and inpaint.padding is None else inpaint.padding,
-        )
-    if canvas.window is not None:
-        overlap = canvas.window // 2 if canvas.window_overlap is None else canvas.window_overlap
-        _check_size((canvas.window, canvas.window), grid.coarse, "a window of size")
-        canvas = replace(canvas, window_overlap=overlap // grid.factor * grid.factor)
-    second = None if request.hires is None else _hires(request, request.hires, grid, steps, size)
-    return {"variation": variation, "inpaint": inpaint, "canvas": canvas, "hires": second}
+    if variation.strength > 0 and variation.seed is None:
+        return replace(variation, seed=secrets.randbits(32))
+    return variation
 
 
-def _hires(request: Request, given: Hires, grid: Grid, steps: int, size: tuple[int, int]) -> Hires:
-    found = replace(
-        given,
-        steps=steps if given.steps is None else given.steps,
-        strength=hires.STRENGTH if given.strength is None else given.strength,
+def _inpaint(request: Request) -> Inpaint:
+    inpaint, outpaint = request.inpaint, request.canvas.outpaint
+    if request.mask is None and outpaint is None:
+        return inpaint
+    usual: Fill = "original" if outpaint is None else "fill"
+    return replace(
+        inpaint,
+        fill=usual if inpaint.fill is None else inpaint.fill,
+        padding=PADDING if inpaint.only_masked and inpaint.padding is None else inpaint.padding,
+    )
+
+
+def _canvas(canvas: Canvas, grid: PixelGrid) -> Canvas:
+    if canvas.window is None:
+        return canvas
+    overlap = canvas.window // 2 if canvas.window_overlap is None else canvas.window_overlap
+    _check_size((canvas.window, canvas.window), grid.coarse, "a window of size")
+    return replace(canvas, window_overlap=overlap // grid.factor * grid.factor)
+
+
+def _hires_strength(given: Hires) -> float:
+    return hires.STRENGTH if given.strength is None else given.strength
+
+
+def _second_pass(request: Request, given: Hires, grid: PixelGrid, first: ResolvedPass) -> ResolvedPass:
+    """The pass of hires fix; a whole sphere stays twice as wide as high."""
+    step = grid.coarse if request.canvas.wrap else grid.factor
+    width, height = hires.hires_size(*first.size, given.scale, step)
+    width = 2 * height if request.canvas.panorama else width
+    if max(width, height) > MAX_SIDE:
+        raise InvalidRequest(f"hires makes {width}x{height} pixels; expected at most {MAX_SIDE} on a side")
+    steps, strength = first.steps if given.steps is None else given.steps, _hires_strength(given)
+    total = hires.schedule_steps(steps, strength, MAX_STEPS)
+    return ResolvedPass(
+        size=(width, height),
+        steps=steps,
+        total=total,
+        strength=hires.share_of(steps, total) if strength else 0.0,
+        before=first.steps,
         upscaler=UPSCALERS[0] if given.upscaler is None else given.upscaler,
     )
-    large = second_size(replace(request, width=size[0], height=size[1], hires=found), grid)
-    if max(large) > MAX_SIDE:
-        raise InvalidRequest(f"hires makes {large[0]}x{large[1]} pixels; expected at most {MAX_SIDE} on a side")
-    return found
 
 
-def second_size(request: Request, grid: Grid) -> tuple[int, int]:
-    """(width, height) of the second pass of a request that has one; a whole sphere stays twice as wide as high."""
-    assert request.hires is not None and request.width is not None and request.height is not None
-    step = grid.coarse if request.canvas.wrap else grid.factor
-    width, height = hires.hires_size(request.width, request.height, request.hires.scale, step)
-    return (2 * height if request.canvas.panorama else width), height
-
-
-def _size(request: Request, defaults: ModelDefaults, factor: int) -> tuple[int, int]:
+def _size(request: Request, defaults: Defaults, factor: int) -> tuple[int, int]:
     width, height = request.width, request.height
     if request.image is not None and request.canvas.outpaint is not None:
         left, top, right, bottom = request.canvas.outpaint
@@ -184,7 +281,7 @@ def _size(request: Request, defaults: ModelDefaults, factor: int) -> tuple[int, 
     return width, height
 
 
-def _panorama_size(width: int | None, height: int | None, defaults: ModelDefaults) -> tuple[int, int]:
+def _panorama_size(width: int | None, height: int | None, defaults: Defaults) -> tuple[int, int]:
     """Twice as wide as high; one side tells the other."""
     if height is None:
         height = defaults.height if width is None else width // 2
@@ -204,3 +301,54 @@ def _check_size(size: tuple[int, int], factor: int, what: str) -> None:
             f"{what} {size[0]}x{size[1]} does not fit the model; expected multiples of {factor}, "
             f"the nearest is {near[0]}x{near[1]}"
         )
+
+
+# --- what has no effect -----------------------------------------------------------------------------------------------
+
+
+def _ignored(asked: Request, resolved: Resolved, model: StableDiffusion) -> Iterator[str]:
+    """Settings that were given and have no effect, in plain sentences."""
+    info, kind = resolved.sampler, input_kind(model)
+    for name in asked.noise.options:
+        if name not in info.options:
+            yield f"{name} is ignored: the sampler {SAMPLERS[info.id].label} has no such setting"
+    if asked.variation.seed is not None and asked.variation.strength == 0:
+        yield "the variation seed is ignored: its strength is 0"
+    yield from _of_other_models(asked, model)
+    if resolved.window >= max(resolved.size) and asked.hires is None:
+        yield f"window is ignored: the canvas is no larger than {resolved.window} pixels"
+    if asked.depth is not None and kind != "depth":
+        yield "depth is ignored: the model is not guided by depth"
+    if asked.image_guidance is not None and kind != "image":
+        yield "image_guidance is ignored: the model does not edit pictures"
+    yield from _unguided(asked, resolved, model, kind)
+
+
+def _of_other_models(asked: Request, model: StableDiffusion) -> Iterator[str]:
+    """Settings that models of other kinds have."""
+    if asked.noise.shift is not None and not isinstance(model.parts.schedule, FlowSchedule):
+        yield "shift is ignored: the model is no flow model"
+    if asked.told_size != SizeConditioning() and not model.parts.size_numbers and asked.refiner is None:
+        yield "told_size is ignored: the model is told no sizes"
+    if asked.refiner is not None and (asked.controls or asked.loras):
+        yield "the refiner paints without the controls and LoRAs, which were made for the base"
+
+
+def _unguided(asked: Request, resolved: Resolved, model: StableDiffusion, kind: InputKind) -> Iterator[str]:
+    """Settings of a guidance that is not there."""
+    given = {
+        "negative_prompt": bool(asked.negative_prompt),
+        "guidance_rescale": asked.guidance_rescale > 0,
+        "guidance_interval": asked.guidance_interval is not None,
+    }
+    itself = model.denoising_process.guides_itself
+    if kind == "image":
+        given["negative_prompt"], why = False, "the model is guided by the picture that it edits too"
+    elif resolved.sampler.paired or len(split_and(asked.prompt)) > 1:
+        return
+    elif itself or resolved.guidance == 1:
+        why = "the network is told its guidance" if itself else "guidance is 1"
+    else:
+        return
+    for name in itertools.compress(given, given.values()):
+        yield f"{name} is ignored: {why}"

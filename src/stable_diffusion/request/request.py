@@ -1,4 +1,4 @@
-"""What is asked for, checked in plain sentences, and the events that a run yields.
+"""What is asked for, checked in plain sentences.
 
 `None` means "not given": `resolve` puts the model's own setting there. What goes beyond the common settings is in
 groups (`settings`), which can be given as mappings: `Request("a cat", hires={"scale": 1.5})`.
@@ -40,7 +40,6 @@ from .settings import (
 
 if TYPE_CHECKING:
     from PIL import Image
-    from torch import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
 Task = Literal["txt2img", "img2img", "inpaint"]
@@ -281,7 +280,8 @@ def with_settings(function: F) -> F:
     shown = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
     for name, kind in Settings.__annotations__.items():
         shown.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
-    vars(function)["__signature__"] = own.replace(parameters=shown)
+    named: Any = function
+    named.__signature__ = own.replace(parameters=shown)
     if function.__doc__ is not None:
         top = (each for each in own_settings(Request) if each.name in Settings.__annotations__)
         function.__doc__ = f"{function.__doc__.rstrip()}\n\n" + "\n".join(lines(tuple(top)))
@@ -324,48 +324,3 @@ class Settings(TypedDict, total=False):
     told_size: SizeConditioning | Mapping[str, Any]
     inpaint: Inpaint | Mapping[str, Any]
     canvas: Canvas | Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """One step is done. `index` of `total` steps, for picture `picture` (from 0) of `pictures`.
-
-    `sigma` is the noise level at which the step began. `preview()` makes a small picture of what the model expects to
-    come out; it costs something only when called.
-    """
-
-    index: int
-    total: int
-    sigma: float
-    picture: int
-    pictures: int
-    preview: Callable[[], Image.Image]
-
-    @property
-    def fraction(self) -> float:
-        """Share of the whole request that is done, 0 to 1."""
-        return (self.picture + self.index / self.total) / self.pictures
-
-
-@dataclass(frozen=True, kw_only=True)
-class Images:
-    """Finished pictures: numbers `first`, `first` + 1, ... of the request.
-
-    `images` are Pillow pictures with the A1111 text in `info["parameters"]`; they are empty where the run was asked for
-    tensors, which are then in `tensor` [B,C,H,W]. `requests` hold what made each one alone, and `notes` plain
-    sentences on what was ignored or done otherwise than asked.
-    """
-
-    images: tuple[Image.Image, ...]
-    first: int
-    requests: tuple[Request, ...]
-    notes: tuple[str, ...] = ()
-    tensor: Tensor | None = None
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The seed of each picture."""
-        return tuple(request.seed for request in self.requests if request.seed is not None)
-
-
-Event = Progress | Images

@@ -9,15 +9,15 @@ Shapes: T tokens in a window (77 for CLIP), n windows, D token width, P pooled w
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InvalidRequest, unknown_choice
 from ..models.clip import CLIPText
@@ -113,29 +113,37 @@ class TextEncoder:
                 )
         self._new = NewWords(embeddings, self.clip.config.vocab_size)
 
-    @contextmanager
-    def with_embeddings(self, more: Mapping[str, Tensor]) -> Iterator[None]:
-        """Further words for the time of a `with` block; a name that is known already means the newer one."""
-        before = self._new
-        self.embeddings = {**before.vectors, **more}
-        try:
-            yield
-        finally:
-            self._new = before
+    def with_embeddings(self, more: Mapping[str, Tensor]) -> Self:
+        """An encoder of the same networks that knows further words; of two with one name the newer is meant."""
+        if not more:
+            return self
+        made = self._copy()
+        made.embeddings = {**self.embeddings, **more}
+        return made
 
-    @contextmanager
-    def with_emphasis(self, emphasis: Emphasis | None) -> Iterator[None]:
-        """Weights act in this way for the time of a `with` block; None leaves the model's own."""
-        encoders = (self, *self.others)
-        before = [encoder.emphasis for encoder in encoders]
-        try:
-            if emphasis is not None:
-                for encoder in encoders:
-                    encoder.emphasis = emphasis
-            yield
-        finally:
-            for encoder, own in zip(encoders, before, strict=True):
-                encoder.emphasis = own
+    def with_emphasis(self, emphasis: Emphasis | None) -> Self:
+        """An encoder of the same networks whose weights act in this way; None leaves the model's own."""
+        if emphasis is None:
+            return self
+        made = self._copy()
+        encoders: list[TextEncoder] = [made, *made.others]
+        for encoder in encoders:
+            encoder.emphasis = emphasis
+        return made
+
+    def with_networks(self, networks: Mapping[nn.Module, nn.Module]) -> Self:
+        """An encoder that runs other networks in place of those of its own that are keys of `networks`."""
+        made = self._copy()
+        encoders: list[TextEncoder] = [made, *made.others]
+        for encoder in encoders:
+            encoder.clip = networks.get(encoder.clip, encoder.clip)  # type: ignore[assignment]  # of the same class
+        return made
+
+    def _copy(self) -> Self:
+        """The same encoder, which can be changed without this one being changed."""
+        made = copy.copy(self)
+        made.others = tuple(copy.copy(other) for other in self.others)
+        return made
 
     def __call__(self, prompts: str | Sequence[str], *, clip_skip: int | None = None) -> Conditioning:
         """One row per prompt; tokens [B, n T, D]. Prompts of fewer windows are filled up with empty ones."""

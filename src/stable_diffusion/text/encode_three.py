@@ -11,12 +11,12 @@ windows, D width of T5's tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..models.clip import CLIPText
@@ -59,6 +59,12 @@ class TripleTextEncoder(PairedTextEncoder):
         """One prompt with a report, which counts CLIP's tokens; `settings` are those of `TextEncoder.encode`."""
         read = super().encode(prompt, **settings)
         return replace(read, conditioning=self._with_t5(read.conditioning, [prompt]))
+
+    def with_networks(self, networks: Mapping[nn.Module, nn.Module]) -> Self:
+        made = super().with_networks(networks)
+        if self.t5 is not None:
+            made.t5 = networks.get(self.t5[0], self.t5[0]), self.t5[1]  # type: ignore[assignment]  # of the same class
+        return made
 
     def _pooled(self, outputs: Sequence[Tensor]) -> Tensor:
         return torch.cat(list(outputs), dim=-1)  # [1, P1 + P2]

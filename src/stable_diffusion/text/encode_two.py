@@ -9,8 +9,7 @@ Shapes: T tokens in a window, n windows, D1 and D2 token widths, P pooled width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -63,15 +62,6 @@ class PairedTextEncoder(TextEncoder):
         for index, other in enumerate(self.others):
             other.embeddings = {name: parts[index + 1] for name, parts in split.items()}
         self._joined = dict(embeddings)
-
-    @contextmanager
-    def with_embeddings(self, more: Mapping[str, Tensor]) -> Iterator[None]:
-        before = self._joined
-        self.embeddings = {**before, **more}
-        try:
-            yield
-        finally:
-            self.embeddings = before
 
     @torch.no_grad()
     def _condition(self, windows: Sequence[Window], clip_skip: int | None) -> Conditioning:

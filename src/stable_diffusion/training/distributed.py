@@ -60,9 +60,10 @@ class World:
 
         return torch.cat(list(all_gather(features)), dim=0)  # type: ignore[no-untyped-call]
 
-    def agree(self, flag: bool) -> bool:
-        """True on every rank where any rank says so."""
-        return self.mean({"flag": float(flag)})["flag"] > 0.0
+    def agree(self, *flags: bool) -> list[bool]:
+        """Each flag true on every rank where any rank says so."""
+        shares = self.mean({str(index): float(flag) for index, flag in enumerate(flags)})
+        return [shares[str(index)] > 0.0 for index in range(len(flags))]
 
     def first(self, value: float) -> float:
         """Rank 0's value, everywhere."""

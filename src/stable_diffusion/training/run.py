@@ -148,7 +148,8 @@ class Loop:
         self.ema = EMA(stage.averaged, config.ema)
         self.plan = Plan(total=config.steps)
         self.window = Window()
-        self.stopping = False
+        self.stopping = False  # this rank was sent a signal
+        self.interrupted = False  # any rank was, as all of them know
         self.log: Log | None = None
         self.last: dict[str, Any] = {}
 
@@ -203,7 +204,7 @@ class Loop:
                 if self._due(now - sampled, self.config.sample_minutes):
                     self.examine()
                     sampled = logged = self.clock()
-            if self.stopping:
+            if self.interrupted:
                 self.save()
                 raise KeyboardInterrupt
         self.examine()
@@ -211,9 +212,11 @@ class Loop:
         return {"step": self.plan.step, "seconds": self.plan.seconds, **self.last}
 
     def _finished(self, deadline: float | None) -> bool:
-        stop = self.config.steps is not None and self.plan.step >= self.config.steps
-        stop = stop or (deadline is not None and self.clock() >= deadline) or self.stopping
-        return self.world.agree(stop)
+        end = self.config.steps is not None and self.plan.step >= self.config.steps
+        end = end or (deadline is not None and self.clock() >= deadline)
+        # What follows is collective, so that every rank must take the same way out, also where one alone was stopped.
+        end, self.interrupted = self.world.agree(end, self.stopping)
+        return end or self.interrupted
 
     def _due(self, seconds: float, minutes: float) -> bool:
         return self.world.first(float(seconds >= minutes * 60)) > 0

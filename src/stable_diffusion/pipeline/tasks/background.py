@@ -1,8 +1,9 @@
 """What is behind the thing that was asked for: nothing, one colour, or a whole scene.
 
-A model whose pictures have alpha decides by the prompt whether it paints a thing cut out or a picture that is full to
-its edges. So a background asks twice at most: the prompt as it stands, and where that came out otherwise, the prompt
-with words of the model's own captions that mean the background. What still has holes or none is finished or noted.
+A model whose pictures have alpha decides by the prompt whether it makes a thing cut out or a picture that is full to
+its edges. So a background generates twice at most: from the prompt as it stands, and where that came out otherwise,
+from the prompt with words of the model's own captions that mean the background. What still has holes or none is
+composited or warned of.
 
 Shapes: B pictures, H W their size. Pictures are straight (see `image`).
 """
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from ...errors import InvalidRequest
 from ...request.settings import SCENE, TRANSPARENT, WHITE
 from ...text.prompt import split_and
-from .masks import pull
+from .masks import push_pull
 
 if TYPE_CHECKING:
     from ...request.request import Request
@@ -59,7 +60,7 @@ def has_alpha(model: StableDiffusion) -> bool:
     return model.parts.vae.config.image_channels == 4
 
 
-def asked_again(request: Request) -> Request | None:
+def with_background_words(request: Request) -> Request | None:
     """The request with words for its background; None where there is nothing to say.
 
     Pictures that begin with another picture have its background, and prompts joined by `AND` have no end of their own.
@@ -74,7 +75,7 @@ def asked_again(request: Request) -> Request | None:
         return None
 
 
-def suits(straight: Tensor, background: str | None) -> Tensor:
+def matches(straight: Tensor, background: str | None) -> Tensor:
     """Whether pictures [B,C,H,W] came out as the background needs them, bool [B]: a thing alone, or a full picture."""
     if straight.shape[1] != 4 or background is None:
         return torch.ones(len(straight), dtype=torch.bool)
@@ -94,29 +95,29 @@ def edge_alpha(straight: Tensor) -> Tensor:
     return (alpha * (1 - inner)).flatten(1).sum(dim=1) / (1 - inner).flatten(1).sum(dim=1)
 
 
-def on_background(straight: Tensor, background: str | None, *, painted: bool = True) -> Tensor:
+def composite(straight: Tensor, background: str | None, *, whole: bool = True) -> Tensor:
     """Pictures [B,C,H,W] on their background: [B,4,H,W], or [B,3,H,W] on a colour and as a scene.
 
-    Without a background, or with "transparent", alpha stays; full pictures that are `painted` whole (no part of them
-    was given) become opaque. Pictures without alpha are given back.
+    Without a background, or with "transparent", alpha stays; full pictures become opaque where they are generated as a
+    `whole` (no part of them was given). Pictures without alpha are given back.
     """
     if straight.shape[1] != 4:
         return straight
     if background is None or background == TRANSPARENT:
-        full = is_full(straight)[:, None, None, None] & painted
+        full = is_full(straight)[:, None, None, None] & whole
         if not bool(full.any()):
             return straight
-        return torch.where(full, torch.cat([filled(straight), torch.ones_like(straight[:, 3:])], dim=1), straight)
+        return torch.where(full, torch.cat([close_holes(straight), torch.ones_like(straight[:, 3:])], dim=1), straight)
     if background == SCENE:
-        return filled(straight)
+        return close_holes(straight)
     colour, alpha = straight[:, :3], straight[:, 3:]
     return colour * alpha + rgb(background).to(straight)[:, None, None] * (1 - alpha)
 
 
-def filled(straight: Tensor) -> Tensor:
+def close_holes(straight: Tensor) -> Tensor:
     """[B,4,H,W] -> opaque [B,3,H,W]: more clear than opaque places take the colours around them."""
     colour, alpha = straight[:, :3].double(), straight[:, 3:]
-    rows = [pull(c[None], (a[None] >= 0.5).double()) for c, a in zip(colour, alpha, strict=True)]
+    rows = [push_pull(c[None], (a[None] >= 0.5).double()) for c, a in zip(colour, alpha, strict=True)]
     return torch.cat(rows).clamp(0, 1).to(straight)
 
 
@@ -126,9 +127,9 @@ def rgb(background: str) -> Tensor:
     return torch.tensor(list(bytes.fromhex(digits))) / 255
 
 
-def missed(straight: Tensor, background: str | None, *, painted: bool) -> Iterator[str]:
+def warn_mismatch(straight: Tensor, background: str | None, *, whole: bool = True) -> Iterator[str]:
     """Plain sentences on pictures [B,C,H,W] that are not what the background asks, as they came out in the end."""
-    if not painted or bool(suits(straight, background).all()):
+    if not whole or bool(matches(straight, background).all()):
         return
     if background == SCENE:
         yield "the model painted no whole scene for this prompt, so its ground is a film of the colours around it"

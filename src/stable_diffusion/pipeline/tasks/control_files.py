@@ -1,18 +1,14 @@
 """The controls of one request: their networks loaded, their pictures at the request's size, and what the text says.
 
-Networks stay in memory for the next request with the same model, the last few of them. The model's own weights are
-never changed.
+Networks stay in the model's cache for the next request with the same model. The model's own weights are never changed.
 """
 
 from __future__ import annotations
 
-import functools
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -33,86 +29,73 @@ from ...weights.networks.controlnet import UNION_TASKS
 from ...weights.side_networks import load_side_network
 from ..image import to_straight
 from ..loras import HASH
-from .control import Picture, Side
+from .control import ControlUnit, Hint
 from .preprocess import THRESHOLDS, control_picture
 
 if TYPE_CHECKING:
-    from ...request.request import Request
     from ..models import StableDiffusion
 
-KEPT = 4
-"""Networks that stay in memory for each U-Net."""
 IMAGE_ENCODER = "image_encoder"
 
 
 @dataclass(frozen=True)
-class RequestControls:
-    """The side networks of a request, entries for the picture's text, and notes on what has no effect."""
+class LoadedControls:
+    """The controls of a request, ready; their entries for the picture's text, and notes on what has no effect."""
 
-    sides: tuple[Side, ...] = ()
+    units: tuple[ControlUnit, ...] = ()
     entries: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def request_controls(model: StableDiffusion, request: Request) -> RequestControls:
-    """Load what a resolved request names, and prepare its pictures.
+def load_controls(model: StableDiffusion, controls: Sequence[Control]) -> LoadedControls:
+    """Load the networks of controls, and prepare their pictures.
 
-    Raises ModelFileError where a file is no side network, is damaged or is made for another family, and InvalidRequest
-    where a union ControlNet is not told its task.
+    Raises ModelFileError where a file is no control network, is damaged or is made for another family, and
+    InvalidRequest where a union ControlNet has no task.
     """
-    networks = [_network(model, control.path) for control in request.controls]
-    sides = [_side(model, *pair) for pair in zip(request.controls, networks, strict=True)]
+    units = tuple(_unit(model, control, _network(model, control.path)) for control in controls)
+    hashes = {control.path: _hashes(model, control.path) for control in controls}
     entries = [
-        (f"ControlNet {index}", _written(control, network))
-        for index, (control, network) in enumerate(zip(request.controls, networks, strict=True))
+        (f"ControlNet {index}", _written(unit, hashes[unit.control.path][0])) for index, unit in enumerate(units)
     ]
-    hashes = {control.name: _hashes(control.path)[1] for control in request.controls}
-    told = ", ".join(f"{name}: {digits}" for name, digits in hashes.items() if digits)
-    if told:
-        entries.append(("ControlNet hashes", told))
-    notes = [
-        note
-        for control, network in zip(request.controls, networks, strict=True)
-        for note in _without_effect(control, network)
-    ]
-    return RequestControls(tuple(sides), tuple(entries), tuple(notes))
+    digits = {control.name: hashes[control.path][1] for control in controls}
+    named = ", ".join(f"{name}: {each}" for name, each in digits.items() if each)
+    if named:
+        entries.append(("ControlNet hashes", named))
+    return LoadedControls(units, tuple(entries), tuple(note for unit in units for note in _without_effect(unit)))
 
 
 @torch.no_grad()
-def _side(model: StableDiffusion, control: Control, network: nn.Module) -> Side:
-    common: dict[str, Any] = {"weight": control.weight, "span": (control.start, control.end)}
+def _unit(model: StableDiffusion, control: Control, network: nn.Module) -> ControlUnit:
     if isinstance(network, IPAdapter):
-        return Side(network=network, tokens=_image_tokens(model, control, network), **common)
+        return ControlUnit(control=control, network=network, tokens=_image_tokens(model, control, network))
     assert isinstance(network, ControlNet | T2IAdapter)
-    common |= {"factor": model.factor, "soft": control.mode != "balanced", "prompt_only": control.mode == "control"}
     if isinstance(network, T2IAdapter):
-        picture = _picture(control, network.config.picture_channels)
-        return Side(network=network, picture=picture, stages=len(_unet(model).config.channels), **common)
+        hint, stages = _hint(control, network.config.picture_channels), len(_unet(model).config.channels)
+        return ControlUnit(control=control, network=network, hint=hint, factor=model.factor, stages=stages)
     if network.config.hint_factor != model.factor:
         raise InvalidRequest(
             f"the ControlNet {control.name!r} reads {network.config.hint_factor} pixels per latent; "
             f"this model has {model.factor}"
         )
-    if network.config.pooled:  # trained to act on what the prompt says alone, and wrong on the negative prompt
-        common["prompt_only"] = True
-    picture = _picture(control, network.config.hint_channels)
-    return Side(network=network, picture=picture, task=_task(control, network.config.tasks), **common)
+    hint, task = _hint(control, network.config.hint_channels), _task(control, network.config.tasks)
+    return ControlUnit(control=control, network=network, hint=hint, factor=model.factor, task=task)
 
 
-def _picture(control: Control, channels: int) -> Picture:
+def _hint(control: Control, channels: int) -> Hint:
     """(width, height) -> [1,channels,height,width] in [0, 1]: colour, or grey for networks that read one channel."""
     if channels not in (1, 3):
         raise InvalidRequest(f"the network {control.name!r} reads pictures of {channels} channels; expected 1 or 3")
 
-    def picture(width: int, height: int) -> Tensor:
+    def hint(width: int, height: int) -> Tensor:
         shown = control_picture(control, width, height)
         return to_straight(shown if channels == 3 else shown.convert("L"))[:, :channels]
 
-    return picture
+    return hint
 
 
 def _task(control: Control, tasks: int) -> int | None:
-    """The number of the kind of picture that a union ControlNet is told; None for a plain one."""
+    """The number by which a union ControlNet knows the kind of picture; None for a plain one."""
     if not tasks:
         return None
     known = [name for name, number in UNION_TASKS.items() if number < tasks]
@@ -142,8 +125,7 @@ def _image_tokens(model: StableDiffusion, control: Control, network: IPAdapter) 
             f"the IP-Adapter {control.name!r} reads features of width {network.config.feature_width}; "
             f"the image encoder gives {wanted}"
         )
-    like = next(tower.parameters())
-    pixels = clip_pixels([control.image], tower.config.image_size).to(like)
+    pixels = clip_pixels([control.image], tower.config.image_size).to(model.device, model.dtype)
     if network.config.plus:
         features, nothing = (tower(each, layer=-2).tokens for each in (pixels, torch.zeros_like(pixels)))
     else:
@@ -161,7 +143,7 @@ def _tower(model: StableDiffusion, control: Control) -> CLIPVision:
                 f"the IP-Adapter {control.path} needs a CLIP image encoder, and there is none at {path}; "
                 "give its file or folder as image_encoder (--image-encoder)"
             )
-    tower = _kept(_unet(model), path, lambda: load_clip_vision(path, dtype=model.dtype, device=model.device))
+    tower = _kept(model, path, lambda: load_clip_vision(path, dtype=model.dtype, device=model.device))
     assert isinstance(tower, CLIPVision)
     return tower
 
@@ -183,28 +165,17 @@ def _network(model: StableDiffusion, path: Path) -> nn.Module:
         own = {name: stack.original(name) for name, _ in unet.named_parameters()}
         return load_side_network(path, unet, originals=own, dtype=model.dtype, device=model.device)
 
-    return _kept(unet, path, read)
+    return _kept(model, path, read)
 
 
-_KEPT: WeakKeyDictionary[UNet, OrderedDict[tuple[Any, ...], nn.Module]] = WeakKeyDictionary()
+def _kept(model: StableDiffusion, path: Path, read: Callable[[], nn.Module]) -> nn.Module:
+    """The network of a file as it is now, for this model."""
+    return model.cache.kept("control", existing(path), read, model.dtype, model.device, owner=_unet(model))
 
 
-def _kept(unet: UNet, path: Path, read: Any) -> nn.Module:
-    """The network of a file as it is now: from memory where it was read before for this U-Net and has not changed."""
-    stat = existing(path).stat()
-    like = next(unet.parameters())
-    key = (path.resolve(), stat.st_mtime_ns, stat.st_size, like.dtype, like.device)
-    known = _KEPT.setdefault(unet, OrderedDict())
-    if key not in known:
-        known[key] = read()
-    known.move_to_end(key)
-    while len(known) > KEPT:
-        known.popitem(last=False)
-    return known[key]
-
-
-def _without_effect(control: Control, network: nn.Module) -> Iterator[str]:
+def _without_effect(unit: ControlUnit) -> Iterator[str]:
     """Settings that this kind of network does not have."""
+    control, network = unit.control, unit.network
     if isinstance(network, IPAdapter):
         given = {
             "mode": control.mode != "balanced",
@@ -222,10 +193,10 @@ def _without_effect(control: Control, network: nn.Module) -> Iterator[str]:
         yield f"the image encoder of {control.name!r} is ignored: it is no IP-Adapter"
 
 
-def _written(control: Control, network: nn.Module) -> str:
-    """The entry of a picture's text, in the form and order of A1111's extension."""
+def _written(unit: ControlUnit, legacy: str) -> str:
+    """The entry of a picture's text, in the form and order of A1111's extension; `legacy` is its hash of the file."""
+    control = unit.control
     low, high = THRESHOLDS.get(control.preprocessor, (None, None))
-    legacy = _hashes(control.path)[0]
     values: dict[str, object] = {
         "Module": control.preprocessor,
         "Model": f"{control.name} [{legacy}]" if legacy else control.name,
@@ -238,8 +209,8 @@ def _written(control: Control, network: nn.Module) -> str:
         "Pixel Perfect": True,
         "Control Mode": MODES[control.mode],
     }
-    if isinstance(network, ControlNet) and network.config.tasks:
-        values["Union Control Type"] = _task(control, network.config.tasks)
+    if unit.task is not None:
+        values["Union Control Type"] = unit.task
     return ", ".join(
         f"{key}: {value:g}" if isinstance(value, float) else f"{key}: {value}"
         for key, value in values.items()
@@ -247,14 +218,8 @@ def _written(control: Control, network: nn.Module) -> str:
     )
 
 
-def _hashes(path: Path) -> tuple[str, str]:
+def _hashes(model: StableDiffusion, path: Path) -> tuple[str, str]:
     """(A1111's eight digits, the first twelve of sha256) of a file; empty for a folder."""
     if not path.is_file():
         return "", ""
-    stat = path.stat()
-    return _hashes_of(path, stat.st_mtime_ns, stat.st_size)
-
-
-@functools.lru_cache(maxsize=64)
-def _hashes_of(path: Path, changed: int, size: int) -> tuple[str, str]:
-    return legacy_hash(path), sha256(path)[:HASH]
+    return model.cache.kept("hash", path, lambda: (legacy_hash(path), sha256(path)[:HASH]))

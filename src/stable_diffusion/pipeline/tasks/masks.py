@@ -7,7 +7,6 @@ repainted and 0 where it is kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,11 +14,9 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...diffusion.schedule import per_image
 from ...errors import InvalidRequest
 from ...request.pictures import grey_mask, plain_mode
 from ...request.settings import Fill, Margins
-from ...types import Denoiser, PairDenoiser, Schedule
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels, as Pillow counts."""
@@ -90,60 +87,10 @@ def soft_edge(mask: Tensor) -> Tensor:
     return (mask * 8).clamp(0, 1)
 
 
-def soft_inpainting(
-    denoise: Denoiser, latent: Tensor, mask: Tensor, noise: Tensor, schedule: Schedule, sigmas: Tensor
-) -> PairDenoiser:
-    """Each place is repainted with the strength that the mask has there: 0 keeps it, 1 repaints it at every step.
-
-    latent, noise [B,c,h,w], mask [1 or B,1,h,w] in [0, 1], sigmas [steps + 1] the levels of the run. A place with mask
-    m is held at the noised latent until the share of steps that is left is m, and free from then on: what img2img would
-    do there at strength m (Levin & Fried 2023, "Differential diffusion: giving each pixel its strength", algorithm 1).
-    """
-    if not bool(((mask >= 0) & (mask <= 1)).all()):
-        raise InvalidRequest("mask: expected numbers from 0 (keep) to 1 (repaint)")
-    return _SoftInpainting(denoise, latent, mask, noise, schedule, sigmas.to(mask.device, torch.float64))
-
-
-@dataclass(frozen=True)
-class _SoftInpainting:
-    """What `soft_inpainting` returns: a `PairDenoiser`."""
-
-    base: Denoiser
-    latent: Tensor
-    mask: Tensor
-    noise: Tensor
-    schedule: Schedule
-    levels: Tensor
-
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        free = self._free(x, sigma)
-        return torch.where(free, self.base(self._mixed(free, x, sigma), sigma), self.latent)
-
-    def pair(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        free = self._free(x, sigma)
-        mixed = self._mixed(free, x, sigma)
-        if isinstance(self.base, PairDenoiser):
-            guided, unguided = self.base.pair(mixed, sigma)
-        else:
-            guided = unguided = self.base(mixed, sigma)
-        return torch.where(free, guided, self.latent), torch.where(free, unguided, self.latent)
-
-    def _free(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Where the mask lets go at this level: bool [B,1,h,w]."""
-        steps = len(self.levels) - 1
-        passed = (self.levels[None] >= sigma.to(self.levels)[:, None] * (1 - 1e-6)).sum(dim=1) - 1  # [B], the step
-        left = per_image((steps - passed.clamp(min=0)).to(self.mask.dtype), x)
-        return (self.mask * steps >= left - 0.5) & (self.mask > 0)
-
-    def _mixed(self, free: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
-        known = per_image(self.schedule.alpha(sigma), x) * self.latent + per_image(sigma, x) * self.noise
-        return torch.where(free, x, known)
-
-
 # --- fills and margins ------------------------------------------------------------------------------------------------
 
 
-def filled(image: Image.Image, mask: Image.Image) -> Image.Image:
+def fill_masked(image: Image.Image, mask: Image.Image) -> Image.Image:
     """The picture with its masked part in the colours of what surrounds it, smooth as a film over the hole.
 
     Push and pull (Gortler et al. 1996, "The Lumigraph", section 3.4): means of the known pixels at ever coarser levels,
@@ -152,18 +99,18 @@ def filled(image: Image.Image, mask: Image.Image) -> Image.Image:
     plain = plain_mode(image)
     pixels = torch.from_numpy(np.array(plain)).permute(2, 0, 1)[None].double()
     hidden = torch.from_numpy(np.array(grey_mask(mask)))[None, None].double() / 255
-    result = pixels * (1 - hidden) + pull(pixels, 1 - hidden) * hidden
+    result = pixels * (1 - hidden) + push_pull(pixels, 1 - hidden) * hidden
     return Image.fromarray(result[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy())
 
 
-def pull(colour: Tensor, weight: Tensor) -> Tensor:
+def push_pull(colour: Tensor, weight: Tensor) -> Tensor:
     """Colours [1,C,H,W] where they are known (weight 1), and from the coarser levels where not (weight 0) [1,1,H,W]."""
     if colour.shape[-2:] == (1, 1):
         return colour
     odd = (0, colour.shape[-1] % 2, 0, colour.shape[-2] % 2)
     mass = F.avg_pool2d(F.pad(weight, odd), 2)
     mean = F.avg_pool2d(F.pad(colour * weight, odd), 2) / mass.clamp(min=1e-12)
-    coarse = pull(mean, (mass * 4).clamp(max=1))
+    coarse = push_pull(mean, (mass * 4).clamp(max=1))
     fine = F.interpolate(coarse, size=(2 * coarse.shape[-2], 2 * coarse.shape[-1]), mode="bilinear")
     fine = fine[..., : colour.shape[-2], : colour.shape[-1]]
     return colour * weight + fine * (1 - weight)

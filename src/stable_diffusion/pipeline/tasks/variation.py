@@ -7,24 +7,15 @@ canvas, so that a composition is kept when the size changes. The noise of later 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ...request.settings import VariationSeed
 from ...types import NoiseSource
 
 Draw = Callable[[Sequence[int], tuple[int, ...]], NoiseSource]
 """(seeds, shape [c,h,w]) -> the noise of these seeds."""
-
-
-@dataclass(frozen=True)
-class Variation:
-    """`strength` (0 to 1) of the way to the noise of `seeds`, one per picture; `size` (h, w) is that of the draw."""
-
-    seeds: tuple[int, ...] = ()
-    strength: float = 0.0
-    size: tuple[int, int] | None = None
 
 
 class VariedNoise:
@@ -40,15 +31,26 @@ class VariedNoise:
         return self._source(sigma, sigma_next)
 
 
-def varied(draw: Draw, seeds: Sequence[int], shape: tuple[int, ...], variation: Variation | None) -> NoiseSource:
-    """The noise of `seeds`, with its start varied; exactly `draw(seeds, shape)` where there is no variation."""
+def varied(
+    draw: Draw, seeds: Sequence[int], shape: tuple[int, ...], variations: Sequence[VariationSeed], downscale: int
+) -> NoiseSource:
+    """The noise of `seeds`, with its start varied; exactly `draw(seeds, shape)` where there is no variation.
+
+    variations  one for each picture, which differ in their seeds alone, or none; their sizes are in pixels, of which a
+                latent has `downscale` on a side
+    """
     source = draw(seeds, shape)
-    if variation is None or (variation.strength == 0 and variation.size in (None, shape[1:])):
+    if not variations:
         return source
-    drawn = shape if variation.size is None else (shape[0], *variation.size)
+    strength, resize_from = variations[0].strength, variations[0].resize_from
+    size = shape[1:] if resize_from is None else (resize_from[1] // downscale, resize_from[0] // downscale)
+    if strength == 0 and size == shape[1:]:
+        return source
+    drawn = (shape[0], *size)
     noise = source.start() if drawn == shape else draw(seeds, drawn).start()
-    if variation.strength > 0:
-        noise = slerp(variation.strength, noise, draw(variation.seeds, drawn).start())
+    if strength > 0:
+        others = [each.seed or 0 for each in variations]
+        noise = slerp(strength, noise, draw(others, drawn).start())
     return VariedNoise(source, noise if drawn == shape else centred(noise, source.start()))
 
 

@@ -9,32 +9,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ...request.settings import Wrap
 from ...types import CondDenoiser, Conditioning
-from .control import Controlled
+from .control import ControlledDenoiser
 from .seamless import wrapping
 
 
-@dataclass(frozen=True)
-class Windows:
-    """Windows of (height, width) latents that share at least `overlap` latents with the next one."""
+def window_places(height: int, width: int, wrap: Wrap, window: int, overlap: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(rows, columns) of each window on a canvas of that size, in reading order; every place is in at least one.
 
-    height: int
-    width: int
-    overlap: int
-
-    def places(self, height: int, width: int, wrap: Wrap) -> list[tuple[Tensor, Tensor]]:
-        """(rows, columns) of each window on a canvas of that size, in reading order; every place is in at least one."""
-        down = list(_starts(height, self.height, self.overlap, wrap.y))
-        across = list(_starts(width, self.width, self.overlap, wrap.x))
-        rows = [(torch.arange(min(self.height, height)) + first) % height for first in down]
-        columns = [(torch.arange(min(self.width, width)) + first) % width for first in across]
-        return [(row, column) for row in rows for column in columns]
+    Windows are `window` latents on a side and share at least `overlap` latents with the next one.
+    """
+    for top in _starts(height, window, overlap, wrap.y):
+        for left in _starts(width, window, overlap, wrap.x):
+            rows = (torch.arange(min(window, height)) + top) % height
+            columns = (torch.arange(min(window, width)) + left) % width
+            yield rows, columns
 
 
 def _starts(length: int, window: int, overlap: int, ring: bool) -> Iterator[int]:
@@ -51,30 +46,32 @@ def _starts(length: int, window: int, overlap: int, ring: bool) -> Iterator[int]
         yield from (round(i * (length - window) / (count - 1)) for i in range(count))
 
 
-def windowed(denoise: CondDenoiser, windows: Windows, wrap: Wrap) -> CondDenoiser:
-    """The denoiser of a large canvas from one of windows: x0 [B,C,H,W] is the weighted mean of the windows' x0.
+def windowed(denoise: CondDenoiser, wrap: Wrap, window: int = 0, overlap: int = 0) -> CondDenoiser:
+    """The denoiser of a canvas whose edges meet as `wrap` says, and with a `window`, of one larger than the network's
+    own size: x0 [B,C,H,W] is then the weighted mean of the windows' x0.
 
-    Side networks see the part of their picture that is in the window. Windows go over edges that meet; inside a window
-    the edges meet only where it is as long as the canvas.
+    Controls see the part of their picture that is in the window. Windows go over edges that meet; inside a window the
+    edges meet only where it is as long as the canvas.
     """
+    whole = wrapping(denoise, wrap)
 
     def fused(x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         height, width = x.shape[-2:]
-        full_height, full_width = windows.height >= height, windows.width >= width
+        full_height, full_width = window >= height, window >= width
         if full_height and full_width:
-            return wrapping(denoise, wrap)(x, sigma, conditioning)
+            return whole(x, sigma, conditioning)
         inner = Wrap(x=wrap.x and full_width, y=wrap.y and full_height, sphere=False)
         total, weights = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
-        weight = window_weight(min(windows.height, height), min(windows.width, width)).to(x)
-        for rows, columns in windows.places(height, width, wrap):
+        weight = window_weight(min(window, height), min(window, width)).to(x)
+        for rows, columns in window_places(height, width, wrap, window, overlap):
             place = (..., rows[:, None].to(x.device), columns.to(x.device))
-            seen = denoise.at(rows, columns, (height, width)) if isinstance(denoise, Controlled) else denoise
-            x0 = wrapping(seen, inner)(x[place], sigma, _cut(conditioning, place))
+            part = denoise.at(rows, columns, (height, width)) if isinstance(denoise, ControlledDenoiser) else denoise
+            x0 = wrapping(part, inner)(x[place], sigma, _cut(conditioning, place))
             total[place] += weight * x0
             weights[place] += weight
         return total / weights
 
-    return fused
+    return fused if window else whole
 
 
 def _cut(conditioning: Conditioning, place: tuple[object, ...]) -> Conditioning:

@@ -230,7 +230,7 @@ class DenoiserTraining:
         denoise = guided(wrapped, cond, uncond, guidance)
         shape = (self.latents.channels, side, side)
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(k)) for k in range(len(prompts))]
-        latent = integrate(denoise, torch.stack(noise).to(device), self.schedule, steps)
+        latent = integrate(lambda x, sigma: denoise(x, sigma).x0, torch.stack(noise).to(device), self.schedule, steps)
         chunks = torch.split(self.latents.denormalise(latent), CHUNK)
         return torch.cat([self.vae.decode(chunk).float() for chunk in chunks])
 

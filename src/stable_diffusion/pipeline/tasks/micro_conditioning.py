@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import torch
 
-from ..errors import InvalidRequest
-from ..nn.embeddings import timestep_embedding
-from ..types import Conditioning
+from ...errors import InvalidRequest
+from ...nn.embeddings import timestep_embedding
+from ...types import Conditioning
 
 
 def with_size(conditioning: Conditioning, numbers: list[float], vector_dim: int) -> Conditioning:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ..errors import InvalidRequest, nearest
-from ..request.prompt_file import read_text
-from ..text.prompt_styles import Style, parse_styles
+from ...errors import InvalidRequest, nearest
+from ...request.prompt_file import read_text
+from ...text.prompt_styles import Style, parse_styles
 
 ENDING = ".txt"
 MOST_FILES = 100_000

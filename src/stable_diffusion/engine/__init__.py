@@ -1,0 +1,1 @@
+"""What runs the networks: the seam (`base`) and the engine that every feature runs on (`torch`)."""
