@@ -22,7 +22,8 @@ from torch import Tensor
 from .. import __version__
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice
 from ..events import Event, Images, Progress
-from ..request.metadata import KEY, parameters_text
+from ..request.metadata import parameters_text
+from ..request.metadata_read import KEY
 from ..request.request import Request, Settings, with_settings
 from .image import from_model, to_images
 from .models import StableDiffusion, load
