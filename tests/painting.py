@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from stable_diffusion.events import Images
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.models import StableDiffusion
-from stable_diffusion.request.request import Images, Request
+from stable_diffusion.request.request import Request
 
 
 def pictures(model: StableDiffusion, request: Request, **settings: Any) -> list[Image.Image]:

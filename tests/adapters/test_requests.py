@@ -11,10 +11,11 @@ from adapter_files import ALL, FC, QUERY
 from PIL import Image
 
 from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.events import Images
 from stable_diffusion.pipeline.generate import generate, generate_image
 from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.request.metadata import read_metadata
-from stable_diffusion.request.request import Images, Request
+from stable_diffusion.request.request import Request
 from stable_diffusion.weights.containers.hashes import adapter_hash
 
 WriteLora = Callable[..., Path]

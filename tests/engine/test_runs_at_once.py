@@ -16,13 +16,14 @@ from adapter_files import ALL, CONV, QUERY, kohya, lora_state
 from PIL import Image
 from safetensors.torch import save_file
 
+from stable_diffusion.events import Images
 from stable_diffusion.models.clip_vision import CLIPVision, CLIPVisionConfig
 from stable_diffusion.models.ip_adapter import IPAdapter, IPAdapterConfig, cross_attentions
 from stable_diffusion.pipeline.attention import record_attention
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.request.control import Control
-from stable_diffusion.request.request import Images, Request
+from stable_diffusion.request.request import Request
 from stable_diffusion.weights.networks.clip_vision import clip_vision_transformers
 from stable_diffusion.weights.networks.ip_adapter import ip_adapter_table
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from painting import pictures, speckled
 from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.events import Images, Progress
 from stable_diffusion.pipeline import generate as room
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.models import StableDiffusion
@@ -24,7 +25,7 @@ from stable_diffusion.pipeline.tasks.background import (
     with_background_words,
 )
 from stable_diffusion.request.metadata import parse_parameters
-from stable_diffusion.request.request import Images, Progress, Request
+from stable_diffusion.request.request import Request
 
 COLOUR = (0.2, 0.4, 0.6)
 PLAIN = Request("a cat", seed=3, steps=2)

@@ -14,10 +14,11 @@ import tiny_checkpoints as tiny
 import tiny_controls as controls
 import tiny_xl
 from stable_diffusion.errors import BrokenModel
+from stable_diffusion.events import Images
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.models import StableDiffusion, load
 from stable_diffusion.request.control import Control
-from stable_diffusion.request.request import Images, Request
+from stable_diffusion.request.request import Request
 from stable_diffusion.weights.networks.ldm import unet_ldm
 
 PROMPT, NEGATIVE = "a beautiful sunset over the ocean, oil on canvas", "blurry"

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from stable_diffusion.errors import BrokenModel, InvalidRequest, ModelFileError, UnknownModel
+from stable_diffusion.events import Images
 from stable_diffusion.models.controlnet import ControlNet
 from stable_diffusion.pipeline.generate import generate, generate_image
 from stable_diffusion.pipeline.models import StableDiffusion
@@ -19,9 +20,10 @@ from stable_diffusion.pipeline.tasks.control import SOFT, ControlUnit, Hint, con
 from stable_diffusion.pipeline.tasks.preprocess import canny, preprocessed
 from stable_diffusion.pipeline.tasks.windows import windowed
 from stable_diffusion.request.control import Control, checked_controls
-from stable_diffusion.request.metadata import KEY, read_metadata
+from stable_diffusion.request.metadata import read_metadata
+from stable_diffusion.request.metadata_read import KEY
 from stable_diffusion.request.pictures import RESIZES
-from stable_diffusion.request.request import Images, Request
+from stable_diffusion.request.request import Request
 from stable_diffusion.request.settings import FLAT
 from stable_diffusion.types import Conditioning, Residuals
 from stable_diffusion.weights.side_networks import load_side_network

@@ -23,6 +23,7 @@ import stable_diffusion
 from painting import half_mask, pictures, speckled
 from stable_diffusion.diffusion.noise import PerImageNoise
 from stable_diffusion.errors import InvalidRequest, StableDiffusionError
+from stable_diffusion.events import Images, Progress
 from stable_diffusion.models.clip import CLIPText
 from stable_diffusion.models.unet import UNet
 from stable_diffusion.models.vae import VAE
@@ -30,7 +31,7 @@ from stable_diffusion.pipeline.generate import generate, generate_image
 from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.request.metadata import read_metadata
 from stable_diffusion.request.names import SAMPLERS, SCHEDULES
-from stable_diffusion.request.request import Images, Progress, Request
+from stable_diffusion.request.request import Request
 from stable_diffusion.weights.checkpoints.native import save_native
 from stable_diffusion.weights.parts import Parts
 

@@ -14,9 +14,10 @@ import tiny_checkpoints as tiny
 from painting import psnr, straight
 from stable_diffusion.convert import convert
 from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.events import Images
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.models import StableDiffusion, load
-from stable_diffusion.request.request import Images, Request
+from stable_diffusion.request.request import Request
 from stable_diffusion.weights.checkpoints.few_step import TOLD_GUIDANCE
 from stable_diffusion.weights.describe import inspect
 

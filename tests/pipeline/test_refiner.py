@@ -16,12 +16,13 @@ import tiny_xl as xl
 from painting import psnr
 from stable_diffusion.adapters.textual_inversion import read_embedding
 from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.events import Images
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.loras import request_adapters
 from stable_diffusion.pipeline.models import StableDiffusion, load
 from stable_diffusion.pipeline.prompts import encode_prompts
 from stable_diffusion.request.metadata import parse_parameters
-from stable_diffusion.request.request import Images, Request
+from stable_diffusion.request.request import Request
 
 PROMPT, NEGATIVE = "a beautiful sunset over the ocean, oil on canvas", "blurry, low quality"
 STEPS, GUIDANCE, SEED, FLOOR = 10, 5.0, 1234, 55.0

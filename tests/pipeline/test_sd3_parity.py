@@ -13,12 +13,13 @@ from PIL import Image
 import tiny_sd3 as sd3
 from painting import psnr, relative
 from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.events import Images
 from stable_diffusion.pipeline.attention import record_attention
 from stable_diffusion.pipeline.generate import generate, generate_image
 from stable_diffusion.pipeline.models import StableDiffusion, load
 from stable_diffusion.pipeline.tasks.control_files import _unet
 from stable_diffusion.request.metadata import read_metadata
-from stable_diffusion.request.request import Images, Request
+from stable_diffusion.request.request import Request
 from stable_diffusion.request.settings import Wrap
 
 PROMPT, NEGATIVE = "a beautiful sunset over the ocean, oil on canvas", "blurry, low quality"

@@ -10,11 +10,12 @@ import torch
 
 from painting import half_mask, pictures, speckled
 from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.events import Images, Progress
 from stable_diffusion.models.unet import UNet
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.request.names import SAMPLERS
-from stable_diffusion.request.request import Images, Progress, Request
+from stable_diffusion.request.request import Request
 
 
 def test_strength_zero_is_the_autoencoder_alone(tiny_model: StableDiffusion) -> None:

@@ -30,11 +30,12 @@ from convert_cases import (
 from painting import psnr
 from stable_diffusion.diffusion.denoise import image_guided
 from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.events import Images
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.models import StableDiffusion, load
 from stable_diffusion.pipeline.tasks.init_image import depth_latent
 from stable_diffusion.request.metadata import read_metadata
-from stable_diffusion.request.request import Images, Request
+from stable_diffusion.request.request import Request
 from stable_diffusion.types import Conditioning
 
 

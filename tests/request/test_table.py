@@ -24,8 +24,7 @@ from stable_diffusion.request.control import Control
 from stable_diffusion.request.group import Setting, own_settings
 from stable_diffusion.request.json import from_json, schema, to_json
 from stable_diffusion.request.lora import Lora
-from stable_diffusion.request.metadata import parameters_text, parse_parameters
-from stable_diffusion.request.metadata_keys import has_choices
+from stable_diffusion.request.metadata import has_choices, parameters_text, parse_parameters
 from stable_diffusion.request.prompt_file import parse_line, settings_by_name
 from stable_diffusion.request.request import Request, all_settings
 from stable_diffusion.request.settings import GROUPS

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..request.request import Images, Progress, Request
+from ..events import Images, Progress
+from ..request.request import Request
 from . import files
 from .format import echo_json
 from .options import load_model

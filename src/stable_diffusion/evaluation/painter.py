@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidRequest, StableDiffusionError
+from ..events import Images
 from ..pipeline.generate import generate
 from ..pipeline.models import StableDiffusion
-from ..request.request import Images, Request
+from ..request.request import Request
 
 Report = Callable[[str, int, int], None]
 """(what is being done, how many are done, of how many): called as work goes on."""

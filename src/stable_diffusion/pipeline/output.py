@@ -12,7 +12,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice
-from ..request.metadata import EXIF_IFD, KEY, USER_COMMENT, user_comment
+from ..request.metadata import user_comment
+from ..request.metadata_read import EXIF_IFD, KEY, USER_COMMENT
 
 FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 QUALITY = 95

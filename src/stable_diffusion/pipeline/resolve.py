@@ -15,8 +15,8 @@ from ..diffusion.denoise import IMAGE_GUIDANCE
 from ..diffusion.samplers import Solver, solver
 from ..diffusion.schedule import FlowSchedule
 from ..errors import InvalidRequest
-from ..request.names import SAMPLERS, resolve_sampler, resolve_schedule
-from ..request.request import Request, canonical_sampler
+from ..request.names import SAMPLERS, canonical_sampler, resolve_sampler, resolve_schedule
+from ..request.request import Request
 from ..request.sequences import MAX_SIDE
 from ..request.settings import MAX_STEPS, UPSCALERS, Canvas, Fill, Hires, Inpaint, SizeConditioning, VariationSeed
 from ..text.prompt import split_and

@@ -117,6 +117,28 @@ def own_settings(cls: type[Any]) -> tuple[Setting, ...]:
     return _OWN[cls]
 
 
+def subgroup(kind: type[Any], *, absent: bool = False) -> Any:
+    """A field that is a group of settings: with their defaults, or None where it may be `absent`."""
+    if absent:
+        return field(default=None, metadata={"group": kind})
+    return field(default_factory=kind, metadata={"group": kind})
+
+
+_EVERY: dict[type, tuple[Setting, ...]] = {}
+
+
+def every_setting(cls: type[Any]) -> tuple[Setting, ...]:
+    """The settings of a class and of the groups in it, in order."""
+    if cls not in _EVERY:
+        own = {each.name: each for each in own_settings(cls)}
+        found: list[Setting] = []
+        for each in dataclasses.fields(cls):
+            inner = own_settings(each.metadata["group"]) if "group" in each.metadata else ()
+            found += [own[each.name]] if each.name in own else [replace(one, group=each.name) for one in inner]
+        _EVERY[cls] = tuple(found)
+    return _EVERY[cls]
+
+
 class SettingGroup:
     """What all groups share: made from themselves, from a mapping of their fields, or changed by one; frozen."""
 

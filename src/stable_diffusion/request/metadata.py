@@ -3,41 +3,44 @@
 The text is the prompt, then `Negative prompt: ...` where there is one, then one line of `Key: value` pairs. PNG holds
 it in a text chunk, JPEG and WebP in the EXIF user comment. Where prompt and format would be mixed up (a prompt with a
 line that looks like a part of the format), the exact prompts are added as quoted values that other readers skip.
+
+A setting with a key of its own is written by the table alone: what is off is left out, and other programs skip keys
+that they do not know. Beside the table stand the settings that A1111 writes in a way of its own.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..errors import InvalidRequest
-from .metadata_keys import Reading, written_values
-from .names import AUTOMATIC
-from .pictures import open_picture
+from .group import Setting, every_setting
+from .metadata_read import NEGATIVE, SOURCES, VERSION, picture_text, read_text, split_text
+from .names import SAMPLERS, SCHEDULES
 from .request import Request
+from .settings import ABSENT
 
 if TYPE_CHECKING:
     from PIL import Image
 
-KEY = "parameters"
-NEGATIVE = "Negative prompt:"
-EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
-VERSION = "stable-diffusion"
-_PAIR = re.compile(r'\s*(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
-_CONTROL = re.compile(r"ControlNet \d+")
-_KEYS = ("Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Denoising strength", "Clip skip")
-"""Common keys, which other programs write in other cases ("CFG Scale" of ComfyUI's savers)."""
-COMFY = "ComfyUI"
-"""How savers of ComfyUI begin their version; it draws its noise on the CPU, and "Automatic" is unknown to it."""
-FEWEST_PAIRS = 3
-"""A last line of fewer pairs belongs to the prompt."""
-MAX_TEXT = 100_000
+ORDER = (
+    *("Steps", "Sampler", "Schedule type", "CFG scale", "Image CFG scale", "Seed", "Size", "Model hash", "Model"),
+    *("Variation seed", "Variation seed strength", "Seed resize from", "Denoising strength", "Clip skip", "Background"),
+    *("Eta", "Eta DDIM", "ENSD", "RNG", "Shift", "Tiling", "Panorama"),
+    *("Sigma churn", "Sigma tmin", "Sigma tmax", "Sigma noise"),
+    *("Hires upscale", "Hires steps", "Hires upscaler", "Refiner", "Refiner switch at"),
+    *("Mask blur", "Mask mode", "Masked content", "Inpaint area", "Masked area padding", "Soft mask"),
+    *("Emphasis", "Variants", "Outpaint", "Window", "Window overlap", "Original size", "Target size", "Crop top left"),
+    *("Aesthetic score", "Negative aesthetic score", "Guidance rescale", "Guidance interval"),
+)
+"""The order of keys, A1111's where it has them; others follow in the order of the table."""
+ETA_DDIM = ("ddim", "ddim_cfg_pp", "plms", "uni_pc")
+"""Samplers whose eta has a key of its own."""
+_BRACES = re.compile(r"\\.|(\{\s*\d{1,3}(?:-\d{1,3})?\s*\$\$)|([{}|])", re.DOTALL)
+_WILDCARD = re.compile(r"(?<!\\)__(?!_)(?:(?!__)[\w\-./*?])+__")
 
 
 @dataclass(frozen=True)
@@ -109,90 +112,15 @@ def _quoted(value: object) -> str:
     return text
 
 
-def split_text(text: str) -> tuple[str, str, dict[str, str]]:
-    """(prompt, negative prompt, values) of a parameters text, read as A1111 reads it.
-
-    The last line holds values only where it has at least three pairs; a line that starts `Negative prompt:` begins the
-    negative part. Inner white space is kept.
-    """
-    lines = text.strip().split("\n")
-    pairs = _PAIR.findall(lines[-1])
-    if len(pairs) < FEWEST_PAIRS:
-        pairs = []
-    else:
-        lines.pop()
-    start = next((n for n, line in enumerate(lines) if line.lstrip().startswith(NEGATIVE)), len(lines))
-    prompt, negative = "\n".join(lines[:start]), "\n".join(lines[start:])
-    values = {key.strip(): _unquoted(value) for key, value in pairs}
-    known = {key.casefold(): key for key in _KEYS if key not in values}
-    values |= {known[key.casefold()]: value for key, value in values.items() if key.casefold() in known}
-    exact = values.pop("Exact prompt", None), values.pop("Exact negative prompt", "")
-    if exact[0] is not None:
-        return exact[0], exact[1], values
-    return prompt.strip(), negative.lstrip().removeprefix(NEGATIVE).strip(), values
-
-
-def _unquoted(value: str) -> str:
-    value = value.strip()
-    if len(value) > 1 and value.startswith('"') and value.endswith('"'):
-        try:
-            return str(json.loads(value))
-        except ValueError:
-            return value
-    return value
-
-
 def parse_parameters(text: str) -> PictureInfo:
     """A parameters text, ours or A1111's, as a request. InvalidRequest where it is none, or a number is unusable."""
-    if len(text) > MAX_TEXT:
-        raise InvalidRequest(f"the parameters text has {len(text)} characters; expected at most {MAX_TEXT}")
-    prompt, negative, values = split_text(text)
-    if not values or not prompt:
-        raise InvalidRequest(
-            "the text holds no generation parameters; expected a prompt and a line of 'Key: value' pairs"
-        )
-    version = values.get("Version", "")
-    ours, comfy = version.startswith(VERSION), version.startswith(COMFY)
-    reading = Reading(values, ours=ours, on_cpu=comfy, usual=None if ours else "normal" if comfy else AUTOMATIC)
-    request = reading.request(prompt, negative)
-    return PictureInfo(request=request, values=values, notes=(*reading.notes, *_foreign(values)), text=text)
-
-
-_IGNORED = (
-    *("TI hashes", "VAE", "Token merging ratio", "Face restoration", "NGMS"),
-    *("Soft inpainting enabled", "Schedule rho", "Schedule max sigma", "Schedule min sigma"),
-)
-
-
-def _foreign(values: dict[str, str]) -> list[str]:
-    """What another program's picture used that changes the result and is not taken over."""
-    notes = [f"{key!r} ({values[key]}) is not taken over" for key in _IGNORED if key in values]
-    controls = [key for key in values if _CONTROL.fullmatch(key)]
-    return notes + [f"{key!r} is not taken over: give its file and picture again ({values[key]})" for key in controls]
+    found = read_text(Request, text)
+    return PictureInfo(request=found.request, values=found.values, notes=found.notes, text=text)
 
 
 def read_metadata(source: str | Path | Image.Image) -> PictureInfo:
     """What a PNG, JPEG or WebP file (or an opened one) says of its making; InvalidRequest where it says nothing."""
-    image = open_picture(source, "picture") if isinstance(source, (str, PathLike)) else source
-    text = written_text(image)
-    if not text:
-        where = repr(str(source)) if isinstance(source, (str, PathLike)) else "the picture"
-        raise InvalidRequest(f"{where} holds no generation parameters")
-    return parse_parameters(text)
-
-
-def written_text(image: Image.Image) -> str | None:
-    """The text in an opened picture as it stands, whether or not it is a request; None where there is none."""
-    text = image.info.get(KEY)
-    return text if isinstance(text, str) else _user_comment(image)
-
-
-def request_like(path: str | Path, **changes: Any) -> Request:
-    """The request written in a picture, with `changes`; a warning for each thing that could not be taken over."""
-    info = read_metadata(path)
-    for note in info.notes:
-        warnings.warn(f"{path}: {note}", stacklevel=3)
-    return info.request.with_changes(**changes)
+    return parse_parameters(picture_text(source))
 
 
 def user_comment(text: str) -> bytes:
@@ -200,17 +128,85 @@ def user_comment(text: str) -> bytes:
     return b"UNICODE\0" + text.encode("utf-16-be")
 
 
-def _user_comment(image: Image.Image) -> str | None:
-    value = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT)
-    if isinstance(value, str):
-        return value.removeprefix("UNICODE\0").removeprefix("ASCII\0\0\0")
-    if not isinstance(value, bytes) or len(value) < 8:
-        return None
-    code, body = value[:8], value[8:]
-    if code != b"UNICODE\0":
-        return body.decode("utf-8", errors="replace").strip("\0")
-    if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return body.decode("utf-16", errors="replace")
-    big = body.decode("utf-16-be", errors="replace")
-    little = body.decode("utf-16-le", errors="replace")
-    return max(big, little, key=lambda text: sum(c in " ,:\n" for c in text))
+def written_values(
+    request: Request, model_hash: str | None = None, refiner_hash: str | None = None
+) -> dict[str, object]:
+    """The pairs of a resolved request of one picture, in order."""
+    values: dict[str, object] = {} if model_hash is None else {"Model hash": model_hash}
+    for each in every_setting(Request):
+        if each.path in _WRITERS:
+            values |= _WRITERS[each.path](request)
+        elif each.key is not None and not _is_off(each, value := each.of(request)):
+            values[each.key] = each.kind.write(value)
+    if refiner_hash is not None and "Refiner" in values:
+        values["Refiner"] = f"{values['Refiner']} [{refiner_hash}]"
+    place = {key: number for number, key in enumerate(ORDER)}
+    ordered = sorted(values, key=lambda key: place.get(key, len(ORDER)))
+    return {key: values[key] for key in ordered if values[key] is not None}
+
+
+def _is_off(each: Setting, value: object) -> bool:
+    """What is not given, or as usual, is not written; of a group that a request may be without, all is."""
+    return value is None or (value == each.default and each.group not in ABSENT)
+
+
+def _sampler(request: Request) -> dict[str, object]:
+    name = request.sampler
+    return {"Sampler": SAMPLERS[name].label if name in SAMPLERS else name}
+
+
+def _schedule(request: Request) -> dict[str, object]:
+    name = request.schedule
+    return {"Schedule type": SCHEDULES[name].label if name in SCHEDULES else name}
+
+
+def _variation(request: Request) -> dict[str, object]:
+    varied = request.variation
+    return {"Variation seed": varied.seed, "Variation seed strength": varied.strength} if varied.strength > 0 else {}
+
+
+def _strength(request: Request) -> dict[str, object]:
+    """Of the picture to start from, or of the second pass."""
+    return {"Denoising strength": request.strength if request.hires is None else request.hires.strength}
+
+
+def _variants(request: Request) -> dict[str, object]:
+    """Needed only where the prompts hold signs that would be read as choices."""
+    signs = has_choices(request.prompt) or has_choices(request.negative_prompt)
+    return {"Variants": False if signs and not request.prompting.variants else None}
+
+
+def _crop(request: Request) -> dict[str, object]:
+    left, top = request.told_size.crop
+    return {"Crop top left": f"{top} {left}" if left or top else None}
+
+
+_WRITERS: dict[str, Callable[[Request], dict[str, object]]] = {
+    "sampler": _sampler,
+    "schedule": _schedule,
+    "width": lambda request: {"Size": f"{request.width}x{request.height}"},
+    "variation.seed": lambda request: {},
+    "variation.strength": _variation,
+    "strength": _strength,
+    "noise.eta": lambda request: {"Eta DDIM" if request.sampler in ETA_DDIM else "Eta": request.noise.eta},
+    "noise.source": lambda request: {"RNG": SOURCES[request.noise.source]},
+    "canvas.tiling": lambda request: {"Tiling": True if request.canvas.tiling == "both" else request.canvas.tiling},
+    "inpaint.blur": lambda request: {"Mask blur": request.inpaint.blur or None},
+    "inpaint.invert": lambda request: {"Mask mode": "Inpaint not masked" if request.inpaint.invert else None},
+    "inpaint.only_masked": lambda request: {"Inpaint area": "Only masked" if request.inpaint.only_masked else None},
+    "prompting.variants": _variants,
+    "told_size.crop": _crop,
+}
+
+
+def has_choices(prompt: str) -> bool:
+    """Whether a prompt holds what `text.variants` reads as choices or wildcards."""
+    opened: list[bool] = []
+    for match in _BRACES.finditer(prompt):
+        if match[1] or match[2] == "{":
+            opened.append(bool(match[1]))
+        elif match[2] == "|" and opened:
+            opened[-1] = True
+        elif match[2] == "}" and opened and opened.pop():
+            return True
+    return _WILDCARD.search(prompt) is not None

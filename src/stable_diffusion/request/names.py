@@ -208,3 +208,11 @@ def resolve_schedule(name: str | None, automatic: str = "normal") -> str:
 def automatic_schedule(sampler: str, *, flow: bool) -> str:
     """What "Automatic" means for the sampler of this id: A1111's choice; for flow models, even (shifted) times."""
     return "sgm_uniform" if flow else SAMPLERS[sampler].schedule
+
+
+def canonical_sampler(name: str) -> tuple[str, str | None]:
+    """(sampler, schedule or None) for any accepted name: the sampler's id, or the name of a preset of its options."""
+    found, schedule, options = resolve_sampler(name)
+    presets = SAMPLERS[found].presets
+    preset = next((preset for preset, implied in presets.items() if dict(implied) == options), None)
+    return (found if preset is None or not options else preset), schedule

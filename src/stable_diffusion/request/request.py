@@ -6,8 +6,6 @@ groups (`settings`), which can be given as mappings: `Request("a cat", hires={"s
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from ..errors import InvalidRequest, unknown_choice
-from ..events import Event as Event
-from ..events import Images as Images
-from ..events import Progress as Progress
 from .control import Control, checked_controls, listed_controls
 from .fields import Colour, FilePath, Model, Named, Number, Picture, Text, Whole
-from .group import Setting, SettingGroup, described, documented, lines, own_settings, setting
+from .group import Setting, SettingGroup, described, documented, every_setting, lines, own_settings, setting, subgroup
 from .lora import Lora, checked_loras
-from .names import AUTOMATIC, SAMPLERS, SCHEDULES, resolve_sampler, resolve_schedule
+from .metadata_read import picture_text, read_text
+from .names import AUTOMATIC, SAMPLERS, SCHEDULES, canonical_sampler, resolve_schedule
 from .sequences import MAX_SIDE, Items, Span
 from .settings import (
     ABSENT,
@@ -53,14 +49,6 @@ COMMON = "Common options"
 START = "Start from a picture"
 FOREIGN = {"size": "width and height", "batch": "count", "n": "count", "callback": "a loop over `generate`"}
 """What other programs have and this one has under another name, where that is not one setting's `also`."""
-
-
-def canonical_sampler(name: str) -> tuple[str, str | None]:
-    """(sampler, schedule or None) for any accepted name: the sampler's id, or the name of a preset of its options."""
-    found, schedule, options = resolve_sampler(name)
-    presets = SAMPLERS[found].presets
-    preset = next((preset for preset, implied in presets.items() if dict(implied) == options), None)
-    return (found if preset is None or not options else preset), schedule
 
 
 def sampler_name(name: str) -> str:
@@ -155,14 +143,14 @@ class Request(SettingGroup):
     controls: tuple[Control, ...] = setting(
         Items(listed_controls, {"type": "object"}), (), nullable=True,
         help="Pictures that guide through ControlNets, T2I-Adapters or IP-Adapters.")
-    prompting: Prompting = field(default_factory=Prompting)
-    noise: Noise = field(default_factory=Noise)
-    variation: VariationSeed = field(default_factory=VariationSeed)
-    hires: Hires | None = None
-    refiner: Refiner | None = None
-    told_size: SizeConditioning = field(default_factory=SizeConditioning)
-    inpaint: Inpaint = field(default_factory=Inpaint)
-    canvas: Canvas = field(default_factory=Canvas)
+    prompting: Prompting = subgroup(Prompting)
+    noise: Noise = subgroup(Noise)
+    variation: VariationSeed = subgroup(VariationSeed)
+    hires: Hires | None = subgroup(Hires, absent=True)
+    refiner: Refiner | None = subgroup(Refiner, absent=True)
+    told_size: SizeConditioning = subgroup(SizeConditioning)
+    inpaint: Inpaint = subgroup(Inpaint)
+    canvas: Canvas = subgroup(Canvas)
 # fmt: on
 
     def __post_init__(self) -> None:
@@ -249,22 +237,15 @@ class Request(SettingGroup):
     @staticmethod
     def like(path: str | Path, **changes: Any) -> Request:
         """The request written in a picture file, with `changes`; warns of what could not be taken over."""
-        from .metadata import request_like
+        found = read_text(Request, picture_text(path))
+        for note in found.notes:
+            warnings.warn(f"{path}: {note}", stacklevel=2)
+        return found.request.with_changes(**changes)
 
-        return request_like(path, **changes)
 
-
-@functools.cache
 def all_settings() -> tuple[Setting, ...]:
     """Every setting of a request and of its groups, in order."""
-    found: list[Setting] = []
-    own = {each.name: each for each in own_settings(Request)}
-    for each in dataclasses.fields(Request):
-        if each.name in own:
-            found.append(own[each.name])
-        else:
-            found += [replace(inner, group=each.name) for inner in own_settings(GROUPS[each.name])]
-    return tuple(found)
+    return every_setting(Request)
 
 
 def _our_name(name: str) -> str | None:
@@ -283,7 +264,8 @@ def with_settings(function: F) -> F:
     shown = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
     for name, kind in Settings.__annotations__.items():
         shown.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
-    vars(function)["__signature__"] = own.replace(parameters=shown)
+    named: Any = function
+    named.__signature__ = own.replace(parameters=shown)
     if function.__doc__ is not None:
         top = (each for each in own_settings(Request) if each.name in Settings.__annotations__)
         function.__doc__ = f"{function.__doc__.rstrip()}\n\n" + "\n".join(lines(tuple(top)))

@@ -103,7 +103,7 @@ def _given_or_embedded(path: Path | None) -> Path:
 
 def picture_facts(path: Path) -> dict[str, Any]:
     """Size, and the settings that were written into the picture."""
-    from ...request.metadata import MAX_TEXT, split_text, written_text
+    from ...request.metadata_read import MAX_TEXT, split_text, written_text
     from ...request.pictures import open_picture
 
     image = open_picture(path, "picture")

@@ -1,39 +1,47 @@
-"""The `Key: value` pairs of a picture's text, written from the table of settings and read back.
+"""The `parameters` text of A1111 and its kin, read from pictures into requests.
 
-A setting with a key of its own needs nothing here: what is off is not written, and other programs skip keys that they
-do not know. Beside the table stand the settings that A1111 writes in a way of its own.
+A setting with a key of its own needs nothing here: at the end stand those that A1111 writes in its own way. Nothing
+here knows `Request`: the caller gives the class that is to be made.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import InvalidRequest
-from .fields import Flag, Kind, Number, Whole
-from .group import Setting
-from .names import AUTOMATIC, SAMPLERS, SCHEDULES, resolve_schedule
-from .request import Request, all_settings, canonical_sampler
+from .fields import Colour, Flag, Kind, Number, Whole
+from .group import Setting, SettingGroup, every_setting
+from .names import AUTOMATIC, canonical_sampler, resolve_schedule
+from .pictures import open_picture
 from .sequences import Pixels, Span
-from .settings import ABSENT, EMPHASES, MAX_HIRES, UPSCALERS
+from .settings import BACKGROUNDS, EMPHASES, MAX_HIRES, UPSCALERS
 
-ORDER = (
-    *("Steps", "Sampler", "Schedule type", "CFG scale", "Image CFG scale", "Seed", "Size", "Model hash", "Model"),
-    *("Variation seed", "Variation seed strength", "Seed resize from", "Denoising strength", "Clip skip", "Background"),
-    *("Eta", "Eta DDIM", "ENSD", "RNG", "Shift", "Tiling", "Panorama"),
-    *("Sigma churn", "Sigma tmin", "Sigma tmax", "Sigma noise"),
-    *("Hires upscale", "Hires steps", "Hires upscaler", "Refiner", "Refiner switch at"),
-    *("Mask blur", "Mask mode", "Masked content", "Inpaint area", "Masked area padding", "Soft mask"),
-    *("Emphasis", "Variants", "Outpaint", "Window", "Window overlap", "Original size", "Target size", "Crop top left"),
-    *("Aesthetic score", "Negative aesthetic score", "Guidance rescale", "Guidance interval"),
-)
-"""The order of keys, A1111's where it has them; others follow in the order of the table."""
+if TYPE_CHECKING:
+    from PIL import Image
+
+R = TypeVar("R", bound=SettingGroup)
+
+KEY = "parameters"
+NEGATIVE = "Negative prompt:"
+EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
+VERSION = "stable-diffusion"
+_PAIR = re.compile(r'\s*(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_CONTROL = re.compile(r"ControlNet \d+")
+_KEYS = ("Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Denoising strength", "Clip skip")
+"""Common keys, which other programs write in other cases ("CFG Scale" of ComfyUI's savers)."""
+COMFY = "ComfyUI"
+"""How savers of ComfyUI begin their version; it draws its noise on the CPU, and "Automatic" is unknown to it."""
+FEWEST_PAIRS = 3
+"""A last line of fewer pairs belongs to the prompt."""
+MAX_TEXT = 100_000
 SOURCES = {"cpu": "CPU", "device": "GPU", "nv": "NV"}
 """A request's noise sources, and A1111's names of them."""
-ETA_DDIM = ("ddim", "ddim_cfg_pp", "plms", "uni_pc")
-"""Samplers whose eta has a key of its own."""
 HIRES = ("Hires upscale", "Hires resize")
 """A second pass has one of these: a factor, or a size."""
 NOT_TAKEN = ("Hires sampler", "Hires schedule type", "Hires checkpoint", "Hires prompt", "Discard penultimate sigma")
@@ -41,98 +49,110 @@ NOT_TAKEN = ("Hires sampler", "Hires schedule type", "Hires checkpoint", "Hires 
 _SIZE = re.compile(r"(\d+)x(\d+)")
 _HASHED = re.compile(r" \[[0-9a-f]{8,64}\]$")
 """How A1111 ends the name of a model."""
-_BRACES = re.compile(r"\\.|(\{\s*\d{1,3}(?:-\d{1,3})?\s*\$\$)|([{}|])", re.DOTALL)
-_WILDCARD = re.compile(r"(?<!\\)__(?!_)(?:(?!__)[\w\-./*?])+__")
 
 
-# --- writing ----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Read(Generic[R]):
+    """The request of a text, every key as written, and what could not be taken over."""
+
+    request: R
+    values: dict[str, str]
+    notes: tuple[str, ...]
 
 
-def written_values(
-    request: Request, model_hash: str | None = None, refiner_hash: str | None = None
-) -> dict[str, object]:
-    """The pairs of a resolved request of one picture, in order."""
-    values: dict[str, object] = {} if model_hash is None else {"Model hash": model_hash}
-    for each in all_settings():
-        if each.path in _WRITERS:
-            values |= _WRITERS[each.path](request)
-        elif each.key is not None and not _is_off(each, value := each.of(request)):
-            values[each.key] = each.kind.write(value)
-    if refiner_hash is not None and "Refiner" in values:
-        values["Refiner"] = f"{values['Refiner']} [{refiner_hash}]"
-    place = {key: number for number, key in enumerate(ORDER)}
-    ordered = sorted(values, key=lambda key: place.get(key, len(ORDER)))
-    return {key: values[key] for key in ordered if values[key] is not None}
+def read_text(kind: type[R], text: str) -> Read[R]:
+    """A parameters text, ours or A1111's, as a request of class `kind`. InvalidRequest where it is none, or a number
+    is unusable."""
+    if len(text) > MAX_TEXT:
+        raise InvalidRequest(f"the parameters text has {len(text)} characters; expected at most {MAX_TEXT}")
+    prompt, negative, values = split_text(text)
+    if not values or not prompt:
+        raise InvalidRequest(
+            "the text holds no generation parameters; expected a prompt and a line of 'Key: value' pairs"
+        )
+    version = values.get("Version", "")
+    ours, comfy = version.startswith(VERSION), version.startswith(COMFY)
+    reading = Reading(values, ours=ours, on_cpu=comfy, usual=None if ours else "normal" if comfy else AUTOMATIC)
+    request = reading.request(kind, prompt, negative)
+    return Read(request, values, (*reading.notes, *_foreign(values)))
 
 
-def _is_off(each: Setting, value: object) -> bool:
-    """What is not given, or as usual, is not written; of a group that a request may be without, all is."""
-    return value is None or (value == each.default and each.group not in ABSENT)
+def picture_text(source: str | Path | Image.Image) -> str:
+    """The text in a PNG, JPEG or WebP file (or an opened one); InvalidRequest where it holds none."""
+    image = open_picture(source, "picture") if isinstance(source, (str, PathLike)) else source
+    text = written_text(image)
+    if not text:
+        where = repr(str(source)) if isinstance(source, (str, PathLike)) else "the picture"
+        raise InvalidRequest(f"{where} holds no generation parameters")
+    return text
 
 
-def _sampler(request: Request) -> dict[str, object]:
-    name = request.sampler
-    return {"Sampler": SAMPLERS[name].label if name in SAMPLERS else name}
+def written_text(image: Image.Image) -> str | None:
+    """The text in an opened picture as it stands, whether or not it is a request; None where there is none."""
+    text = image.info.get(KEY)
+    return text if isinstance(text, str) else _user_comment(image)
 
 
-def _schedule(request: Request) -> dict[str, object]:
-    name = request.schedule
-    return {"Schedule type": SCHEDULES[name].label if name in SCHEDULES else name}
+def _user_comment(image: Image.Image) -> str | None:
+    value = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT)
+    if isinstance(value, str):
+        return value.removeprefix("UNICODE\0").removeprefix("ASCII\0\0\0")
+    if not isinstance(value, bytes) or len(value) < 8:
+        return None
+    code, body = value[:8], value[8:]
+    if code != b"UNICODE\0":
+        return body.decode("utf-8", errors="replace").strip("\0")
+    if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return body.decode("utf-16", errors="replace")
+    big = body.decode("utf-16-be", errors="replace")
+    little = body.decode("utf-16-le", errors="replace")
+    return max(big, little, key=lambda text: sum(c in " ,:\n" for c in text))
 
 
-def _variation(request: Request) -> dict[str, object]:
-    varied = request.variation
-    return {"Variation seed": varied.seed, "Variation seed strength": varied.strength} if varied.strength > 0 else {}
+def split_text(text: str) -> tuple[str, str, dict[str, str]]:
+    """(prompt, negative prompt, values) of a parameters text, read as A1111 reads it.
+
+    The last line holds values only where it has at least three pairs; a line that starts `Negative prompt:` begins the
+    negative part. Inner white space is kept.
+    """
+    lines = text.strip().split("\n")
+    pairs = _PAIR.findall(lines[-1])
+    if len(pairs) < FEWEST_PAIRS:
+        pairs = []
+    else:
+        lines.pop()
+    start = next((n for n, line in enumerate(lines) if line.lstrip().startswith(NEGATIVE)), len(lines))
+    prompt, negative = "\n".join(lines[:start]), "\n".join(lines[start:])
+    values = {key.strip(): _unquoted(value) for key, value in pairs}
+    known = {key.casefold(): key for key in _KEYS if key not in values}
+    values |= {known[key.casefold()]: value for key, value in values.items() if key.casefold() in known}
+    exact = values.pop("Exact prompt", None), values.pop("Exact negative prompt", "")
+    if exact[0] is not None:
+        return exact[0], exact[1], values
+    return prompt.strip(), negative.lstrip().removeprefix(NEGATIVE).strip(), values
 
 
-def _strength(request: Request) -> dict[str, object]:
-    """Of the picture to start from, or of the second pass."""
-    return {"Denoising strength": request.strength if request.hires is None else request.hires.strength}
+def _unquoted(value: str) -> str:
+    value = value.strip()
+    if len(value) > 1 and value.startswith('"') and value.endswith('"'):
+        try:
+            return str(json.loads(value))
+        except ValueError:
+            return value
+    return value
 
 
-def _variants(request: Request) -> dict[str, object]:
-    """Needed only where the prompts hold signs that would be read as choices."""
-    signs = has_choices(request.prompt) or has_choices(request.negative_prompt)
-    return {"Variants": False if signs and not request.prompting.variants else None}
+_IGNORED = (
+    *("TI hashes", "VAE", "Token merging ratio", "Face restoration", "NGMS"),
+    *("Soft inpainting enabled", "Schedule rho", "Schedule max sigma", "Schedule min sigma"),
+)
 
 
-def _crop(request: Request) -> dict[str, object]:
-    left, top = request.told_size.crop
-    return {"Crop top left": f"{top} {left}" if left or top else None}
-
-
-_WRITERS: dict[str, Callable[[Request], dict[str, object]]] = {
-    "sampler": _sampler,
-    "schedule": _schedule,
-    "width": lambda request: {"Size": f"{request.width}x{request.height}"},
-    "variation.seed": lambda request: {},
-    "variation.strength": _variation,
-    "strength": _strength,
-    "noise.eta": lambda request: {"Eta DDIM" if request.sampler in ETA_DDIM else "Eta": request.noise.eta},
-    "noise.source": lambda request: {"RNG": SOURCES[request.noise.source]},
-    "canvas.tiling": lambda request: {"Tiling": True if request.canvas.tiling == "both" else request.canvas.tiling},
-    "inpaint.blur": lambda request: {"Mask blur": request.inpaint.blur or None},
-    "inpaint.invert": lambda request: {"Mask mode": "Inpaint not masked" if request.inpaint.invert else None},
-    "inpaint.only_masked": lambda request: {"Inpaint area": "Only masked" if request.inpaint.only_masked else None},
-    "prompting.variants": _variants,
-    "told_size.crop": _crop,
-}
-
-
-def has_choices(prompt: str) -> bool:
-    """Whether a prompt holds what `text.variants` reads as choices or wildcards."""
-    opened: list[bool] = []
-    for match in _BRACES.finditer(prompt):
-        if match[1] or match[2] == "{":
-            opened.append(bool(match[1]))
-        elif match[2] == "|" and opened:
-            opened[-1] = True
-        elif match[2] == "}" and opened and opened.pop():
-            return True
-    return _WILDCARD.search(prompt) is not None
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
+def _foreign(values: dict[str, str]) -> list[str]:
+    """What another program's picture used that changes the result and is not taken over."""
+    notes = [f"{key!r} ({values[key]}) is not taken over" for key in _IGNORED if key in values]
+    controls = [key for key in values if _CONTROL.fullmatch(key)]
+    return notes + [f"{key!r} is not taken over: give its file and picture again ({values[key]})" for key in controls]
 
 
 @dataclass
@@ -149,10 +169,10 @@ class Reading:
     usual: str | None
     notes: list[str] = field(default_factory=list)
 
-    def request(self, prompt: str, negative: str) -> Request:
+    def request(self, kind: type[R], prompt: str, negative: str) -> R:
         """The request; InvalidRequest where a number is unusable."""
         settings: dict[str, Any] = {}
-        for each in all_settings():
+        for each in every_setting(kind):
             value = _READERS[each.path](self) if each.path in _READERS else self._plain(each)
             if value is not None:
                 each.put(settings, value)
@@ -160,7 +180,7 @@ class Reading:
             if needed not in settings.get(group, {}):
                 settings.pop(group, None)
         self.notes += [f"{key!r} ({self.values[key]}) is not taken over" for key in NOT_TAKEN if key in self.values]
-        return Request(prompt, negative_prompt=negative, **settings)
+        return kind(prompt, negative_prompt=negative, **settings)
 
     def _plain(self, each: Setting) -> Any:
         """What the setting's own key says."""
@@ -227,9 +247,8 @@ def _read_strength(reading: Reading) -> Any:
 
 def _read_background(reading: Reading) -> Any:
     name = reading.values.get("Background")
-    kind = next(each.kind for each in all_settings() if each.path == "background")
     try:
-        return None if name is None else kind.check("background", name)
+        return None if name is None else Colour(BACKGROUNDS).check("background", name)
     except InvalidRequest:
         reading.notes.append(f"the background {name!r} is not known here; none is asked for")
         return None
