@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "events",
     },
     "training": {
+        "events",
         "nn",
         "models",
         "diffusion",
@@ -67,6 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data",
     },
     "evaluation": {
+        "events",
         "nn",
         "models",
         "diffusion",
@@ -80,6 +82,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data",
     },
     "cli": {
+        "events",
         "request",
         "convert",
         "hub",
