@@ -20,15 +20,15 @@ from ..models.controlnet import ControlNet
 from ..models.ip_adapter import IPAdapter
 from ..models.t2i_adapter import T2IAdapter
 from ..models.unet import UNet, UNetConfig
+from .checkpoints.blueprint import main_dtype
 from .checkpoints.folder import component
 from .containers.hashes import sha256
 from .containers.open import existing, read_tensors
 from .containers.tensors import TensorFile
-from .describe import main_dtype
+from .identify import identify
 from .networks.controlnet import build_controlnet, controlnet_layout
 from .networks.ip_adapter import PLUS_MARK, build_ip_adapter, is_ip_adapter
 from .networks.t2i_adapter import build_t2i_adapter, is_t2i_adapter
-from .other_kinds import other_kind
 
 SideNetwork = ControlNet | T2IAdapter | IPAdapter
 CONFIG = "config.json"
@@ -58,7 +58,7 @@ def read_side_file(path: str | os.PathLike[str]) -> TensorFile:
     if foreign is not None:
         raise UnknownModel(f"{place} is {foreign}, which this version does not run")
     if side_kind(tensors) is None:
-        kind = other_kind({name: tensors.info(name).shape for name in tensors}, metadata)
+        kind = identify({name: tensors.info(name).shape for name in tensors}, metadata)
         what = f"{place} is {kind}" if kind else f"{place} holds no network that is known here"
         raise UnknownModel(f"{what}; expected a ControlNet, a T2I-Adapter or an IP-Adapter")
     return tensors
