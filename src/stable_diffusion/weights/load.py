@@ -122,7 +122,7 @@ def build_parts(
         source=Source(found.path),
         guesses=found.guesses,
         device=torch.device(device),
-        **({} if dtype is None else {"dtype": dtype}),
+        dtype=dtype,
     )
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from ..diffusion.prediction import Prediction
 from ..errors import InvalidRequest
@@ -112,7 +111,7 @@ class Parts:
     `unet` is the denoising network: a U-Net, or the MMDiT of Stable Diffusion 3. The latter reads the pooled vectors
     of both CLIP encoders, and after their tokens those of `t5` with `tokenizer3`, or zeros where it is left out.
 
-    `device` and `dtype` are where the networks are and their precision; not given, they are those of `unet`.
+    `device` and `dtype` are those that the networks were loaded with; dtype None means as they were stored.
     """
 
     unet: UNet | MMDiT
@@ -135,15 +134,8 @@ class Parts:
     card: Card = field(default_factory=Card)
     source: Source | None = None
     guesses: tuple[str, ...] = ()
-    device: torch.device = None  # type: ignore[assignment]
-    dtype: torch.dtype = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        first = next(self.unet.parameters(), None) if isinstance(self.unet, nn.Module) else None
-        if self.device is None:
-            object.__setattr__(self, "device", torch.device("cpu") if first is None else first.device)
-        if self.dtype is None:
-            object.__setattr__(self, "dtype", torch.float32 if first is None else first.dtype)
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype | None = torch.float32
 
     @property
     def full_vae(self) -> VAE:
