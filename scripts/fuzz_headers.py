@@ -49,7 +49,7 @@ from stable_diffusion.weights.checkpoints.folder_configs import (
 from stable_diffusion.weights.checkpoints.single import recognise
 from stable_diffusion.weights.containers.limits import using_config
 from stable_diffusion.weights.containers.open import read_tensors
-from stable_diffusion.weights.containers.safetensors_writer import write_safetensors
+from stable_diffusion.weights.containers.safetensors import write_safetensors
 from stable_diffusion.weights.containers.tensors import TensorFile, TensorInfo
 from stable_diffusion.weights.load import _load_single
 from stable_diffusion.weights.networks.diffusers import clip_transformers

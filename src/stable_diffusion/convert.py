@@ -24,7 +24,7 @@ from .weights.checkpoints.separate import AnyPath
 from .weights.checkpoints.single import T5_LEFT_OUT
 from .weights.containers.finite import complaint, look_now
 from .weights.containers.open import SUFFIXES
-from .weights.containers.safetensors_writer import write_safetensors
+from .weights.containers.safetensors import write_safetensors
 from .weights.load import load_parts
 from .weights.parts import Parts, TokenizerSource
 

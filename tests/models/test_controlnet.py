@@ -17,9 +17,9 @@ from stable_diffusion.models.controlnet import ControlNet
 from stable_diffusion.models.t2i_adapter import T2IAdapter
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.types import Residuals
+from stable_diffusion.weights.control import load_side_network, side_facts
 from stable_diffusion.weights.load import load_parts
 from stable_diffusion.weights.networks.ldm import unet_ldm
-from stable_diffusion.weights.side_networks import load_side_network, side_facts
 
 BASES = {"sd1": tiny.SD1.ours, "sd2": tiny.SD2.ours, "sdxl": tiny_xl.BASE.config}
 

@@ -13,8 +13,8 @@ import tiny_controls as controls
 from stable_diffusion.errors import BrokenModel, UnknownModel
 from stable_diffusion.models.ip_adapter import IPAdapter, cross_attentions, decoupled_attention
 from stable_diffusion.models.unet import UNet
+from stable_diffusion.weights.control import load_side_network, side_facts
 from stable_diffusion.weights.networks.diffusers import unet_diffusers
-from stable_diffusion.weights.side_networks import load_side_network, side_facts
 
 CONFIG = tiny.SD1.ours
 

@@ -23,7 +23,7 @@ from stable_diffusion.request.control import Control, checked_controls, resized
 from stable_diffusion.request.metadata import KEY, read_metadata
 from stable_diffusion.request.request import Images, Request
 from stable_diffusion.types import Conditioning, Residuals
-from stable_diffusion.weights.side_networks import load_side_network
+from stable_diffusion.weights.control import load_side_network
 
 WriteControl = Callable[..., Path]
 RUN: dict[str, Any] = {"seed": 3, "steps": 4, "sampler": "euler", "guidance": 4.0}

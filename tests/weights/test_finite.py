@@ -20,8 +20,8 @@ import tiny_checkpoints as tiny
 from stable_diffusion.convert import convert
 from stable_diffusion.errors import BrokenModel
 from stable_diffusion.models.unet import UNet, UNetConfig
+from stable_diffusion.weights.check import damaged
 from stable_diffusion.weights.checkpoints.native import save_native
-from stable_diffusion.weights.containers.damage import damaged
 from stable_diffusion.weights.containers.finite import check_at_first_use, complaint, not_finite
 from stable_diffusion.weights.load import _probed, load_parts
 

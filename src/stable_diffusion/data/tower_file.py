@@ -24,7 +24,7 @@ from ..models.clip import CLIPText, CLIPTextConfig
 from ..pipeline.models import EMBEDDED, load
 from ..weights.build import build
 from ..weights.containers.packing import unpack
-from ..weights.containers.safetensors_reader import read_safetensors
+from ..weights.containers.safetensors import read_safetensors
 from ..weights.keys import KeyTable, Rule
 
 FORMAT = "stable_diffusion.tower.v1"

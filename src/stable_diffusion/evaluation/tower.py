@@ -26,8 +26,7 @@ from ..pipeline.models import EMBEDDED
 from ..text.tokenizer import Tokenizer
 from ..weights.containers.hashes import sha256
 from ..weights.containers.packing import pack
-from ..weights.containers.safetensors_reader import read_safetensors
-from ..weights.containers.safetensors_writer import write_safetensors
+from ..weights.containers.safetensors import read_safetensors, write_safetensors
 from .pack import resized
 from .words import table
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidRequest
-from ..weights.containers.safetensors_writer import atomic_file
+from ..weights.containers.atomic import atomic_file
 
 LIST = ".pieces.json"
 MEBIBYTE = 2**20

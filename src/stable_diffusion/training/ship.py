@@ -19,8 +19,8 @@ from pathlib import Path
 
 from ..errors import InvalidRequest, StableDiffusionError
 from ..weights.checkpoints.native import save_native
+from ..weights.containers.atomic import atomic_file
 from ..weights.containers.packing import PACKINGS
-from ..weights.containers.safetensors_writer import atomic_file
 from ..weights.load import load_parts
 from ..weights.parts import Parts
 from .checkpoint import find_checkpoint, read_state

@@ -47,7 +47,7 @@ def command(path: Path | None, as_json: bool, hashes: bool, check: bool, overrid
         return
     facts = _adapter_facts(path, hashes) or model_facts(path, hashes, overrides)
     if check:
-        from ...weights.containers.damage import damaged
+        from ...weights.check import damaged
 
         facts["damaged"] = damaged(_given_or_embedded(path), **overrides)
     _show(facts, as_json)
@@ -62,8 +62,8 @@ def _adapter_facts(path: Path | None, hashes: bool) -> dict[str, Any] | None:
     if path is None:
         return None
     from ...adapters.describe import adapter_facts
+    from ...weights.control import side_facts
     from ...weights.part_facts import part_facts
-    from ...weights.side_networks import side_facts
 
     path = path.expanduser()
     looks = (adapter_facts, side_facts, part_facts)

@@ -27,7 +27,7 @@ from ...models.vae import VAE, VAEConfig
 from ..build import build
 from ..containers.limits import check_latent_numbers, check_plausible, using_config
 from ..containers.packing import pack, unpack
-from ..containers.safetensors_writer import write_safetensors
+from ..containers.safetensors import write_safetensors
 from ..containers.tensors import TensorFile
 from ..keys import KeyTable, Rule
 from ..parts import Card, Defaults, Parts, Source, TokenizerSource

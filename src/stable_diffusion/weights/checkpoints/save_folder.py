@@ -21,7 +21,7 @@ from torch import Tensor
 from ...errors import InvalidRequest, ModelFileError
 from ...models.clip import CLIPText, CLIPTextConfig
 from ...models.mmdit import MMDiT
-from ..containers.safetensors_writer import write_safetensors
+from ..containers.safetensors import write_safetensors
 from ..networks.diffusers import clip_transformers, unet_diffusers, vae_diffusers
 from ..networks.mmdit import mmdit_diffusers, t5_transformers
 from ..parts import Parts, TokenizerSource

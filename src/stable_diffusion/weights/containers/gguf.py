@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BrokenModel, ModelFileError, UnsafeFile
-from .safetensors_reader import TENSOR_LIMIT
+from .safetensors import TENSOR_LIMIT
 from .tensors import MappedBytes, TensorFile, TensorInfo, is_addressable
 
 ENTRY_LIMIT = 10_000

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...errors import BrokenModel, ModelFileError, UnknownModel
 from .gguf import read_gguf
-from .safetensors_reader import read_safetensors
+from .safetensors import read_safetensors
 from .scaled import unscaled
 from .tensors import TensorFile
 from .torch_file import read_stream, read_zip

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import UnknownModel
-from ..checkpoints.folder import INDEX, component
-from ..checkpoints.folder_load import load_understood, understand
-from ..checkpoints.single import Overrides
-from ..load import load_file, parse_overrides
-from .finite import not_finite, watched
-from .open import existing, read_tensors
-from .tensors import TensorFile
+from ..errors import UnknownModel
+from .checkpoints.folder import INDEX, component
+from .checkpoints.folder_load import load_understood, understand
+from .checkpoints.single import Overrides
+from .containers.finite import not_finite, watched
+from .containers.open import existing, read_tensors
+from .containers.tensors import TensorFile
+from .load import load_file, parse_overrides
 
 
 def damaged(path: str | os.PathLike[str], **overrides: Any) -> list[str]:
