@@ -18,11 +18,12 @@ from .text.tokenizer_files import FILES, copy_tokenizer, write_clip_tokenizer
 from .weights.checkpoints.beside import TOKENIZER, t5_tokenizer
 from .weights.checkpoints.folder import is_folder_model, read_config
 from .weights.checkpoints.save_configs import with_note
-from .weights.checkpoints.save_folder import atomic_folder, write_folder
+from .weights.checkpoints.save_folder import write_folder
 from .weights.checkpoints.save_ldm import ldm_metadata, ldm_state
 from .weights.checkpoints.separate import AnyPath
 from .weights.checkpoints.single import T5_LEFT_OUT
-from .weights.containers.finite import complaint, look_now
+from .weights.containers.atomic import atomic_folder
+from .weights.containers.finite import check_now, not_finite_message
 from .weights.containers.open import SUFFIXES
 from .weights.containers.safetensors import write_safetensors
 from .weights.load import load_parts
@@ -146,8 +147,8 @@ def _not_finite(parts: Parts) -> Iterator[str]:
     """A sentence for each network with numbers that are not finite, which are written like all others."""
     for part in ("unet", "vae", "clip", "clip2", "t5"):
         network = getattr(parts, part)
-        for what, names in look_now(network) if network is not None else ():
-            yield f"{complaint(what, names)}; they are written as they are"
+        for what, names in check_now(network) if network is not None else ():
+            yield f"{not_finite_message(what, names)}; they are written as they are"
 
 
 def _scheduler_of(source: Path, parts: Parts) -> dict[str, Any] | None:

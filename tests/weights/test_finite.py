@@ -22,7 +22,7 @@ from stable_diffusion.errors import BrokenModel
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.weights.check import damaged
 from stable_diffusion.weights.checkpoints.native import save_native
-from stable_diffusion.weights.containers.finite import check_at_first_use, complaint, not_finite
+from stable_diffusion.weights.containers.finite import check_at_first_use, not_finite, not_finite_message
 from stable_diffusion.weights.load import _probed, load_parts
 
 UNET = "model.diffusion_model.input_blocks.1.1.proj_in.weight"
@@ -246,5 +246,5 @@ def test_a_scale_of_our_own_format(single: Path, tmp_path: Path, kind: tiny.Kind
 
 @pytest.mark.parametrize("count", [1, 3, 40])
 def test_the_sentence_is_short(count: int) -> None:
-    text = complaint("x.safetensors", ["name"] * count, torch.zeros(1))
+    text = not_finite_message("x.safetensors", ["name"] * count, torch.zeros(1))
     assert text.count("name") == min(count, 3) and (f"and {count - 3} more" in text) == (count > 3)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..weights.containers.finite import not_finite
+from ..weights.containers.finite import not_finite_in
 from ..weights.containers.hashes import adapter_hash, sha256
 from ..weights.containers.open import read_tensors
 from ..weights.containers.tensors import TensorFile
@@ -58,7 +58,7 @@ def adapter_facts(path: Path, *, hashes: bool = True) -> dict[str, Any] | None:
     else:
         return None
     facts = {"kind": facts.pop("kind"), "path": str(path), "container": tensors.kind, **facts}
-    facts["damaged"] = [name for name in tensors if not_finite({name: tensors[name]})]
+    facts["damaged"] = not_finite_in(tensors)
     if hashes:
         full = digest(path)
         facts |= {"hash": full, "short_hash": full[:12]}

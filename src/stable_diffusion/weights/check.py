@@ -11,9 +11,8 @@ from ..errors import UnknownModel
 from .checkpoints.folder import INDEX, component
 from .checkpoints.folder_load import load_understood, understand
 from .checkpoints.single import Overrides
-from .containers.finite import not_finite, watched
+from .containers.finite import check_while_reading, not_finite_in
 from .containers.open import existing, read_tensors
-from .containers.tensors import TensorFile
 from .load import load_file, parse_overrides
 
 
@@ -29,19 +28,16 @@ def damaged(path: str | os.PathLike[str], **overrides: Any) -> list[str]:
     try:
         return _in_folder(place, given) if place.is_dir() else _in_file(place, given)
     except UnknownModel:
-        return all_damaged(component(place) if place.is_dir() else read_tensors(place)[0])
-
-
-def all_damaged(tensors: TensorFile) -> list[str]:
-    """Names of all tensors of a file that hold numbers that are not finite."""
-    return [name for name in tensors if not_finite({name: tensors[name]})]
+        return not_finite_in(component(place) if place.is_dir() else read_tensors(place)[0])
 
 
 def _in_folder(place: Path, given: Overrides) -> list[str]:
     found = understand(place, given.variant, t5=given.t5 is not False)
     bad: dict[str, list[str]] = {part: [] for part in found.files}
     load_understood(
-        replace(found, files={part: watched(file, bad[part]) for part, file in found.files.items()}), None, "meta"
+        replace(found, files={part: check_while_reading(file, bad[part]) for part, file in found.files.items()}),
+        None,
+        "meta",
     )
     return [f"{part}/{name}" for part, names in bad.items() for name in names]
 
@@ -50,5 +46,7 @@ def _in_file(place: Path, given: Overrides) -> list[str]:
     tensors, metadata = read_tensors(place)
     bad: list[str] = []
     # with a prediction given, nothing is asked of a network that has no numbers
-    load_file(watched(tensors, bad), metadata, replace(given, prediction=given.prediction or "eps"), None, "meta")
+    load_file(
+        check_while_reading(tensors, bad), metadata, replace(given, prediction=given.prediction or "eps"), None, "meta"
+    )
     return bad

@@ -6,11 +6,7 @@ The folder is made beside its place under a temporary name and takes its name wh
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import InvalidRequest, ModelFileError
+from ...errors import InvalidRequest
 from ...models.clip import CLIPText, CLIPTextConfig
 from ...models.mmdit import MMDiT
+from ..containers.atomic import atomic_folder
 from ..containers.safetensors import write_safetensors
 from ..networks.diffusers import clip_transformers, unet_diffusers, vae_diffusers
 from ..networks.mmdit import mmdit_diffusers, t5_transformers
@@ -206,24 +203,6 @@ def index_words(
     index |= {part: ["transformers", TOKENIZERS.get(part, "CLIPTokenizer")] for part in tokenizers}
     index["scheduler"] = ["diffusers", scheduler]
     return dict(sorted(index.items()))
-
-
-@contextmanager
-def atomic_folder(place: Path) -> Iterator[Path]:
-    """A new folder that becomes `place` once the block is through, and vanishes on any error."""
-    temporary = place.parent / f".{place.name[:40]}.{secrets.token_hex(6)}.part"
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if os.path.lexists(place):
-            raise InvalidRequest(f"{str(place)!r} exists; give a name that is free")
-        os.rename(temporary, place)
-    except OSError as error:
-        raise ModelFileError(
-            f"{place} could not be written ({error.strerror or error}); nothing was changed"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

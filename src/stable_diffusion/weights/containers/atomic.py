@@ -1,15 +1,16 @@
-"""Files that appear under their name only when they are complete: a temporary file beside them, then a rename."""
+"""Files and folders that appear under their name only when they are complete: a temporary one, then a rename."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ...errors import ModelFileError
+from ...errors import InvalidRequest, ModelFileError
 
 
 @contextmanager
@@ -31,6 +32,24 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def atomic_folder(place: Path) -> Iterator[Path]:
+    """A new folder that becomes `place` once the block is through, and vanishes on any error."""
+    temporary = place.parent / f".{place.name[:40]}.{secrets.token_hex(6)}.part"
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if os.path.lexists(place):
+            raise InvalidRequest(f"{str(place)!r} exists; give a name that is free")
+        os.rename(temporary, place)
+    except OSError as error:
+        raise ModelFileError(
+            f"{place} could not be written ({error.strerror or error}); nothing was changed"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,8 +8,7 @@ The scales are float32: there are few, and float16 would round small ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -92,33 +91,3 @@ def narrowed(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     if dtype == torch.float16 and tensor.numel() and float(tensor.detach().abs().max()) > torch.finfo(dtype).max:
         return tensor.detach().float()
     return tensor.detach().to(dtype)
-
-
-@dataclass(frozen=True)
-class PackingError:
-    """What packing did to one tensor: root mean square error relative to the tensor's own, and the largest error."""
-
-    name: str
-    dtype: str
-    count: int
-    relative: float
-    largest: float
-
-
-def packing_errors(state: Mapping[str, Tensor], packing: str) -> list[PackingError]:
-    """One line per floating tensor, the worst first."""
-    stored = pack(state, packing)
-    return sorted(_errors(state, stored), key=lambda error: -error.relative)
-
-
-def _errors(state: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Iterable[PackingError]:
-    for name, found in unpack(stored).items():
-        original = state[name].detach().float()
-        if not state[name].is_floating_point() or not original.numel():
-            continue
-        wrong = found.float() - original
-        norm = float(original.square().mean().sqrt())
-        rms = float(wrong.square().mean().sqrt())
-        dtype = str(stored[name].dtype).removeprefix("torch.")
-        relative = rms / norm if norm else 0.0
-        yield PackingError(name, dtype, original.numel(), relative, float(wrong.abs().max()))
