@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from copies import Closest, Copies, find_copies, look_at, training_records
 from PIL import Image
 from torch import Tensor
 
 import stable_diffusion
 from stable_diffusion.data.pack import Record
 from stable_diffusion.embedded import TOWER
-from stable_diffusion.evaluation.copies import Closest, Copies, find_copies, look_at, training_records
 from stable_diffusion.evaluation.pack import PicturePack, spread
 from stable_diffusion.evaluation.tower import CHUNK, Eye, load_eye
 from stable_diffusion.pipeline.image import to_straight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib.util
 import json
@@ -46,7 +47,7 @@ def eye(tiny_native_parts: Any, tiny_native_tokenizer: Tokenizer) -> Eye:
 @pytest.fixture
 def embedded(tiny_native_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> StableDiffusion:
     """The tiny model as the embedded one."""
-    monkeypatch.setattr(tower_file, "load", lambda name, device, dtype: tiny_native_model)
+    monkeypatch.setattr(tower_file, "load_parts", lambda path: copy.deepcopy(tiny_native_model.parts))
     return tiny_native_model
 
 
@@ -122,7 +123,7 @@ def test_a_tower_of_an_earlier_embedded_model_is_refused(
 ) -> None:
     path = save_eye(tmp_path / "a.safetensors", eye, text="embedded")
     parts = dataclasses.replace(embedded.parts, clip=changed(eye, 1e-4))
-    monkeypatch.setattr(tower_file, "load", lambda name, device, dtype: StableDiffusion.from_parts(parts))
+    monkeypatch.setattr(tower_file, "load_parts", lambda path: parts)
     with pytest.raises(BrokenModel, match="another embedded model"):
         load_eye(path)
     with pytest.raises(BrokenModel, match="another embedded model"):

@@ -15,9 +15,9 @@ from recipes.embedded.data.nouns import Noun, noun_icons
 from recipes.embedded.data.objects import drawings
 from recipes.embedded.data.sources import SETS, Package
 from recipes.embedded.data.travel import NAME, archive, extract
+from recipes.embedded.pieces import read_pieces, write_pieces
 
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.training.pieces import read_pieces, write_pieces
 
 CAT = Noun(concept="cat", english=("cat",), chinese=("猫",))
 SENSES = "cat%1:05:00:: 00000001 1 18\ncat%2:35:00:: 00000009 1 0\nkitty%1:05:01:: 00000002 2 0\n"

@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from stable_diffusion.training.pieces import MEBIBYTE, read_pieces, write_pieces
+from recipes.embedded.pieces import MEBIBYTE, read_pieces, write_pieces
 
 from .cut import all_cut
 from .fetch import STAMP, choice_digest, fetch, stamp_text

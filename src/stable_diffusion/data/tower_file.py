@@ -8,7 +8,6 @@ with the text encoder of the embedded model, the file may leave that and the tok
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -19,15 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..embedded import model_path
 from ..errors import BrokenModel, ModelFileError
 from ..models.clip import CLIPText, CLIPTextConfig
-from ..pipeline.models import EMBEDDED, load
 from ..weights.build import build
 from ..weights.containers.packing import unpack
 from ..weights.containers.safetensors import read_safetensors
 from ..weights.keys import KeyTable, Rule
+from ..weights.load import load_parts
 
 FORMAT = "stable_diffusion.tower.v1"
+EMBEDDED = "embedded"
+"""The value of `text` where the text encoder is the embedded model's."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -75,11 +77,14 @@ def read_tower_file(path: Path) -> TowerFile | None:
 
 
 def embedded_text() -> tuple[CLIPText, str]:
-    """A copy of the embedded model's text encoder in float32, and the text of its tokenizer.json."""
-    parts = load(EMBEDDED, device="cpu", dtype="float32").parts
-    if parts.tokenizer.json is None:
-        raise ModelFileError("the embedded model has no tokenizer of its own, so no tower can share its text encoder")
-    return copy.deepcopy(parts.clip), parts.tokenizer.json
+    """The embedded model's text encoder in float32, and the text of its tokenizer.json."""
+    path = model_path()
+    parts = None if path is None else load_parts(path)
+    if parts is None or parts.tokenizer.json is None:
+        raise ModelFileError(
+            "there is no embedded model with a tokenizer of its own, so no tower can share its text encoder"
+        )
+    return parts.clip, parts.tokenizer.json
 
 
 def text_hash(clip: CLIPText, tokenizer: str) -> str:

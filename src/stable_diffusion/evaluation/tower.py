@@ -1,7 +1,7 @@
 """The eye that judges: an image tower and the text encoder that it was trained with, and their tokenizer.
 
 Two sources: the folder of a text-stage training run (its checkpoint holds both networks; the tokenizer comes from the
-data pack), and one file that `save_eye` writes from it, in the format of `pipeline.tower_file`.
+data pack), and one file that `save_eye` writes from it, in the format of `data.tower_file`.
 
 Legend: B pictures or sentences, P embedding width, D channels of the feature map.
 """
@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data.tower_file import FORMAT, embedded_text, network, read_tower_file, text_hash, under
+from ..data.tower_file import EMBEDDED, FORMAT, embedded_text, network, read_tower_file, text_hash, under
 from ..errors import BrokenModel, InvalidRequest, ModelFileError, unknown_choice
 from ..models.clip import CLIPText, CLIPTextConfig
 from ..models.image_tower import ImageTower, ImageTowerConfig
-from ..pipeline.models import EMBEDDED
 from ..text.tokenizer import Tokenizer
 from ..weights.containers.hashes import sha256
 from ..weights.containers.packing import pack

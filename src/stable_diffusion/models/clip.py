@@ -68,7 +68,7 @@ class LayerShape(Protocol):
     def activation(self) -> str: ...
 
 
-class MLP(nn.Module):
+class CLIPMLP(nn.Module):
     """linear, GELU (or its cheap look-alike x sigmoid(1.702 x)), linear."""
 
     def __init__(self, config: LayerShape) -> None:
@@ -83,7 +83,7 @@ class MLP(nn.Module):
         return out
 
 
-class Layer(nn.Module):
+class CLIPLayer(nn.Module):
     """Self-attention (`causal` in text) and MLP, each normed before and added to its input."""
 
     def __init__(self, config: LayerShape, *, causal: bool = True) -> None:
@@ -91,7 +91,7 @@ class Layer(nn.Module):
         self.attention_norm = nn.LayerNorm(config.width)
         self.attention = Attention(config.width, config.heads, bias=True, causal=causal)
         self.mlp_norm = nn.LayerNorm(config.width)
-        self.mlp = MLP(config)
+        self.mlp = CLIPMLP(config)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x))
@@ -107,7 +107,7 @@ class CLIPText(nn.Module):
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(CLIPLayer(config) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width)
         self.projection = None
         if config.projection_dim is not None:
@@ -124,7 +124,7 @@ class CLIPText(nn.Module):
                 nn.init.normal_(module.weight, std=std)
                 nn.init.zeros_(module.bias)
         for layer in self.layers:
-            assert isinstance(layer, Layer)
+            assert isinstance(layer, CLIPLayer)
             nn.init.normal_(layer.mlp.up.weight, std=std * 2**-0.5)
             for out in (layer.attention.out, layer.mlp.down):
                 nn.init.normal_(out.weight, std=std * (2 * len(self.layers)) ** -0.5)

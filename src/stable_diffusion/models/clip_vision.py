@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidRequest, unknown_choice
-from .clip import ACTIVATIONS, Layer
+from .clip import ACTIVATIONS, CLIPLayer
 from .config import ModelConfig, check_divisible
 
 
@@ -64,7 +64,7 @@ class CLIPVision(nn.Module):
         self.patch_embedding = nn.Conv2d(3, config.width, config.patch_size, stride=config.patch_size, bias=False)
         self.position_embedding = nn.Parameter(torch.empty(1 + config.patches, config.width))
         self.norm_in = nn.LayerNorm(config.width)
-        self.layers = nn.ModuleList(Layer(config, causal=False) for _ in range(config.layers))
+        self.layers = nn.ModuleList(CLIPLayer(config, causal=False) for _ in range(config.layers))
         self.norm_out = nn.LayerNorm(config.width)
         self.projection = nn.Linear(config.width, config.projection_dim, bias=False)
         for parameter in (self.class_embedding, self.position_embedding):

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ..errors import InvalidRequest
 from ..nn.embeddings import EmbeddingMLP, timestep_embedding
 from ..types import Residuals
-from .clip import Layer
+from .clip import CLIPLayer
 from .config import check_divisible
 from .unet import UNetConfig, UNetEncoder
 
@@ -97,7 +97,7 @@ class Tasks(nn.Module):
         super().__init__()
         width = config.channels[0]
         self.embedding = nn.Parameter(torch.randn(config.tasks, width) * width**0.5)
-        self.layers = nn.ModuleList(Layer(_TaskShape(width), causal=False) for _ in range(config.task_layers))
+        self.layers = nn.ModuleList(CLIPLayer(_TaskShape(width), causal=False) for _ in range(config.task_layers))
         self.shift = _zeroed(nn.Linear(width, width))
         self.switch_mlp = EmbeddingMLP(TASK_SINUSOIDS * config.tasks, config.time_dim)
 

@@ -60,7 +60,7 @@ class Block(nn.Module):
         return out
 
 
-class Stage(nn.Module):
+class AdapterStage(nn.Module):
     """Halving, a 1x1 convolution where the width changes, blocks; in the light form thin blocks and a way back."""
 
     def __init__(self, config: T2IAdapterConfig, channels_in: int, channels_out: int, halve: bool) -> None:
@@ -87,7 +87,7 @@ class T2IAdapter(nn.Module):
         self.config = config
         unshuffled = config.picture_channels * config.factor**2
         self.conv_in = None if config.kind == "light" else nn.Conv2d(unshuffled, config.channels[0], 3, padding=1)
-        self.stages = nn.ModuleList(Stage(config, *plan) for plan in config.stages())
+        self.stages = nn.ModuleList(AdapterStage(config, *plan) for plan in config.stages())
 
     def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
         """picture [B,K,H,W] in [0, 1] -> features, finest first; sides are filled up to a multiple of f."""

@@ -83,7 +83,7 @@ class GatedMLP(nn.Module):
         return out
 
 
-class Layer(nn.Module):
+class T5Layer(nn.Module):
     """Attention and gated MLP, each normed before and added to its input.
 
     The residual x is float32 whatever the weights are: trained T5 carries values in it beyond the range of float16.
@@ -110,7 +110,7 @@ class T5Encoder(nn.Module):
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.position_bias = nn.Embedding(config.buckets, config.heads)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(T5Layer(config) for _ in range(config.layers))
         self.final_norm = nn.RMSNorm(config.width, eps=EPS)
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -72,16 +72,6 @@ def plain_prompt(prompt: str) -> list[list[Span]]:
     return [[Span(prompt)] if prompt else []]
 
 
-def escape_prompt(text: str) -> str:
-    """`text` with a backslash before each sign that has a meaning, so that it parses to itself."""
-    return re.sub(r"([()\[\]\\])", r"\\\1", text)
-
-
-def has_weights(prompt: str) -> bool:
-    """Whether any part of the prompt has another weight than 1."""
-    return any(span.weight != 1.0 for section in parse_prompt(prompt) for span in section)
-
-
 def _weighted(prompt: str) -> list[Span]:
     """Spans with their weights, before BREAK is looked at and neighbours are joined."""
     spans: list[Span] = []

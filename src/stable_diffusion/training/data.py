@@ -163,13 +163,6 @@ class Captions:
         ids = torch.where(torch.from_numpy(numbers < 0)[:, None], self.empty, ids)
         return ids.long(), numbers
 
-    def english_twin(self, record_row: int, number: int) -> int:
-        """The caption number whose meaning `number` has: itself, or for a Chinese one its English counterpart."""
-        english_start, english_end, chinese_start, _ = (int(value) for value in self.spans[record_row])
-        if number < chinese_start or english_end == english_start:
-            return number
-        return english_start + (number - chinese_start) % (english_end - english_start)
-
 
 def load_tokenizer(folder: str | Path) -> Any:
     """The pack's tokenizer.json as a `tokenizers.Tokenizer`."""

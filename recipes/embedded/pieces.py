@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidRequest
-from ..weights.containers.atomic import atomic_file
+from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.weights.containers.atomic import atomic_file
 
 LIST = ".pieces.json"
 MEBIBYTE = 2**20

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data.pack import Record
-from ..data.similarity import over_white
-from ..errors import InvalidRequest
-from .metrics.neighbours import nearest, own_distances, percentile
-from .pack import PicturePack
-from .painter import Report, silent
-from .sections.diversity import REPEATED
-from .tower import CHUNK, Eye
+from stable_diffusion.data.pack import Record
+from stable_diffusion.data.similarity import over_white
+from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.evaluation.metrics.neighbours import nearest, own_distances, percentile
+from stable_diffusion.evaluation.pack import PicturePack
+from stable_diffusion.evaluation.painter import Report, silent
+from stable_diffusion.evaluation.sections.diversity import REPEATED
+from stable_diffusion.evaluation.tower import CHUNK, Eye
 
 SCALE = (0.01, 0.05, 0.25, 0.5)
 """Percentiles of the training pictures' own nearest distances that are told."""

@@ -1,7 +1,7 @@
-"""`python -m stable_diffusion.training.ship split | join`: a run as a model file in pieces, for a machine to be left.
+"""`python -m recipes.embedded.ship split | join`: a run as a model file in pieces, for a machine to be left.
 
-    python -m stable_diffusion.training.ship split RUNS/denoiser --tokenizer PACK/tokenizer.json --out DIR
-    python -m stable_diffusion.training.ship join DIR/model.safetensors.piece* --out model.safetensors
+    python -m recipes.embedded.ship split RUNS/denoiser --tokenizer PACK/tokenizer.json --out DIR
+    python -m recipes.embedded.ship join DIR/model.safetensors.piece* --out model.safetensors
 
 What travels is all that training goes on from: the averaged weights in 16 bits with the model's facts, as a file in our
 own format, which `start_from`, `vae_run` and `text_run` take. The optimiser's state stays behind: together with float32
@@ -17,16 +17,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import InvalidRequest, StableDiffusionError
-from ..weights.checkpoints.native import save_native
-from ..weights.containers.atomic import atomic_file
-from ..weights.containers.packing import PACKINGS
-from ..weights.load import load_parts
-from ..weights.parts import Parts
-from .checkpoint import find_checkpoint, read_state
-from .export import join
-from .pieces import MEBIBYTE, read_pieces, write_pieces
-from .stages.denoiser import load_vae
+from recipes.embedded.pieces import MEBIBYTE, read_pieces, write_pieces
+from stable_diffusion.errors import InvalidRequest, StableDiffusionError
+from stable_diffusion.training.checkpoint import find_checkpoint, read_state
+from stable_diffusion.training.export import join
+from stable_diffusion.training.stages.denoiser import load_vae
+from stable_diffusion.weights.checkpoints.native import save_native
+from stable_diffusion.weights.containers.atomic import atomic_file
+from stable_diffusion.weights.containers.packing import PACKINGS
+from stable_diffusion.weights.load import load_parts
+from stable_diffusion.weights.parts import Parts
 
 NAME = "model.safetensors"
 
@@ -79,7 +79,7 @@ def split(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, split or join; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m stable_diffusion.training.ship", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m recipes.embedded.ship", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     splitting = commands.add_parser("split", help="a run as a model file in pieces")
     splitting.add_argument("run", type=Path, help="run of the denoiser, of joint training or of the autoencoder")
