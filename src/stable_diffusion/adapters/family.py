@@ -12,14 +12,13 @@ import math
 import re
 from collections.abc import Mapping
 
+from ..weights.checkpoints.families import TOKEN_WIDTHS, family_of_width
 from ..weights.containers.tensors import TensorFile
 
 Groups = Mapping[str, Mapping[str, str]]
 """Stem -> what -> name in the file, as `adapter_keys.group_names` makes them."""
 
 SD1, SD2, XL, SD3 = (f"Stable Diffusion {version}" for version in ("1.x", "2.x", "XL", "3"))
-WIDTHS = {768: SD1, 1024: SD2, 2048: XL}
-"""Width of the tokens that the cross-attention of a U-Net reads, or of an embedding's vectors (XL has two)."""
 TOLD = {
     "sd_v1": SD1,
     "sd_v2": SD2,
@@ -59,7 +58,7 @@ def adapter_family(tensors: TensorFile, groups: Groups, metadata: Mapping[str, s
         for names in crossing.values():
             width = shown_columns(tensors, names) if shown else derived_columns(tensors, names)
             if width is not None:
-                family = WIDTHS.get(width, f"a model whose tokens have width {width}")
+                family = family_of_width(width)
                 return family, "" if shown else _guess(family, "shapes")
     flat = [stem.replace(".", "_") for stem in groups]
     if any("joint_blocks" in stem or "joint_transformer" in stem for stem in flat):
@@ -83,7 +82,7 @@ def _from_names(flat: list[str], text: int | None) -> tuple[str, str]:
         family = f"{XL} or 3"
         return family, _guess(family, "names")
     if text in (768, 1024):
-        return WIDTHS[text], _guess(WIDTHS[text], "shapes")
+        return TOKEN_WIDTHS[text], _guess(TOKEN_WIDTHS[text], "shapes")
     if any(map(FINE.search, flat)):
         family = f"{SD1} or 2.x"
         return family, _guess(family, "names")

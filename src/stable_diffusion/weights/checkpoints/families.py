@@ -159,3 +159,14 @@ def family_named(name: str) -> Family:
     if name not in FAMILIES:
         raise unknown_choice("model family", name, FAMILIES)
     return FAMILIES[name]
+
+
+TOKEN_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
+"""Width of the tokens that the cross-attention of a U-Net reads -> the models of this width."""
+
+
+def family_of_width(width: int | None) -> str:
+    """The models whose tokens have this width, in words."""
+    if width is None:
+        return "a model of unknown kind"
+    return TOKEN_WIDTHS.get(width, f"a model whose tokens have width {width}")
