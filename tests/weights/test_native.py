@@ -20,7 +20,6 @@ from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
 from stable_diffusion.weights.checkpoints.native import config_of, load_native, save_native
-from stable_diffusion.weights.containers import atomic
 from stable_diffusion.weights.containers.open import read_tensors
 from stable_diffusion.weights.containers.packing import PACKINGS, dequantise, pack, quantise, unpack
 from stable_diffusion.weights.parts import Card, Defaults, Parts, TokenizerSource
@@ -229,14 +228,6 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ModelFileError, match="No space left on device"):
         save_native(path, tiny_parts())
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
-
-
-def test_an_interrupt_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a").write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), atomic.atomic_file(tmp_path / "a") as file:
-        file.write(b"new")
-        raise KeyboardInterrupt
-    assert (tmp_path / "a").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_defaults_of_zero_survive(tmp_path: Path) -> None:
