@@ -19,7 +19,7 @@ from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.types import Residuals
 from stable_diffusion.weights.control import control_facts, load_control_network
 from stable_diffusion.weights.load import load_parts
-from stable_diffusion.weights.networks.ldm import unet_ldm
+from stable_diffusion.weights.networks.unet import unet_ldm
 
 BASES = {"sd1": tiny.SD1.ours, "sd2": tiny.SD2.ours, "sdxl": tiny_xl.BASE.config}
 
@@ -166,7 +166,7 @@ def test_features_of_a_t2i_adapter_are_added_where_diffusers_adds_them(tmp_path:
     )  # fmt: skip
     config = UNetConfig(channels=(32, 64, 64), transformer_depth=(0, 1, 1), heads=8, context_dim=64)
     unet = UNet(config)
-    from stable_diffusion.weights.networks.diffusers import unet_diffusers
+    from stable_diffusion.weights.networks.unet import unet_diffusers
 
     unet.load_state_dict(unet_diffusers(config).convert(reference.state_dict()))
     adapter = controls.t2i_adapter("full_adapter_xl", [32, 64, 64, 64])

@@ -14,7 +14,7 @@ from stable_diffusion.errors import BrokenModel, UnknownModel
 from stable_diffusion.models.ip_adapter import IPAdapter, cross_attentions, decoupled_attention
 from stable_diffusion.models.unet import UNet
 from stable_diffusion.weights.control import control_facts, load_control_network
-from stable_diffusion.weights.networks.diffusers import unet_diffusers
+from stable_diffusion.weights.networks.unet import unet_diffusers
 
 CONFIG = tiny.SD1.ours
 

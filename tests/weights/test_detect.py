@@ -18,15 +18,16 @@ from stable_diffusion.errors import BrokenModel, UnknownModel
 from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
+from stable_diffusion.weights.checkpoints.blueprint import count_under
 from stable_diffusion.weights.checkpoints.families import FAMILIES
 from stable_diffusion.weights.checkpoints.native import save_native
-from stable_diffusion.weights.checkpoints.single import recognise
+from stable_diffusion.weights.checkpoints.single import read_single
 from stable_diffusion.weights.containers.tensors import TensorFile, TensorInfo
-from stable_diffusion.weights.describe import count_under, inspect
+from stable_diffusion.weights.describe import inspect
 from stable_diffusion.weights.load import load_parts
-from stable_diffusion.weights.networks.diffusers import clip_transformers
-from stable_diffusion.weights.networks.ldm import unet_ldm, vae_ldm
-from stable_diffusion.weights.networks.openclip import clip_openclip
+from stable_diffusion.weights.networks.clip import clip_openclip, clip_transformers
+from stable_diffusion.weights.networks.unet import unet_ldm
+from stable_diffusion.weights.networks.vae import vae_ldm
 from stable_diffusion.weights.parts import Card
 
 
@@ -111,7 +112,7 @@ class FullSize(TensorFile):
 @pytest.mark.parametrize(("name", "parameters"), [("sd1", 859_520_964), ("sd2", 865_910_724)])
 def test_released_shapes_give_the_released_configs(name: str, parameters: int) -> None:
     file = FullSize(name)
-    found = recognise(file, {"modelspec.prediction_type": "v"} if name == "sd2" else {})
+    found = read_single(file, {"modelspec.prediction_type": "v"} if name == "sd2" else {})
     unet, clip = file.expected
     assert replace(found.unet, upcast_attention=False, mid_depth=None, heads=unet.heads) == unet
     assert found.unet.heads == (None if name == "sd2" else 8) and found.unet.mid_depth == 1

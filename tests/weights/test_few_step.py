@@ -15,8 +15,8 @@ from stable_diffusion.weights.checkpoints.few_step import (
     KINDS,
     SCHEDULE,
     few_step_defaults,
+    few_step_note,
     noted_defaults,
-    quick_note,
     scheduler_defaults,
 )
 from stable_diffusion.weights.parts import Defaults
@@ -93,9 +93,9 @@ def test_schedulers_of_many_steps(scheduler: dict[str, Any]) -> None:
 
 
 def test_notes() -> None:
-    assert quick_note(XL) is None and noted_defaults(XL, None) is None
+    assert few_step_note(XL) is None and noted_defaults(XL, None) is None
     quick = replace(XL, steps=2, guidance=1.0, sampler="tcd", width=512)
-    assert noted_defaults(XL, quick_note(quick)) == quick
+    assert noted_defaults(XL, few_step_note(quick)) == quick
     assert noted_defaults(XL, {"steps": 3, "more": 1}) == replace(XL, steps=3)
 
 

@@ -19,7 +19,7 @@ from stable_diffusion.latents import LatentFormat
 from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
-from stable_diffusion.weights.checkpoints.native import config_of, load_native, save_native
+from stable_diffusion.weights.checkpoints.native import config_of, read_native, save_native
 from stable_diffusion.weights.containers.open import read_tensors
 from stable_diffusion.weights.containers.packing import PACKINGS, dequantise, pack, quantise, unpack
 from stable_diffusion.weights.parts import Card, Defaults, Parts, TokenizerSource
@@ -61,7 +61,7 @@ def tiny_parts(**changes: Any) -> Parts:
 
 
 def load(path: Path) -> Parts:
-    return load_native(path, *read_tensors(path))
+    return read_native(path, *read_tensors(path))
 
 
 def test_a_model_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -17,14 +17,13 @@ from stable_diffusion.models.t5 import T5Config, T5Encoder
 from stable_diffusion.models.tiny_vae import TinyVAE, TinyVAEConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
 from stable_diffusion.weights.containers.hashes import sha256
+from stable_diffusion.weights.describe import part_facts
 from stable_diffusion.weights.keys import KeyTable
+from stable_diffusion.weights.networks.clip import clip_openclip, clip_transformers
 from stable_diffusion.weights.networks.clip_vision import clip_vision_openclip, clip_vision_transformers
-from stable_diffusion.weights.networks.diffusers import clip_transformers, vae_diffusers
-from stable_diffusion.weights.networks.ldm import vae_ldm
-from stable_diffusion.weights.networks.mmdit import t5_transformers
-from stable_diffusion.weights.networks.openclip import clip_openclip
+from stable_diffusion.weights.networks.t5 import t5_transformers
 from stable_diffusion.weights.networks.tiny_vae import LAYOUTS, tiny_table
-from stable_diffusion.weights.part_facts import part_facts
+from stable_diffusion.weights.networks.vae import vae_diffusers, vae_ldm
 
 SMALL, SMALL_16 = (VAEConfig(channels=(32, 32), blocks_per_stage=1, latent_channels=count) for count in (4, 16))
 CLIP_L, CLIP_H, CLIP_G = (CLIPTextConfig(width=width, layers=1, heads=1, mlp_width=8) for width in (768, 1024, 1280))

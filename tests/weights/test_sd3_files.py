@@ -18,7 +18,7 @@ from stable_diffusion.errors import BrokenModel, InvalidRequest, UnknownModel
 from stable_diffusion.weights.checkpoints.native import save_native
 from stable_diffusion.weights.checkpoints.save_folder import components
 from stable_diffusion.weights.checkpoints.save_ldm import ldm_state
-from stable_diffusion.weights.checkpoints.single import recognise
+from stable_diffusion.weights.checkpoints.single import read_single
 from stable_diffusion.weights.containers.tensors import TensorFile, TensorInfo
 from stable_diffusion.weights.describe import inspect
 from stable_diffusion.weights.load import load_parts
@@ -64,7 +64,7 @@ class Shapes(TensorFile):
 def test_shapes_give_the_config_and_the_family(kind: sd3.Kind, tmp_path: Path) -> None:
     folder = sd3.write_folder(kind, tmp_path)
     state = sd3.single_state(kind, folder)
-    found = recognise(Shapes({name: tuple(t.shape) for name, t in state.items()}, folder / "a.safetensors"), {})
+    found = read_single(Shapes({name: tuple(t.shape) for name, t in state.items()}, folder / "a.safetensors"), {})
     assert found.family.name == kind.name and found.unet == kind.config
     assert (found.t5 is not None) == kind.t5
     both = load_parts(folder, t5=False)

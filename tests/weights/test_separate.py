@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import tiny_checkpoints as tiny
 import tiny_xl as xl
 from stable_diffusion.errors import InvalidRequest, ModelFileError, UnknownModel
-from stable_diffusion.weights.checkpoints.separate import load_vae
+from stable_diffusion.weights.checkpoints.components import load_vae
 from stable_diffusion.weights.load import load_parts
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."

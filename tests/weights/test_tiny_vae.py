@@ -29,7 +29,7 @@ from painting import psnr
 from stable_diffusion.errors import BrokenModel, InvalidRequest
 from stable_diffusion.models.tiny_vae import TinyVAE
 from stable_diffusion.pipeline.models import load
-from stable_diffusion.weights.checkpoints.separate import load_vae
+from stable_diffusion.weights.checkpoints.components import load_vae
 from stable_diffusion.weights.load import load_parts
 
 

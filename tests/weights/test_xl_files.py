@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 import tiny_xl as xl
 from stable_diffusion.errors import BrokenModel, InvalidRequest, ModelFileError, UnknownModel
 from stable_diffusion.models.unet import UNet
+from stable_diffusion.weights.checkpoints.blueprint import Overrides
 from stable_diffusion.weights.checkpoints.native import save_native
-from stable_diffusion.weights.checkpoints.single import Overrides, recognise
+from stable_diffusion.weights.checkpoints.single import read_single
 from stable_diffusion.weights.containers.tensors import TensorFile, TensorInfo
 from stable_diffusion.weights.describe import inspect
 from stable_diffusion.weights.load import load_parts
@@ -162,7 +163,7 @@ class Shapes(TensorFile):
 def test_shapes_give_the_config(kind: xl.Kind, tmp_path: Path) -> None:
     folder = xl.write_folder(kind, tmp_path)
     state = xl.single_state(kind, folder)
-    found = recognise(Shapes({name: tuple(tensor.shape) for name, tensor in state.items()}), {}, Overrides())
+    found = read_single(Shapes({name: tuple(tensor.shape) for name, tensor in state.items()}), {}, Overrides())
     for side in ("down_stages", "up_stages", "mid_stage"):
         assert getattr(found.unet, side)() == getattr(kind.config, side)()
     assert found.family.name == xl.FAMILIES.get(kind.name, kind.name)

@@ -16,7 +16,7 @@ from ..errors import BrokenModel, UnknownModel
 from ..weights.containers.hashes import adapter_hash
 from ..weights.containers.open import existing, read_tensors
 from ..weights.containers.tensors import TensorFile
-from ..weights.other_kinds import other_kind
+from ..weights.identify import identify
 from .formulas.oft_columns import TERMS
 from .keys import group_names, kind_of
 
@@ -74,7 +74,7 @@ def read_adapter(path: str | os.PathLike[str]) -> AdapterFile:
     grouped = group_names(tensors)
     whole = {stem: names for stem, names in grouped.groups.items() if kind_of(names) is not None}
     if not whole:
-        kind = other_kind({name: tensors.info(name).shape for name in tensors}, metadata)
+        kind = identify({name: tensors.info(name).shape for name in tensors}, metadata)
         what = f"{place} is {kind}, not an adapter" if kind else f"{place} holds no adapter that is known here"
         raise UnknownModel(f"{what}; expected a LoRA or one of its relatives (LoHa, LoKr, OFT, IA3, GLoRA, DoRA)")
     partial = [name for stem, names in grouped.groups.items() if stem not in whole for name in names.values()]

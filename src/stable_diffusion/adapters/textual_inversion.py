@@ -21,7 +21,7 @@ from ..errors import BrokenModel, UnknownModel, brief
 from ..weights.containers.hashes import sha256
 from ..weights.containers.open import model_file, read_tensors
 from ..weights.containers.tensors import TensorFile
-from ..weights.other_kinds import other_kind
+from ..weights.identify import identify
 
 MOST_VECTORS = 256
 TWO_ENCODERS = ("clip_l", "clip_g")
@@ -94,7 +94,7 @@ def read_embedding(path: str | os.PathLike[str], name: str | None = None) -> Emb
     tensors, metadata = read_tensors(file)
     found, token = embedding_tensors(tensors)
     if not found:
-        kind = other_kind({each: tensors.info(each).shape for each in tensors}, metadata)
+        kind = identify({each: tensors.info(each).shape for each in tensors}, metadata)
         if kind is not None and "embedding" in kind:
             raise UnknownModel(
                 f"{file} has {len(tensors)} words, {brief(', '.join(tensors))}; a file of one is expected"

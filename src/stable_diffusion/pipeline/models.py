@@ -19,7 +19,7 @@ from ..embedded import fast_path, model_path
 from ..errors import InvalidRequest, ModelFileError, nearest, unknown_choice
 from ..models.tiny_vae import TinyVAE
 from ..text.encode import TextEncoder
-from ..weights.checkpoints.separate import AnyPath, as_paths, load_vae, with_vae
+from ..weights.checkpoints.components import AnyPath, as_paths, check_latents, load_vae
 from ..weights.load import load_parts
 from ..weights.parts import Defaults, Parts
 from .codec import ImageDecoder, ImageEncoder
@@ -255,7 +255,7 @@ def _tiny(path: str, parts: Parts, device: torch.device, dtype: torch.dtype) -> 
     vae = load_vae(path, device=device, dtype=dtype)
     if not isinstance(vae, TinyVAE):
         raise InvalidRequest(f"{path} is a whole autoencoder, too slow for previews; a tiny one (TAESD) is expected")
-    with_vae(parts, vae)  # raises where the latents are others
+    check_latents(parts.latents, vae.config)
     return vae
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UnknownModel
-from .checkpoints.folder import INDEX, component
-from .checkpoints.folder_load import load_understood, understand
-from .checkpoints.single import Overrides
+from .build import Prefixed
+from .checkpoints.blueprint import Overrides
+from .checkpoints.folder import INDEX, component, read_folder
 from .containers.finite import check_while_reading, not_finite_in
 from .containers.open import existing, read_tensors
-from .load import load_file, parse_overrides
+from .load import build_parts, read_file
 
 
 def damaged(path: str | os.PathLike[str], **overrides: Any) -> list[str]:
@@ -23,7 +23,7 @@ def damaged(path: str | os.PathLike[str], **overrides: Any) -> list[str]:
     a model) all. One tensor at a time is in memory. `overrides` are those of `load_parts`, whose errors it raises for a
     model that is damaged in other ways.
     """
-    place, given = existing(path), parse_overrides(overrides)
+    place, given = existing(path), Overrides.parse(overrides)
     place = place.parent if place.name == INDEX else place
     try:
         return _in_folder(place, given) if place.is_dir() else _in_file(place, given)
@@ -32,13 +32,14 @@ def damaged(path: str | os.PathLike[str], **overrides: Any) -> list[str]:
 
 
 def _in_folder(place: Path, given: Overrides) -> list[str]:
-    found = understand(place, given.variant, t5=given.t5 is not False)
-    bad: dict[str, list[str]] = {part: [] for part in found.files}
-    load_understood(
-        replace(found, files={part: check_while_reading(file, bad[part]) for part, file in found.files.items()}),
-        None,
-        "meta",
-    )
+    found = read_folder(place, given.variant, t5=given.t5 is not False)
+    bad: dict[str, list[str]] = {}
+    for name, plan in found.shown():
+        file, drop = plan.tensors.file, plan.tensors.drop
+        seen = bad.setdefault(file.path.parent.name, [])
+        watching = replace(plan, tensors=Prefixed(check_while_reading(file, seen), "", drop))
+        found = found.with_network(name, watching)
+    build_parts(found, dtype=None, device="meta")
     return [f"{part}/{name}" for part, names in bad.items() for name in names]
 
 
@@ -46,7 +47,6 @@ def _in_file(place: Path, given: Overrides) -> list[str]:
     tensors, metadata = read_tensors(place)
     bad: list[str] = []
     # with a prediction given, nothing is asked of a network that has no numbers
-    load_file(
-        check_while_reading(tensors, bad), metadata, replace(given, prediction=given.prediction or "eps"), None, "meta"
-    )
+    given = replace(given, prediction=given.prediction or "eps")
+    build_parts(read_file(check_while_reading(tensors, bad), metadata, given), dtype=None, device="meta")
     return bad

@@ -19,16 +19,16 @@ from ..models.controlnet import ControlNet
 from ..models.ip_adapter import IPAdapter
 from ..models.t2i_adapter import T2IAdapter
 from ..models.unet import UNet
+from .checkpoints.blueprint import main_dtype
 from .checkpoints.families import family_of_width
 from .checkpoints.folder import component
 from .containers.hashes import sha256
 from .containers.open import existing, read_tensors
 from .containers.tensors import TensorFile
-from .describe import main_dtype
+from .identify import identify
 from .networks.controlnet import build_controlnet, controlnet_kind
 from .networks.ip_adapter import build_ip_adapter, ip_adapter_kind
 from .networks.t2i_adapter import build_t2i_adapter, t2i_adapter_kind
-from .other_kinds import other_kind
 
 ControlNetwork = ControlNet | T2IAdapter | IPAdapter
 CONFIG = "config.json"
@@ -58,7 +58,7 @@ def read_control_file(path: str | os.PathLike[str]) -> TensorFile:
     if foreign is not None:
         raise UnknownModel(f"{place} is {foreign}, which this version does not run")
     if control_kind(tensors) is None:
-        kind = other_kind({name: tensors.info(name).shape for name in tensors}, metadata)
+        kind = identify({name: tensors.info(name).shape for name in tensors}, metadata)
         what = f"{place} is {kind}" if kind else f"{place} holds no network that is known here"
         raise UnknownModel(f"{what}; expected a ControlNet, a T2I-Adapter or an IP-Adapter")
     return tensors

@@ -16,12 +16,11 @@ from safetensors.torch import load_file
 import tiny_checkpoints as tiny
 import tiny_xl as xl
 from stable_diffusion.errors import BrokenModel, ModelFileError, UnsafeFile
-from stable_diffusion.weights.checkpoints.canonical import canonical
+from stable_diffusion.weights.checkpoints.components import rename_to_ldm
 from stable_diffusion.weights.containers.open import read_tensors
 from stable_diffusion.weights.describe import inspect
 from stable_diffusion.weights.load import load_parts
-from stable_diffusion.weights.networks.diffusers import clip_transformers
-from stable_diffusion.weights.networks.openclip import clip_openclip
+from stable_diffusion.weights.networks.clip import clip_openclip, clip_transformers
 
 Kind = gguf.GGMLQuantizationType
 WRITTEN = (Kind.F32, Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1)
@@ -132,7 +131,7 @@ def test_a_quantised_model_is_near_and_info_says_how_it_is_stored(models: dict, 
 def test_a_denoiser_alone_is_known_without_its_prefix(models: dict, tmp_path: Path) -> None:
     prefix = "model.diffusion_model."
     state = {key.removeprefix(prefix): t for key, t in models["sd1"][1].items() if key.startswith(prefix)}
-    tensors = canonical(read_tensors(write_gguf(tmp_path / "unet.gguf", state, Kind.F16))[0])
+    tensors = rename_to_ldm(read_tensors(write_gguf(tmp_path / "unet.gguf", state, Kind.F16))[0])
     assert all(name.startswith(prefix) for name in tensors) and len(tensors) == len(state)
     with pytest.raises(BrokenModel, match="no text encoder"):
         load_parts(tmp_path / "unet.gguf")

@@ -63,7 +63,7 @@ def _adapter_facts(path: Path | None, hashes: bool) -> dict[str, Any] | None:
         return None
     from ...adapters.describe import adapter_facts
     from ...weights.control import control_facts
-    from ...weights.part_facts import part_facts
+    from ...weights.describe import part_facts
 
     path = path.expanduser()
     looks = (adapter_facts, control_facts, part_facts)
@@ -85,7 +85,7 @@ def model_facts(path: Path | None, hashes: bool, overrides: dict[str, Any] | Non
     from ...weights.describe import inspect
 
     try:
-        return {"kind": "model", **inspect(_given_or_embedded(path), hashes=hashes, **(overrides or {})).to_dict()}
+        return {"kind": "model", **inspect(_given_or_embedded(path), hashes=hashes, **(overrides or {}))}
     except UnknownModel as error:
         for family, reason in error.reasons.items():
             click.echo(f"note: not {family}: {reason}", err=True)

@@ -15,15 +15,14 @@ import torch
 
 from ...errors import UnknownModel
 from ...models.clip_vision import CLIPVision, CLIPVisionConfig
-from ..build import Under, build
+from ..build import Prefixed, build
 from ..checkpoints.folder import component, read_config
 from ..containers.limits import using_config
 from ..containers.open import existing, read_tensors
 from ..containers.tensors import TensorFile
 from ..keys import KeyTable, Op, Rule, module, modules
-from .diffusers import CLIP_LAYER
-from .openclip import LAYER as OPENCLIP_LAYER
-from .shapes import clip_vision_fields
+from .clip import CLIP_LAYER, openclip_layer
+from .layout import Shapes, length, need
 
 CONFIG = "config.json"
 TRANSFORMERS_MARK = "vision_model.embeddings.patch_embedding.weight"
@@ -59,13 +58,31 @@ def clip_vision_openclip(config: CLIPVisionConfig) -> KeyTable:
     ]
     for index in range(config.layers):
         ours, theirs = f"layers.{index}", f"transformer.resblocks.{index}"
-        for part in ("weight", "bias"):
-            split = tuple(f"{ours}.attention.{name}.{part}" for name in ("query", "key", "value"))
-            rules.append(Rule(split, (f"{theirs}.attn.in_proj_{part}",), Op.SPLIT))
-        rules += modules(ours, theirs, OPENCLIP_LAYER)
+        rules += openclip_layer(ours, theirs)
     rules += module("norm_out", "ln_post")
     rules.append(Rule(("projection.weight",), ("proj",), Op.TRANSPOSE))
     return KeyTable(tuple(rules))
+
+
+def clip_vision_fields(shapes: Shapes) -> dict[str, Any]:
+    """Fields of `CLIPVisionConfig` from either layout, that of OpenCLIP without its leading `visual.`."""
+    if "conv1.weight" in shapes:
+        layers, mlp = "transformer.resblocks", "mlp.c_fc"
+        patch, positions = need(shapes, "conv1.weight"), need(shapes, "positional_embedding")
+        projection_dim = need(shapes, "proj")[1]
+    else:
+        layers, mlp, embeddings = "vision_model.encoder.layers", "mlp.fc1", "vision_model.embeddings"
+        patch = need(shapes, f"{embeddings}.patch_embedding.weight")
+        positions = need(shapes, f"{embeddings}.position_embedding.weight")
+        projection_dim = need(shapes, "visual_projection.weight")[0]
+    return {
+        "width": patch[0],
+        "layers": length(shapes, layers),
+        "mlp_width": need(shapes, f"{layers}.0.{mlp}.weight")[0],
+        "image_size": patch[-1] * round(max(positions[0] - 1, 1) ** 0.5),
+        "patch_size": patch[-1],
+        "projection_dim": projection_dim,
+    }
 
 
 def load_clip_vision(
@@ -87,7 +104,7 @@ def load_clip_vision(
             f"{OPENCLIP}conv1.weight (OpenCLIP) in it"
         )
     prefix, drop = layout
-    theirs = Under(tensors, prefix, drop)
+    theirs = Prefixed(tensors, prefix, drop)
     shapes = {name: theirs.shape(name) for name in theirs}
     with using_config(place):
         fields = clip_vision_fields(shapes)

@@ -18,15 +18,14 @@ from torch import Tensor
 from ...errors import BrokenModel
 from ...models.controlnet import ControlNet, ControlNetConfig
 from ...models.unet import UNetConfig
-from ..build import Under, build
+from ..build import Prefixed, build
 from ..checkpoints.folder import read_config
 from ..containers.limits import using_config
 from ..containers.tensors import TensorFile
-from ..keys import KeyTable, Op, Rule, module, modules
-from .diffusers import EMBEDDING_MLP, encoder_diffusers
-from .ldm import encoder_ldm
-from .openclip import LAYER as TASK_LAYER
-from .shapes import Shapes, encoder_fields, encoder_fields_diffusers
+from ..keys import KeyTable, Rule, module, modules
+from .clip import openclip_layer
+from .layout import Shapes
+from .unet import EMBEDDING_MLP, encoder_diffusers, encoder_fields, encoder_fields_diffusers, encoder_ldm
 
 PREFIX = "control_model."
 LORA_MARK = "lora_controlnet"
@@ -99,10 +98,7 @@ def _tasks(config: ControlNetConfig) -> Iterator[Rule]:
     yield Rule(("tasks.embedding",), ("task_embedding",))
     for index in range(config.task_layers):
         ours, theirs = f"tasks.layers.{index}", f"transformer_layes.{index}"
-        for part in ("weight", "bias"):
-            split = tuple(f"{ours}.attention.{name}.{part}" for name in ("query", "key", "value"))
-            yield Rule(split, (f"{theirs}.attn.in_proj_{part}",), Op.SPLIT)
-        yield from modules(ours, theirs, TASK_LAYER)
+        yield from openclip_layer(ours, theirs)
     yield from module("tasks.shift", "spatial_ch_projs")
     yield from modules("tasks.switch_mlp", "control_add_embedding", EMBEDDING_MLP)
 
@@ -157,7 +153,7 @@ def build_controlnet(
     layout = controlnet_layout(tensors)
     assert layout is not None
     prefix = PREFIX if PREFIX + LDM_MARK in tensors else ""
-    theirs = Under(tensors, prefix, (DIFFERENCE_MARK,))
+    theirs = Prefixed(tensors, prefix, (DIFFERENCE_MARK,))
     shapes = {name: theirs.shape(name) for name in theirs}
     if layout == "control-LoRA":
         config = _lora_config(shapes, base)
@@ -188,7 +184,7 @@ def _is_pooled(path: Path) -> bool:
 
 
 def added_weights(
-    file: Under, config: ControlNetConfig, originals: Mapping[str, Tensor], path: Path
+    file: Prefixed, config: ControlNetConfig, originals: Mapping[str, Tensor], path: Path
 ) -> dict[str, Tensor]:
     """The tensors of the ControlNet of a file of differences, in LDM names: those that the U-Net has too are the sum
     of both. BrokenModel where the U-Net is of another shape."""
@@ -215,7 +211,7 @@ def _lora_config(shapes: Shapes, base: UNetConfig) -> ControlNetConfig:
 
 
 def whole_weights(
-    file: Under, config: ControlNetConfig, originals: Mapping[str, Tensor], path: Path
+    file: Prefixed, config: ControlNetConfig, originals: Mapping[str, Tensor], path: Path
 ) -> dict[str, Tensor]:
     """The tensors of the ControlNet that a control-LoRA means, in LDM names.
 

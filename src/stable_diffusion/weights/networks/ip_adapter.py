@@ -12,11 +12,11 @@ import torch
 from ...errors import BrokenModel, UnknownModel
 from ...models.ip_adapter import IPAdapter, IPAdapterConfig, cross_attentions
 from ...models.unet import UNet
-from ..build import Under, build
+from ..build import Prefixed, build
 from ..containers.limits import using_config
 from ..containers.tensors import TensorFile
 from ..keys import KeyTable, Op, Rule, module
-from .shapes import Shapes, length
+from .layout import Shapes, length
 
 PLAIN_MARK, PLUS_MARK = "image_proj.proj.weight", "image_proj.latents"
 OTHER_FORMS = {
@@ -64,7 +64,7 @@ def build_ip_adapter(tensors: TensorFile, unet: UNet, *, dtype: torch.dtype, dev
     form = next((what for name, what in OTHER_FORMS.items() if name in tensors), None)
     if form is not None:
         raise UnknownModel(f"{tensors.path} is {form}; expected a plain or plus IP-Adapter")
-    theirs = Under(tensors, "")
+    theirs = Prefixed(tensors, "")
     shapes = {name: theirs.shape(name) for name in theirs}
     with using_config(tensors.path):
         config = IPAdapterConfig(**_fields(shapes))

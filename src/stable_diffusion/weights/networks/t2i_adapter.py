@@ -12,11 +12,11 @@ import torch
 from ...errors import BrokenModel
 from ...models.t2i_adapter import T2IAdapter, T2IAdapterConfig
 from ...models.unet import UNetConfig
-from ..build import Under, build
+from ..build import Prefixed, build
 from ..containers.limits import using_config
 from ..containers.tensors import TensorFile
 from ..keys import KeyTable, Rule, module, modules
-from .shapes import Shapes, length
+from .layout import Shapes, length
 
 PREFIX = "adapter."
 BLOCK = {"conv1": "block1", "conv2": "block2"}
@@ -58,7 +58,7 @@ def build_t2i_adapter(
     tensors: TensorFile, base: UNetConfig, *, dtype: torch.dtype, device: torch.device | str
 ) -> T2IAdapter:
     """The adapter of a file for a U-Net of shape `base`; BrokenModel where tensors are missing or do not fit it."""
-    theirs = Under(tensors, PREFIX if any(name.startswith(PREFIX) for name in tensors) else "")
+    theirs = Prefixed(tensors, PREFIX if any(name.startswith(PREFIX) for name in tensors) else "")
     shapes = {name: theirs.shape(name) for name in theirs}
     released = DIFFUSERS_MARK not in shapes
     with using_config(tensors.path):

@@ -9,7 +9,7 @@ Shapes = Mapping[str, Shape]
 Test = Callable[[Shapes, Mapping[str, str]], bool]
 
 
-def other_kind(shapes: Shapes, metadata: Mapping[str, str]) -> str | None:
+def identify(shapes: Shapes, metadata: Mapping[str, str]) -> str | None:
     """What a file is ("a LoRA", "a ControlNet", "a Stable Diffusion XL model" ...), or None where nothing is known."""
     for name, test in KINDS:
         if test(shapes, metadata):
