@@ -84,8 +84,8 @@ def test_what_it_is_run_with(models: Models) -> None:
     _, paths, both = models
     for layout, path in paths.items():
         found = inspect(path)
-        assert (found.steps, found.guidance, found.sampler, found.guesses) == (4, GUIDED, "lcm", ())
-        assert both[layout].defaults.schedule == "lcm" and found.family == "sd1"
+        assert (found["steps"], found["guidance"], found["sampler"], found["guesses"]) == (4, GUIDED, "lcm", [])
+        assert both[layout].defaults.schedule == "lcm" and found["family"] == "sd1"
 
 
 def test_a_negative_prompt_is_said_to_be_ignored(models: Models) -> None:

@@ -39,37 +39,37 @@ def rewritten(single: Path, path: Path, metadata: dict[str, str] | None = None, 
 def test_a_single_file(kind: tiny.Kind, single: Path) -> None:
     found = inspect(single)
     parts = load_parts(single)
-    assert (found.layout, found.container, found.family) == ("ldm", "safetensors", kind.name)
-    assert found.prediction == parts.prediction == {"sd1": "eps", "sd2": "v"}[kind.name]
-    assert found.width == found.height == {"sd1": 512, "sd2": 768}[kind.name]
-    assert found.parameters["unet"] == sum(parameter.numel() for parameter in parts.unet.parameters())
-    assert found.parameters["vae"] == sum(parameter.numel() for parameter in parts.vae.parameters())
-    assert found.averaged == 4 and found.dtype == "float32" and found.guesses == ()
+    assert (found["layout"], found["container"], found["family"]) == ("ldm", "safetensors", kind.name)
+    assert found["prediction"] == parts.prediction == {"sd1": "eps", "sd2": "v"}[kind.name]
+    assert found["width"] == found["height"] == {"sd1": 512, "sd2": 768}[kind.name]
+    assert found["parameters"]["unet"] == sum(parameter.numel() for parameter in parts.unet.parameters())
+    assert found["parameters"]["vae"] == sum(parameter.numel() for parameter in parts.vae.parameters())
+    assert found["averaged"] == 4 and found["dtype"] == "float32" and found["guesses"] == []
     digest = hashlib.sha256(single.read_bytes()).hexdigest()
     legacy = hashlib.sha256(single.read_bytes()[0x100000:0x110000]).hexdigest()
-    assert (found.sha256, found.short_hash, found.legacy_hash) == (digest, digest[:10], legacy[:8])
-    assert inspect(single, hashes=False).sha256 is None
-    assert parts.source is not None and parts.source.short_hash == found.short_hash
-    json.dumps(found.to_dict())
+    assert (found["sha256"], found["short_hash"], found["legacy_hash"]) == (digest, digest[:10], legacy[:8])
+    assert inspect(single, hashes=False)["sha256"] is None
+    assert parts.source is not None and parts.source.short_hash == found["short_hash"]
+    json.dumps(found)
 
 
 def test_a_folder(kind: tiny.Kind, folder: Path) -> None:
     found, parts = inspect(folder), load_parts(folder)
-    assert (found.layout, found.family, found.prediction) == ("diffusers", kind.name, parts.prediction)
-    assert found.width == parts.defaults.width == 64 and found.sha256 is None
-    assert found.parameters["clip"] == sum(parameter.numel() for parameter in parts.clip.parameters())
+    assert (found["layout"], found["family"], found["prediction"]) == ("diffusers", kind.name, parts.prediction)
+    assert found["width"] == parts.defaults.width == 64 and found["sha256"] is None
+    assert found["parameters"]["clip"] == sum(parameter.numel() for parameter in parts.clip.parameters())
     assert parts.source is not None and parts.source.short_hash is None
-    assert inspect(folder / "model_index.json").family == kind.name
+    assert inspect(folder / "model_index.json")["family"] == kind.name
 
 
 def test_our_own_format(single: Path, tmp_path: Path) -> None:
     parts = replace(load_parts(single), card=Card(name="first light", version="0.1", licence="CC-BY-4.0"))
     save_native(tmp_path / "a.safetensors", parts)
     found = inspect(tmp_path / "a.safetensors")
-    assert (found.layout, found.label, found.licence) == ("native", "first light 0.1", "CC-BY-4.0")
-    assert found.dtype == "unet int8, vae int8, clip int8" and found.prediction == parts.prediction
-    assert found.parameters["unet"] == sum(parameter.numel() for parameter in parts.unet.parameters())
-    assert "config" not in found.metadata and found.metadata["format"] == "stable_diffusion.v1"
+    assert (found["layout"], found["label"], found["licence"]) == ("native", "first light 0.1", "CC-BY-4.0")
+    assert found["dtype"] == "unet int8, vae int8, clip int8" and found["prediction"] == parts.prediction
+    assert found["parameters"]["unet"] == sum(parameter.numel() for parameter in parts.unet.parameters())
+    assert "config" not in found["metadata"] and found["metadata"]["format"] == "stable_diffusion.v1"
 
 
 def test_nonsense_in_our_own_config_is_one_sentence(single: Path, tmp_path: Path) -> None:
@@ -89,10 +89,12 @@ def test_nonsense_in_our_own_config_is_one_sentence(single: Path, tmp_path: Path
 class FullSize(TensorFile):
     """A file of the released shapes and names, without bytes."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, layers: int = 24) -> None:
         sd2 = kind == "sd2"
         unet = UNetConfig(context_dim=1024, head_dim=64, linear_projection=True) if sd2 else UNetConfig()
-        clip = CLIPTextConfig(width=1024, layers=24, heads=16, mlp_width=4096, activation="gelu", projection_dim=1024)
+        clip = CLIPTextConfig(
+            width=1024, layers=layers, heads=16, mlp_width=4096, activation="gelu", projection_dim=1024
+        )
         clip = clip if sd2 else CLIPTextConfig()
         text = clip_openclip(clip) if sd2 else clip_transformers(clip)
         infos = {}
@@ -114,14 +116,22 @@ def test_released_shapes_give_the_released_configs(name: str, parameters: int) -
     file = FullSize(name)
     found = read_single(file, {"modelspec.prediction_type": "v"} if name == "sd2" else {})
     unet, clip = file.expected
-    assert replace(found.unet, upcast_attention=False, mid_depth=None, heads=unet.heads) == unet
-    assert found.unet.heads == (None if name == "sd2" else 8) and found.unet.mid_depth == 1
-    assert found.clip == replace(clip, eos_token_id=49407) and found.vae == replace(VAEConfig(), decoder_blocks=3)
-    assert found.family.name == name and found.unet.upcast_attention == (name == "sd2")
+    configs = {part: plan.config for part, plan in found.networks.items()}
+    assert replace(configs["unet"], upcast_attention=False, mid_depth=None, heads=unet.heads) == unet
+    assert configs["unet"].heads == (None if name == "sd2" else 8) and configs["unet"].mid_depth == 1
+    assert configs["clip"] == replace(clip, eos_token_id=49407)
+    assert configs["vae"] == replace(VAEConfig(), decoder_blocks=3)
+    assert found.family == name and configs["unet"].upcast_attention == (name == "sd2")
     # Tensor and parameter counts of the public checkpoints.
     assert count_under(file, "model.diffusion_model.") == parameters
     counts = [sum(key.startswith(prefix) for key in file) for prefix in ("model.", "first_stage_model.", "cond_stage")]
     assert counts[:2] == [686, 248]
+
+
+def test_a_converted_sd2_without_the_unused_layer() -> None:
+    """Files converted from diffusers have 23 layers; then the last is the one to use."""
+    for layers, expected in ((24, FAMILIES["sd2"].clip_layer), (23, -1)):
+        assert read_single(FullSize("sd2", layers), {"modelspec.prediction_type": "v"}).clip_layer == expected
 
 
 # --- prediction -----------------------------------------------------------------------------------------------------
@@ -154,18 +164,18 @@ def test_metadata_tells_sd2_from_its_base(
 ) -> None:
     path = rewritten(sd2_without_hints, tmp_path / "a.safetensors", metadata)
     found = inspect(path, hashes=False)
-    assert found.prediction == prediction == load_parts(path).prediction and found.guesses == ()
-    assert found.family == {"v": "sd2", "eps": "sd2-base"}[prediction] == load_parts(path).family
+    assert found["prediction"] == prediction == load_parts(path).prediction and found["guesses"] == []
+    assert found["family"] == {"v": "sd2", "eps": "sd2-base"}[prediction] == load_parts(path).family
 
 
 def test_a_yaml_beside_the_file_tells(sd2_without_hints: Path) -> None:
     config = sd2_without_hints.with_suffix(".yaml")
     config.write_text('model:\n  params:\n    parameterization: "v"\n    unet_config: {}\n')
-    assert inspect(sd2_without_hints).prediction == "v" and inspect(sd2_without_hints).guesses == ()
+    assert inspect(sd2_without_hints)["prediction"] == "v" and inspect(sd2_without_hints)["guesses"] == []
     config.write_text("model:\n  params:\n    linear_start: 0.00085\n    unet_config: {}\n")
-    assert inspect(sd2_without_hints).prediction == "eps"
+    assert inspect(sd2_without_hints)["prediction"] == "eps"
     config.write_text("something: else\n")
-    assert "is a guess" in inspect(sd2_without_hints).guesses[0]
+    assert "is a guess" in inspect(sd2_without_hints)["guesses"][0]
 
 
 @pytest.mark.parametrize(("step", "prediction"), [(875000, "eps"), (110000, "v")])
@@ -174,13 +184,13 @@ def test_training_steps_are_a_reported_inference(
 ) -> None:
     torch.save({"state_dict": load_file(sd2_without_hints), "global_step": step}, tmp_path / "a.ckpt")
     found = inspect(tmp_path / "a.ckpt")
-    assert found.prediction == prediction and str(step) in found.guesses[0]
+    assert found["prediction"] == prediction and str(step) in found["guesses"][0]
 
 
 def test_otherwise_it_is_a_guess_that_the_caller_can_overrule(sd2_without_hints: Path) -> None:
     found = inspect(sd2_without_hints, hashes=False)
-    assert found.prediction == "v" and "is a guess" in found.guesses[0]
-    assert load_parts(sd2_without_hints).guesses == found.guesses
+    assert found["prediction"] == "v" and "is a guess" in found["guesses"][0]
+    assert list(load_parts(sd2_without_hints).guesses) == found["guesses"]
     told = load_parts(sd2_without_hints, prediction="eps")
     assert told.prediction == "eps" and told.guesses == () and told.family == "sd2-base"
     assert load_parts(sd2_without_hints, family="sd2-base").prediction == "eps"
@@ -188,9 +198,9 @@ def test_otherwise_it_is_a_guess_that_the_caller_can_overrule(sd2_without_hints:
 
 def test_marker_tensors_of_newer_files(single: Path, tmp_path: Path) -> None:
     path = rewritten(single, tmp_path / "a.safetensors", v_pred=torch.ones(0), ztsnr=torch.ones(0))
-    assert inspect(path).prediction == "v" and inspect(path).zero_terminal_snr
-    assert not inspect(single, hashes=False).zero_terminal_snr
-    assert inspect(single, hashes=False, zero_terminal_snr=True).zero_terminal_snr
+    assert inspect(path)["prediction"] == "v" and inspect(path)["zero_terminal_snr"]
+    assert not inspect(single, hashes=False)["zero_terminal_snr"]
+    assert inspect(single, hashes=False, zero_terminal_snr=True)["zero_terminal_snr"]
     assert load_parts(path).schedule.sigma_max > 1000
 
 
@@ -198,8 +208,8 @@ def test_a_marker_outweighs_text_left_over_from_a_merge(single: Path, tmp_path: 
     text = {"modelspec.prediction_type": "epsilon"}
     path = rewritten(single, tmp_path / "a.safetensors", text, v_pred=torch.ones(0))
     found = inspect(path, hashes=False)
-    assert found.prediction == load_parts(path).prediction == "v"
-    assert "the tensor v_pred, though the file's text says epsilon" in found.guesses[0]
+    assert found["prediction"] == load_parts(path).prediction == "v"
+    assert "the tensor v_pred, though the file's text says epsilon" in found["guesses"][0]
     assert load_parts(path, prediction="eps").prediction == "eps"
 
 
@@ -266,8 +276,8 @@ def test_inpainting_models_are_told_by_their_channels(single: Path, tmp_path: Pa
     first = load_file(single)[U + "input_blocks.0.0.weight"]
     wide = {U + "input_blocks.0.0.weight": first.repeat(1, 3, 1, 1)[:, :9].clone()}
     path = rewritten(single, tmp_path / "a.safetensors", **wide)
-    assert inspect(path).family == f"{kind.name}-inpaint" == load_parts(path).family
-    assert inspect(path).prediction == "eps"
+    assert inspect(path)["family"] == f"{kind.name}-inpaint" == load_parts(path).family
+    assert inspect(path)["prediction"] == "eps"
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from stable_diffusion.latents import LatentFormat
 from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
-from stable_diffusion.weights.checkpoints.native import config_of, read_native, save_native
-from stable_diffusion.weights.containers.open import read_tensors
+from stable_diffusion.weights.checkpoints.native import config_of, save_native
 from stable_diffusion.weights.containers.packing import PACKINGS, dequantise, pack, quantise, unpack
+from stable_diffusion.weights.load import load_parts as load
 from stable_diffusion.weights.parts import Card, Defaults, Parts, TokenizerSource
 
 NETWORKS = ("unet", "vae", "clip")
@@ -58,10 +58,6 @@ def tiny_parts(**changes: Any) -> Parts:
         "card": Card(name="first light", version="0.1", licence="CC-BY-4.0"),
     }  # fmt: skip
     return Parts(**{**values, **changes})
-
-
-def load(path: Path) -> Parts:
-    return read_native(path, *read_tensors(path))
 
 
 def test_a_model_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -46,10 +46,10 @@ def test_folder_and_single_file_are_the_same_model(sd3_folder: Path, sd3_single:
 def test_what_info_says(sd3_folder: Path, sd3_single: Path) -> None:
     for place, layout, size in ((sd3_folder, "diffusers", 64), (sd3_single, "ldm", 1024)):
         found = inspect(place, hashes=False)
-        assert (found.family, found.label, found.layout) == ("sd3", "Stable Diffusion 3 medium", layout)
-        assert (found.width, found.steps, found.sampler, found.prediction) == (size, 28, "euler", "flow")
-        assert tuple(found.parameters) == ("mmdit", *NETWORKS[1:]) and found.guesses == ()
-    assert "t5" not in inspect(sd3_single, hashes=False, t5=False).parameters
+        assert (found["family"], found["label"], found["layout"]) == ("sd3", "Stable Diffusion 3 medium", layout)
+        assert (found["width"], found["steps"], found["sampler"], found["prediction"]) == (size, 28, "euler", "flow")
+        assert tuple(found["parameters"]) == ("mmdit", *NETWORKS[1:]) and found["guesses"] == []
+    assert "t5" not in inspect(sd3_single, hashes=False, t5=False)["parameters"]
 
 
 class Shapes(TensorFile):
@@ -65,8 +65,8 @@ def test_shapes_give_the_config_and_the_family(kind: sd3.Kind, tmp_path: Path) -
     folder = sd3.write_folder(kind, tmp_path)
     state = sd3.single_state(kind, folder)
     found = read_single(Shapes({name: tuple(t.shape) for name, t in state.items()}, folder / "a.safetensors"), {})
-    assert found.family.name == kind.name and found.unet == kind.config
-    assert (found.t5 is not None) == kind.t5
+    assert found.family == kind.name and found.networks["unet"].config == kind.config
+    assert ("t5" in found.networks) == kind.t5
     both = load_parts(folder, t5=False)
     assert both.family == kind.name and both.unet.config == kind.config and both.t5 is None
 
@@ -79,8 +79,8 @@ def test_other_precisions_load(sd3_single: Path, dtype: torch.dtype, tmp_path: P
     weight = state[f"{MMDIT}joint_blocks.0.x_block.mlp.fc1.weight"].to(torch.bfloat16)
     assert torch.equal(parts.unet.blocks[0].image.mlp.up.weight, weight)  # type: ignore[union-attr, index]
     told = inspect(tmp_path / "half.safetensors", hashes=False)
-    assert told.dtype == str(dtype).removeprefix("torch.")
-    assert parts.t5 is None and "T5 is left out: no folder tokenizer_3" in parts.guesses[0] == told.guesses[0]
+    assert told["dtype"] == str(dtype).removeprefix("torch.")
+    assert parts.t5 is None and "T5 is left out: no folder tokenizer_3" in parts.guesses[0] == told["guesses"][0]
 
 
 def test_text_encoders_beside_the_file(sd3_single: Path, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_incomplete_folders(sd3_folder: Path, tmp_path: Path) -> None:
     changed(copy / "model_index.json", text_encoder_3=[None, None])
     assert load_parts(copy).t5 is None
     shutil.rmtree(copy / "scheduler")
-    assert "the shift 3 of noise levels" in inspect(copy).guesses[0]
+    assert "the shift 3 of noise levels" in inspect(copy)["guesses"][0]
     changed(copy / "model_index.json", transformer=["diffusers", "FluxTransformer2DModel"], text_encoder_2=[None, None])
     with pytest.raises(UnknownModel, match="which this version does not run; a Stable Diffusion 1, 2, XL or 3 is"):
         inspect(copy)

@@ -49,15 +49,15 @@ def test_folder_and_single_file_are_the_same_model(folder: Path, single: Path) -
 def test_what_info_says(folder: Path, single: Path) -> None:
     for place, layout, size in ((folder, "diffusers", 64), (single, "ldm", 1024)):
         found = inspect(place, hashes=False)
-        assert (found.family, found.label, found.layout) == ("sdxl", "Stable Diffusion XL", layout)
-        assert (found.width, found.height, found.steps, found.sampler) == (size, size, 30, "dpmpp_2m")
-        assert set(found.parameters) == {"unet", "vae", "clip", "clip2"} and found.guesses == ()
+        assert (found["family"], found["label"], found["layout"]) == ("sdxl", "Stable Diffusion XL", layout)
+        assert (found["width"], found["height"], found["steps"], found["sampler"]) == (size, size, 30, "dpmpp_2m")
+        assert set(found["parameters"]) == {"unet", "vae", "clip", "clip2"} and found["guesses"] == []
 
 
 def test_v_prediction_and_zero_terminal_snr_are_marked_by_tensors(folder: Path, tmp_path: Path) -> None:
     path = xl.write_single(xl.V_ZERO, folder, tmp_path / "a.safetensors")
     parts = load_parts(path)
-    assert parts.prediction == inspect(path, hashes=False).prediction == "v"
+    assert parts.prediction == inspect(path, hashes=False)["prediction"] == "v"
     assert parts.schedule.sigma_max > 1000 and parts.family == "sdxl" and parts.defaults.width == 1024
 
 
@@ -93,7 +93,7 @@ def test_what_is_refused(
 def test_a_model_that_edits_pictures(single: Path, tmp_path: Path) -> None:
     save_file({**load_file(single), FIRST: torch.zeros(32, 8, 3, 3)}, tmp_path / "a.safetensors")
     parts = load_parts(tmp_path / "a.safetensors")
-    assert inspect(tmp_path / "a.safetensors").family == parts.family == "sdxl-pix2pix"
+    assert inspect(tmp_path / "a.safetensors")["family"] == parts.family == "sdxl-pix2pix"
     assert isinstance(parts.unet, UNet) and parts.unet.config.in_channels == 8
 
 
@@ -165,5 +165,5 @@ def test_shapes_give_the_config(kind: xl.Kind, tmp_path: Path) -> None:
     state = xl.single_state(kind, folder)
     found = read_single(Shapes({name: tuple(tensor.shape) for name, tensor in state.items()}), {}, Overrides())
     for side in ("down_stages", "up_stages", "mid_stage"):
-        assert getattr(found.unet, side)() == getattr(kind.config, side)()
-    assert found.family.name == xl.FAMILIES.get(kind.name, kind.name)
+        assert getattr(found.networks["unet"].config, side)() == getattr(kind.config, side)()
+    assert found.family == xl.FAMILIES.get(kind.name, kind.name)

@@ -121,7 +121,7 @@ def test_a_quantised_model_is_near_and_info_says_how_it_is_stored(models: dict, 
     folder, state = models["sd1"]
     file = write_gguf(tmp_path / "model-Q8_0.gguf", state, Kind.Q8_0)
     found = inspect(file)
-    assert (found.container, found.family) == ("gguf", "sd1") and found.dtype in ("Q8_0", "F32")
+    assert (found["container"], found["family"]) == ("gguf", "sd1") and found["dtype"] in ("Q8_0", "F32")
     made, expected = load_parts(file), load_parts(folder)
     name = "down.0.transformers.0.blocks.0.mlp.up.weight"
     exact, near = expected.unet.state_dict()[name], made.unet.state_dict()[name]

@@ -45,7 +45,7 @@ def test_a_scaled_checkpoint_is_the_product(scale_end: str, input_end: str, rows
     assert load_parts(tmp_path / "scaled.safetensors", dtype=torch.bfloat16).unet.time_mlp.linear1.weight.dtype == (
         torch.bfloat16
     )
-    assert inspect(tmp_path / "scaled.safetensors", hashes=False).family == "sd1"
+    assert inspect(tmp_path / "scaled.safetensors", hashes=False)["family"] == "sd1"
     tensors, _ = read_tensors(tmp_path / "scaled.safetensors")
     assert tensors.stored(names[0]) == "float8_e4m3fn" and set(tensors) == set(product)
 
