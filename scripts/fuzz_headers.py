@@ -3,7 +3,7 @@
     python scripts/fuzz_headers.py --count 100000 --seed 1
 
 Kinds: safetensors headers, torch checkpoints (zip, its pickle alone, and the older stream), GGUF headers, configs of
-folders, adapters put on a network, and models whose tensors have other names and shapes than they should, recognised
+folders, adapters put on a network, and models whose tensors have other names and shapes than they should, detected
 ("model") and built ("load"). Prints one line for each kind: how
 many were read and how many refused, the slowest, and every other exception with the seed that makes it again. Exit
 code 1 where there was one.
@@ -45,7 +45,7 @@ from stable_diffusion.weights.containers.limits import using_config
 from stable_diffusion.weights.containers.open import read_tensors
 from stable_diffusion.weights.containers.safetensors import write_safetensors
 from stable_diffusion.weights.containers.tensors import TensorFile, TensorInfo
-from stable_diffusion.weights.load import _load_single
+from stable_diffusion.weights.load import build_parts
 from stable_diffusion.weights.networks.clip import clip_from_words, clip_transformers
 from stable_diffusion.weights.networks.unet import unet_ldm
 from stable_diffusion.weights.networks.unet_words import unet_from_words
@@ -271,7 +271,7 @@ def try_file(path: Path, data: bytes) -> None:
 
 
 def try_shapes(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Recognise a model by names and shapes alone."""
+    """Read a model by names and shapes alone."""
     infos = {name: TensorInfo(torch.float16, shape) for name, shape in shapes.items()}
     read_single(rename_to_ldm(TensorFile(path, infos, lambda name: torch.empty(0), "safetensors")), {})
 
@@ -281,7 +281,7 @@ def try_model(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     infos = {name: TensorInfo(torch.float16, shape) for name, shape in shapes.items()}
     empty = TensorFile(path, infos, lambda name: torch.empty(shapes[name], dtype=torch.float16, device="meta"), "meta")
     tensors = rename_to_ldm(empty)
-    _load_single({}, read_single(tensors, {}), None, "meta")
+    build_parts(read_single(tensors, {}), dtype=None, device="meta")
 
 
 def cases() -> dict[str, Callable[[random.Random, Path], None]]:

@@ -138,6 +138,8 @@ def write_folder(place: Path, parts: Parts, *, variants: tuple[str | None, ...] 
     scheduler = schedule_to_words(parts)
     write_json(place / "scheduler" / "scheduler_config.json", scheduler)
     write_json(place / INDEX, index_words(parts, networks, str(scheduler["_class_name"]), ("tokenizer",)))
+    for part in [part for part in networks if part.startswith("text_encoder")]:
+        write_json(place / part.replace("text_encoder", "tokenizer") / "tokenizer.json", {})
     for part, made in networks.items():
         write_json(place / part / "config.json", made.config)
         for variant in variants:

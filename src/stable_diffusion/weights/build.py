@@ -87,17 +87,17 @@ def build(
 def compare(expected: Mapping[str, Shape], found: Mapping[str, Shape], table: KeyTable) -> list[str]:
     """What is wrong with the names and shapes of a file, one line for each kind of fault; empty where all is well."""
     missing, unexpected = table.compare(found)
-    faults = [*_listed("missing", missing), *_listed("unexpected", unexpected)]
+    faults = [*_fault("missing", missing), *_fault("unexpected", unexpected)]
     resolved = {table.aliases.get(name, name): shape for name, shape in found.items()}
     wrong = [
         f"{name} {list(resolved[name])} instead of {list(shape)}"
         for name, shape in expected.items()
         if name in resolved and not _same_shape(resolved[name], shape)
     ]
-    return faults + _listed("of the wrong shape", wrong)
+    return faults + _fault("of the wrong shape", wrong)
 
 
-def _listed(fault: str, names: list[str]) -> list[str]:
+def _fault(fault: str, names: list[str]) -> list[str]:
     if not names:
         return []
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""

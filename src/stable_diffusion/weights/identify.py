@@ -1,4 +1,4 @@
-"""Files that are no whole model of a family we run, by the tensors that give them away: so that an error can say so."""
+"""What a file is that is no whole model of a family we run, by the tensors that mark it, so that an error can say so."""
 
 from __future__ import annotations
 

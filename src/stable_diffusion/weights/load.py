@@ -121,6 +121,8 @@ def build_parts(
         card=found.card,
         source=Source(found.path),
         guesses=found.guesses,
+        device=torch.device(device),
+        **({} if dtype is None else {"dtype": dtype}),
     )
 
 

@@ -8,6 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from torch import nn
+
 from ..diffusion.prediction import Prediction
 from ..errors import InvalidRequest
 from ..latents import LatentFormat
@@ -104,10 +107,12 @@ class Parts:
     first one's, and the pooled vector is its alone. `size_numbers` says how many numbers on size the U-Net's vector has
     after the pooled text: 6 (original size, crop, target size), 5 (original size, crop, aesthetic score) or 0.
     `zero_empty` says that an empty negative prompt is all zeros. `guesses` says in plain sentences what neither the
-    file nor the caller told.
+    file nor the caller said.
 
     `unet` is the denoising network: a U-Net, or the MMDiT of Stable Diffusion 3. The latter reads the pooled vectors
     of both CLIP encoders, and after their tokens those of `t5` with `tokenizer3`, or zeros where it is left out.
+
+    `device` and `dtype` are where the networks are and their precision; not given, they are those of `unet`.
     """
 
     unet: UNet | MMDiT
@@ -130,6 +135,15 @@ class Parts:
     card: Card = field(default_factory=Card)
     source: Source | None = None
     guesses: tuple[str, ...] = ()
+    device: torch.device = None  # type: ignore[assignment]
+    dtype: torch.dtype = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        first = next(self.unet.parameters(), None) if isinstance(self.unet, nn.Module) else None
+        if self.device is None:
+            object.__setattr__(self, "device", torch.device("cpu") if first is None else first.device)
+        if self.dtype is None:
+            object.__setattr__(self, "dtype", torch.float32 if first is None else first.dtype)
 
     @property
     def full_vae(self) -> VAE:

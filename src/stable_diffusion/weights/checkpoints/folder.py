@@ -182,14 +182,13 @@ def read_folder(folder: Path, variant: str | None, *, t5: bool = True) -> Bluepr
             for part in texts
         ]
         encoder = t5_from_words(words[T5], places[T5]) if third else None
-        latents, numbers = latents_from_words(words["vae"], vae), 0
+        latents = latents_from_words(words["vae"], vae)
         if isinstance(config, MMDiTConfig):
             _check_texts(folder, config, clips, encoder)
-        else:
-            numbers = size_numbers(words["unet"], clips[-1].projection_dim or 0, places["unet"])
+        numbers = size_numbers(words[network], clips[-1].projection_dim or 0, places[network])
     schedule, prediction, guesses = _schedule(folder, config)
     family = family_of_folder(config, clips[0].activation, prediction, texts)
-    defaults, few_steps = _defaults(folder, family, config, words[network].get("sample_size"), vae.downscale)
+    defaults, few_steps = _folder_defaults(folder, family, config, words[network].get("sample_size"), vae.downscale)
     guesses, networks = guesses + few_steps, {}
     for name, part, clip in zip(("clip", "clip2"), texts, clips, strict=False):
         source, guess = _tokenizer(folder, part, clip, family)
@@ -249,7 +248,7 @@ def _schedule(
     return ddpm_schedule(), "eps", (guess,)
 
 
-def _defaults(
+def _folder_defaults(
     folder: Path, family: Family, network: UNetConfig | MMDiTConfig, size: Any, downscale: int
 ) -> tuple[Defaults, tuple[str, ...]]:
     """The family's, at the size of the U-Net's config; those of a few-step model where scheduler or name say so."""

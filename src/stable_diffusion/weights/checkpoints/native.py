@@ -101,7 +101,7 @@ def is_native(metadata: Mapping[str, str]) -> bool:
     return metadata.get("format", "").startswith("stable_diffusion.v")
 
 
-def read_config(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+def read_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """The parsed `config`; BrokenModel where it is of a later version or damaged."""
     if metadata.get("format") != FORMAT:
         raise BrokenModel(f"{path} has the format {metadata.get('format')!r}; this version reads {FORMAT}")
@@ -120,7 +120,7 @@ def read_config(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 def read_native(tensors: TensorFile, metadata: Mapping[str, str]) -> Blueprint:
     """The model of a file in our format; BrokenModel where anything in its header does not fit together."""
     path = tensors.path
-    config = read_config(path, metadata)
+    config = read_header(path, metadata)
     tokenizer = TokenizerSource(json=metadata.get("tokenizer"), pad_token_id=config.get("pad_token_id"))
     with using_config(path):
         networks = {

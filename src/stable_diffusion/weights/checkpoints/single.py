@@ -95,7 +95,7 @@ def read_single(
 def with_prediction(found: Blueprint, prediction: Prediction, guesses: Sequence[str]) -> Blueprint:
     """The same file with another prediction, and so with the defaults and the name of the family that has it."""
     family = named_for(FAMILIES[found.family], prediction)
-    defaults, few_steps = _defaults(family, found)
+    defaults, few_steps = _file_defaults(family, found)
     return replace(
         found,
         family=family.name,
@@ -213,7 +213,7 @@ def _clip_layer(family: Family, clip: CLIPTextConfig) -> int:
 # --- defaults --------------------------------------------------------------------------------------------------------
 
 
-def _defaults(family: Family, found: Blueprint) -> tuple[Defaults, tuple[str, ...]]:
+def _file_defaults(family: Family, found: Blueprint) -> tuple[Defaults, tuple[str, ...]]:
     """Settings that a single file is run with, and a sentence where they are guessed from its title or name."""
     noted = _noted(family.defaults, found.metadata, found.path)
     if noted is not None:

@@ -51,7 +51,7 @@ def mmdit_ldm(config: MMDiTConfig) -> KeyTable:
 
 
 def _ldm_stream(config: MMDiTConfig, index: int, stream: str, theirs: str) -> Iterator[Rule]:
-    ours, ends = f"blocks.{index}.{stream}", _ends(config, index, stream)
+    ours, ends = f"blocks.{index}.{stream}", _is_last(config, index, stream)
     yield from module(f"{ours}.modulation", f"{theirs}.adaLN_modulation.1")
     for attention, name in _attentions(config, index, stream):
         for part in ("weight", "bias"):
@@ -84,7 +84,7 @@ def mmdit_diffusers(config: MMDiTConfig) -> KeyTable:
 
 def _diffusers_stream(config: MMDiTConfig, index: int, stream: str) -> Iterator[Rule]:
     ours, theirs = f"blocks.{index}.{stream}", f"transformer_blocks.{index}"
-    ends, context = _ends(config, index, stream), "_context" if stream == "text" else ""
+    ends, context = _is_last(config, index, stream), "_context" if stream == "text" else ""
     modulation = (f"{ours}.modulation", f"{theirs}.norm1{context}.linear")
     yield from _swapped(*modulation) if ends else module(*modulation)
     linears, norms = (TEXT_ATTENTION, TEXT_NORMS) if context else (IMAGE_ATTENTION, IMAGE_NORMS)
@@ -104,7 +104,7 @@ def _swapped(ours: str, theirs: str) -> Iterator[Rule]:
         yield Rule((f"{ours}.{part}",), (f"{theirs}.{part}",), Op.SWAP_HALVES)
 
 
-def _ends(config: MMDiTConfig, index: int, stream: str) -> bool:
+def _is_last(config: MMDiTConfig, index: int, stream: str) -> bool:
     """Whether a stream is only read in this block."""
     return stream == "text" and index == config.depth - 1
 

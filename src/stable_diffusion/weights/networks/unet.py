@@ -144,7 +144,7 @@ def unet_fields(shapes: Shapes) -> dict[str, Any]:
     fields = encoder_fields(shapes)
     count = len(fields["channels"])
     blocks = list(per_stage("blocks_per_stage", fields["blocks_per_stage"], count, least=1))
-    up = tuple(_up_depths(shapes, blocks))
+    up = tuple(_depths_up(shapes, blocks))
     guidance = next((name for name in (f"{GUIDANCE}.weight", GUIDANCE_LDM) if name in shapes), None)
     return {
         **fields,
@@ -227,7 +227,7 @@ def _width_fields(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def _up_depths(shapes: Shapes, blocks: list[int]) -> list[int | tuple[int, ...]]:
+def _depths_up(shapes: Shapes, blocks: list[int]) -> list[int | tuple[int, ...]]:
     """Depths on the way up, finest stage first as everywhere in a config; `output_blocks` begin with the coarsest."""
     found: list[int | tuple[int, ...]] = []
     number = 0

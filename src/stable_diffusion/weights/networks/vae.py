@@ -107,7 +107,7 @@ OLD_VAE_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0"
 
 def vae_ldm(config: VAEConfig) -> KeyTable:
     """Single files, below `first_stage_model.`."""
-    return KeyTable(tuple(_rules(config, LDM)))
+    return KeyTable(tuple(_vae_rules(config, LDM)))
 
 
 def vae_diffusers(config: VAEConfig) -> KeyTable:
@@ -118,10 +118,10 @@ def vae_diffusers(config: VAEConfig) -> KeyTable:
         for new, old in OLD_VAE_ATTENTION.items()
         for part in ("weight", "bias")
     }
-    return KeyTable(tuple(_rules(config, DIFFUSERS)), old if config.mid_attention else {})
+    return KeyTable(tuple(_vae_rules(config, DIFFUSERS)), old if config.mid_attention else {})
 
 
-def _rules(config: VAEConfig, names: VAENames) -> Iterator[Rule]:
+def _vae_rules(config: VAEConfig, names: VAENames) -> Iterator[Rule]:
     if config.quant_conv:
         yield from modules("", "", {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"})
     sides = (("encoder", "downsample", config.encoder_stages()), ("decoder", "upsample", config.decoder_stages()))
@@ -129,28 +129,28 @@ def _rules(config: VAEConfig, names: VAENames) -> Iterator[Rule]:
         for index, stage in enumerate(stages):
             number = len(config.channels) - 1 - index if names.decoder_reversed and side == "decoder" else index
             theirs = f"{side}.{names.stage[side].format(number)}"
-            yield from _stage(stage, f"{side}.stages.{index}", theirs, resample, names)
+            yield from _vae_stage(stage, f"{side}.stages.{index}", theirs, resample, names)
     for side, width in (("encoder", config.channels[-1]), ("decoder", config.decoder_stages()[0].channels)):
         yield from modules(side, side, names.ends)
-        yield from _middle(config, side, width, names)
+        yield from _vae_middle(config, side, width, names)
 
 
-def _stage(stage: VAEStage, ours: str, theirs: str, resample: str, names: VAENames) -> Iterator[Rule]:
+def _vae_stage(stage: VAEStage, ours: str, theirs: str, resample: str, names: VAENames) -> Iterator[Rule]:
     for block, channels in enumerate(stage.blocks):
-        yield from _block(f"{ours}.resblocks.{block}", f"{theirs}.{names.block.format(block)}", channels, names)
+        yield from _vae_block(f"{ours}.resblocks.{block}", f"{theirs}.{names.block.format(block)}", channels, names)
     if stage.resample:
         yield from module(f"{ours}.{resample}.conv", f"{theirs}.{names.resample.format(resample)}")
 
 
-def _block(ours: str, theirs: str, channels: tuple[int, int], names: VAENames) -> Iterator[Rule]:
+def _vae_block(ours: str, theirs: str, channels: tuple[int, int], names: VAENames) -> Iterator[Rule]:
     same = {name: name for name in ("norm1", "conv1", "norm2", "conv2")}
     yield from resblock(ours, theirs, {**same, "skip": names.skip}, channels)
 
 
-def _middle(config: VAEConfig, side: str, width: int, names: VAENames) -> Iterator[Rule]:
+def _vae_middle(config: VAEConfig, side: str, width: int, names: VAENames) -> Iterator[Rule]:
     for block in (0, 1):
         theirs = f"{side}.{names.mid_block.format(block + names.first_mid)}"
-        yield from _block(f"{side}.mid.resblock{block + 1}", theirs, (width, width), names)
+        yield from _vae_block(f"{side}.mid.resblock{block + 1}", theirs, (width, width), names)
     if config.mid_attention:
         ours, theirs = f"{side}.mid.attention", f"{side}.{names.mid_attention}"
         yield from module(f"{ours}.norm", f"{theirs}.{names.attention_norm}")
@@ -163,16 +163,16 @@ def _middle(config: VAEConfig, side: str, width: int, names: VAENames) -> Iterat
 
 def vae_fields(shapes: Shapes) -> dict[str, Any]:
     """Fields of `VAEConfig` from the layout of single files."""
-    return _fields(shapes, LDM, "encoder.mid.attn_1.q.weight")
+    return _fields_of(shapes, LDM, "encoder.mid.attn_1.q.weight")
 
 
 def vae_fields_diffusers(shapes: Shapes) -> dict[str, Any]:
     """Fields of `VAEConfig` from the layout of diffusers."""
     attention = f"encoder.{DIFFUSERS.mid_attention}"
-    return _fields(shapes, DIFFUSERS, f"{attention}.to_q.weight", f"{attention}.query.weight")
+    return _fields_of(shapes, DIFFUSERS, f"{attention}.to_q.weight", f"{attention}.query.weight")
 
 
-def _fields(shapes: Shapes, names: VAENames, *attention: str) -> dict[str, Any]:
+def _fields_of(shapes: Shapes, names: VAENames, *attention: str) -> dict[str, Any]:
     encoder, decoder = (f"{side}.{names.stage[side].format(0)}" for side in ("encoder", "decoder"))
     channels, up = (_channels(shapes, stage.removesuffix(".0"), names.block) for stage in (encoder, decoder))
     up = up if names.decoder_reversed else up[::-1]
