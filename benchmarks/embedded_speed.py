@@ -28,10 +28,11 @@ from typing import Any
 import torch
 
 import stable_diffusion
-from stable_diffusion.diffusion.samplers import resolve_sampler
+from stable_diffusion.diffusion.samplers import solver
 from stable_diffusion.embedded import fast_path
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.pipeline.models import EMBEDDED_FAST
+from stable_diffusion.request.names import resolve_sampler
 
 PROMPT = "a red apple"
 
@@ -125,7 +126,7 @@ def _meta(config: UNetConfig) -> UNet:
 def warm(model: stable_diffusion.StableDiffusion, what: str, repeats: int) -> Row:
     """One picture at default settings, and the peer's way of making it."""
     defaults, network = model.defaults, model.parts.unet
-    steps, guidance, calls = defaults.steps, defaults.guidance, resolve_sampler(defaults.sampler).sampler.calls
+    steps, guidance, calls = defaults.steps, defaults.guidance, solver(resolve_sampler(defaults.sampler).id).calls
     size = (defaults.height // model.factor, defaults.width // model.factor)
     theirs = None
     if isinstance(network, UNet) and model.parts.clip is not None:

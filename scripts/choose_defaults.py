@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 import stable_diffusion
-from stable_diffusion.diffusion.samplers import resolve_sampler
+from stable_diffusion.diffusion.samplers import solver
 from stable_diffusion.embedded import PICTURES, TOWER
 from stable_diffusion.evaluation.bench import Bench, Plan
 from stable_diffusion.evaluation.metrics.frechet import frechet_distance
@@ -37,6 +37,7 @@ from stable_diffusion.evaluation.painter import Painter
 from stable_diffusion.evaluation.sections.alignment import choice_score, choices, retrieval_score
 from stable_diffusion.evaluation.sections.questions import PAINTED
 from stable_diffusion.evaluation.tower import load_eye
+from stable_diffusion.request.names import resolve_sampler
 from stable_diffusion.training.report import write_atomic
 
 ASKED = ("colour", "counting")
@@ -64,7 +65,7 @@ class Setting:
     @property
     def calls(self) -> int:
         """Calls of the network that a picture takes, with guidance two rows each."""
-        return self.steps * resolve_sampler(self.sampler).sampler.calls * (1 if self.guidance == 1 else 2)
+        return self.steps * solver(resolve_sampler(self.sampler).id).calls * (1 if self.guidance == 1 else 2)
 
     @property
     def name(self) -> str:

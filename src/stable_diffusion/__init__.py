@@ -14,8 +14,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .diffusion.samplers import SAMPLERS
-    from .diffusion.sigmas import SCHEDULES
     from .errors import (
         BrokenModel,
         InvalidRequest,
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from .pipeline.output import save_image
     from .request.control import Control
     from .request.metadata import read_metadata
+    from .request.names import SAMPLERS, SCHEDULES
     from .request.request import Images, Progress, Request
     from .request.settings import Canvas, Hires, Inpaint, Noise, Prompting, Refiner, VariationSeed
 
@@ -47,8 +46,7 @@ _HOMES = {
     "stable_diffusion.pipeline.micro_conditioning": ("SizeConditioning",),
     "stable_diffusion.request.metadata": ("read_metadata",),
     "stable_diffusion.pipeline.output": ("save_image",),
-    "stable_diffusion.diffusion.samplers": ("SAMPLERS",),
-    "stable_diffusion.diffusion.sigmas": ("SCHEDULES",),
+    "stable_diffusion.request.names": ("SAMPLERS", "SCHEDULES"),
     "stable_diffusion.errors": (
         "BrokenModel",
         "InvalidRequest",

@@ -6,31 +6,45 @@ The state `x` of the diffusion is always `x = alpha(sigma) * x0 + sigma * noise`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-Denoiser: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""(x [B,C,H,W], sigma [B]) -> estimate of the clean latent x0 [B,C,H,W]."""
+
+class Estimate(NamedTuple):
+    """What a denoiser expects the clean latent to be: with guidance, and without it. Each is [B,C,H,W].
+
+    Both are one tensor where there is no guidance, or where nobody asked for the estimate without it.
+    """
+
+    x0: Tensor
+    unguided: Tensor
+
+    @classmethod
+    def plain(cls, x0: Tensor) -> Estimate:
+        """An estimate without guidance."""
+        return cls(x0, x0)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Estimate:
+        """`function` of both; it is called once where both are one tensor."""
+        if self.unguided is self.x0:
+            return Estimate.plain(function(self.x0))
+        return Estimate(function(self.x0), function(self.unguided))
 
 
-@runtime_checkable
-class PairDenoiser(Protocol):
-    """A `Denoiser` that also tells its estimate without guidance."""
+Denoiser: TypeAlias = Callable[[Tensor, Tensor], Estimate]
+"""(x [B,C,H,W], sigma [B]) -> `Estimate` of the clean latent x0 [B,C,H,W]."""
 
-    def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor: ...
-
-    def pair(self, x: Tensor, sigma: Tensor, /) -> tuple[Tensor, Tensor]:
-        """(x0 with guidance, x0 without), each [B,C,H,W]."""
-        ...
+PlainDenoiser: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""The same without guidance: (x, sigma) -> x0. Samplers take either."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditioning:
-    """What the denoiser is told besides the noisy latent.
+    """What the denoiser is given besides the noisy latent.
 
     tokens [B,T,D] goes to cross-attention; pooled [B,P] is the sentence as one vector; vector [B,V] is added to the
     time embedding (pooled text, size conditioning); image [B,C,H,W] is concatenated to the latent (inpainting models);
@@ -89,7 +103,7 @@ class Schedule(Protocol):
     """How noise mixes with the picture: x = alpha(sigma) * x0 + sigma * noise.
 
     alpha is 1 for DDPM models, written in variance-exploding coordinates (sigma = sqrt((1 - abar) / abar)), and
-    1 - sigma for flow models. `timestep` is what the network is told, and `sigma` its inverse.
+    1 - sigma for flow models. `timestep` is what the network is given, and `sigma` its inverse.
     """
 
     @property
@@ -122,14 +136,6 @@ class Step:
     sigma: float
     x: Tensor
     denoised: Tensor
-
-
-class Sampler(Protocol):
-    """Plain function that validates, then returns the generator of steps."""
-
-    def __call__(
-        self, denoise: Denoiser, x: Tensor, sigmas: Tensor, schedule: Schedule, *, noise: NoiseSource, **options: Any
-    ) -> Iterator[Step]: ...
 
 
 @dataclass(frozen=True)

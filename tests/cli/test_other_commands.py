@@ -183,8 +183,7 @@ def test_info_looks_for_numbers_that_are_not_finite(run: Run, here: Path, model_
 
 
 def test_list_names_every_sampler_and_schedule(run: Run) -> None:
-    from stable_diffusion.diffusion.samplers import SAMPLERS
-    from stable_diffusion.diffusion.sigmas import SCHEDULES
+    from stable_diffusion.request.names import SAMPLERS, SCHEDULES
 
     facts = json.loads(run("list", "--json").stdout)
     assert [s["name"] for s in facts["samplers"]] == list(SAMPLERS)

@@ -10,12 +10,13 @@ import torch
 from closed_form import SCHEDULES
 from torch import Tensor
 
-from stable_diffusion.diffusion.denoise import guided, inpainting, network_denoiser, sigma_interval
+from stable_diffusion.diffusion.denoise import by_step, guided, network_denoiser, sigma_interval
+from stable_diffusion.diffusion.inpaint import inpainting
 from stable_diffusion.diffusion.noise import PerImageNoise
-from stable_diffusion.diffusion.samplers import SAMPLERS, noise_source, sample
+from stable_diffusion.diffusion.samplers import SOLVERS, noise_source, sample
 from stable_diffusion.diffusion.schedule import FlowSchedule, ddpm_schedule, start_state
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.types import Conditioning
+from stable_diffusion.types import Conditioning, Estimate
 
 DDPM = ddpm_schedule()
 
@@ -73,11 +74,12 @@ def test_guidance_of_x0_is_guidance_of_the_output(prediction: Any) -> None:
     network = Recorder()
     base = network_denoiser(network, DDPM, prediction)
     x, sigma = torch.randn(2, 4, 3, 5), torch.tensor([1.3, 1.3])
-    found = guided(base, words(0.4), words(-0.2), 7.5)(x, sigma)
+    found, unguided = guided(base, words(0.4), words(-0.2), 7.5)(x, sigma)
     assert len(network.calls) == 1 and len(network.calls[0]["x"]) == 4  # one batched call
     outputs = [base.output(base(x, sigma, words(w, 2)), x, sigma) for w in (0.4, -0.2)]
     mixed = outputs[1] + 7.5 * (outputs[0] - outputs[1])
     torch.testing.assert_close(found, base.x0(mixed, x, sigma), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(unguided, base(x, sigma, words(-0.2, 2)))
 
 
 @pytest.mark.parametrize(("scale", "value"), [(1.0, 0.4), (0.0, -0.2)])
@@ -87,16 +89,27 @@ def test_scales_one_and_zero_skip_a_branch(scale: float, value: float) -> None:
     x, sigma = torch.randn(2, 4, 3, 5), torch.ones(2)
     found = guided(base, words(0.4), words(-0.2), scale)(x, sigma)
     assert [len(call["x"]) for call in network.calls] == [2]
-    assert torch.equal(found, base(x, sigma, words(value, 2)))
+    assert torch.equal(found.x0, base(x, sigma, words(value, 2))) and found.unguided is found.x0
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
+def test_paired_guidance_knows_the_unguided_estimate_at_every_scale(scale: float) -> None:
+    network = Recorder()
+    base = network_denoiser(network, DDPM, "eps")
+    x, sigma = torch.randn(2, 4, 3, 5), torch.ones(2)
+    found = guided(base, words(0.4), words(-0.2), scale, paired=True)(x, sigma)
+    assert [len(call["x"]) for call in network.calls] == [4]
+    torch.testing.assert_close(found.x0, guided(base, words(0.4), words(-0.2), scale)(x, sigma).x0)
+    torch.testing.assert_close(found.unguided, base(x, sigma, words(-0.2, 2)))
 
 
 def test_different_token_counts_go_in_two_calls_with_the_same_answer() -> None:
     network = Recorder()
     base = network_denoiser(network, DDPM, "eps")
     x, sigma = torch.randn(2, 4, 3, 5), torch.ones(2)
-    split = guided(base, words(0.4, length=6), words(-0.2, length=3), 3.0)(x, sigma)
+    split = guided(base, words(0.4, length=6), words(-0.2, length=3), 3.0)(x, sigma).x0
     assert [call["tokens"].shape[1] for call in network.calls] == [6, 3]
-    torch.testing.assert_close(split, guided(base, words(0.4), words(-0.2), 3.0)(x, sigma))
+    torch.testing.assert_close(split, guided(base, words(0.4), words(-0.2), 3.0)(x, sigma).x0)
 
 
 def test_interval_guides_inside_and_uses_the_prompt_alone_outside() -> None:
@@ -108,11 +121,12 @@ def test_interval_guides_inside_and_uses_the_prompt_alone_outside() -> None:
     network.calls.clear()
     for level, expected in ((0.5, plain), (0.51, full), (2.0, full), (2.1, plain)):
         sigma = torch.full((3,), level)
-        assert torch.equal(denoise(x, sigma), expected(x, sigma))
+        found, wanted = denoise(x, sigma), expected(x, sigma)
+        assert all(map(torch.equal, found, wanted))
     assert [len(call["x"]) for call in network.calls] == [3, 3, 6, 6, 6, 6, 3, 3]
     mixed = torch.tensor([0.1, 1.0, 9.0])
-    expected = torch.stack([plain(x, mixed)[0], full(x, mixed)[1], plain(x, mixed)[2]])
-    torch.testing.assert_close(denoise(x, mixed), expected)
+    for found, outside, inside in zip(denoise(x, mixed), plain(x, mixed), full(x, mixed), strict=True):
+        torch.testing.assert_close(found, torch.stack([outside[0], inside[1], outside[2]]))
 
 
 def test_interval_from_fractions_of_the_steps() -> None:
@@ -129,15 +143,15 @@ def test_rescale_restores_the_spread_of_the_network_output() -> None:
     base = network_denoiser(Recorder(), DDPM, "v")
     x, sigma = torch.randn(2, 4, 6, 5), torch.tensor([3.0, 3.0])
     cond = Conditioning(tokens=torch.randn(2, 3, 6))
-    found = guided(base, cond, words(0.0), 9.0, rescale=0.7)(x, sigma)
+    found = guided(base, cond, words(0.0), 9.0, rescale=0.7)(x, sigma).x0
     positive = base.output(base(x, sigma, cond), x, sigma)
-    mixed = base.output(guided(base, cond, words(0.0), 9.0)(x, sigma), x, sigma)
+    mixed = base.output(guided(base, cond, words(0.0), 9.0)(x, sigma).x0, x, sigma)
     factor = positive.std((1, 2, 3), keepdim=True) / mixed.std((1, 2, 3), keepdim=True)
     expected = base.x0(0.7 * mixed * factor + 0.3 * mixed, x, sigma)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    wrapped = guided(lambda *a: base(*a), cond, words(0.0), 9.0, rescale=0.7, space=base)(x, sigma)
+    wrapped = guided(lambda *a: base(*a), cond, words(0.0), 9.0, rescale=0.7, space=base)(x, sigma).x0
     assert torch.equal(wrapped, found)
-    alone = guided(base, cond.at(1), words(0.0), 9.0, rescale=0.7)(x[1:], sigma[1:])
+    alone = guided(base, cond.at(1), words(0.0), 9.0, rescale=0.7)(x[1:], sigma[1:]).x0
     assert torch.equal(alone, found[1:])
 
 
@@ -146,7 +160,7 @@ def test_rescale_of_a_bare_denoiser_is_measured_on_x0() -> None:
         return x * conditioning.tokens.mean((1, 2)).reshape(-1, 1, 1, 1)
 
     x = torch.randn(1, 4, 6, 5)
-    found = guided(bare, words(1.0), words(0.5), 3.0, rescale=1.0)(x, torch.ones(1))
+    found = guided(bare, words(1.0), words(0.5), 3.0, rescale=1.0)(x, torch.ones(1)).x0
     torch.testing.assert_close(found, x)  # mixed is 2 x, whose spread goes back to that of x
 
 
@@ -183,16 +197,16 @@ def test_bad_input(make: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ddpm", "flow"])
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", SOLVERS)
 def test_every_sampler_ends_on_the_known_latent_outside_the_mask(name: str, kind: str) -> None:
     schedule = SCHEDULES[kind]
     latent = torch.randn(2, 4, 6, 5, generator=torch.Generator().manual_seed(1))
     mask = torch.zeros(1, 1, 6, 5)
     mask[..., 2:4, 1:] = 1
-    source = noise_source(SAMPLERS[name], [1, 2], (4, 6, 5), schedule)
+    source = noise_source(SOLVERS[name], [1, 2], (4, 6, 5), schedule)
     sigmas = torch.tensor([schedule.sigma_max, 0.6, 0.3, 0.1, 0.0])
     x = start_state(schedule, source.start(), sigmas[0], latent)
-    denoise = inpainting(lambda x, sigma: x * 0.1 + 5.0, latent, mask, source.start(), schedule)
+    denoise = inpainting(lambda x, sigma: Estimate.plain(x * 0.1 + 5.0), latent, mask, source.start(), schedule)
     *_, last = sample(name, denoise, x, sigmas, schedule, noise=source)
     # all but plms return x0 in the step to 0; it extrapolates, and rounding of a state near sigma 15 remains
     tolerance = 2e-4 if name == "plms" else 1e-6
@@ -205,12 +219,33 @@ def test_inpainting_puts_the_known_latent_back_at_the_current_level() -> None:
     mask = torch.tensor([0.0, 1.0, 0.5, 0.0]).reshape(1, 1, 1, 4).expand(1, 1, 3, 4)
     seen: list[Tensor] = []
 
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+    def denoise(x: Tensor, sigma: Tensor) -> Estimate:
         seen.append(x)
-        return torch.full_like(x, 9.0)
+        return Estimate(torch.full_like(x, 9.0), torch.full_like(x, 7.0))
 
     x = torch.randn(1, 2, 3, 4)
     found = inpainting(denoise, latent, mask, noise, SCHEDULES["flow"])(x, torch.tensor([0.3]))
     known = 0.7 * latent + 0.3 * noise
     torch.testing.assert_close(seen[0], x * mask + known * (1 - mask))
-    torch.testing.assert_close(found, 9.0 * mask + latent * (1 - mask))
+    torch.testing.assert_close(found.x0, 9.0 * mask + latent * (1 - mask))
+    torch.testing.assert_close(found.unguided, 7.0 * mask + latent * (1 - mask))
+    assert len(seen) == 1
+
+
+def test_an_estimate_of_one_tensor_stays_one() -> None:
+    both = torch.randn(1, 2, 3, 4)
+    mapped, pair = Estimate.plain(both).map(lambda x0: x0 * 2), Estimate(both, both + 1).map(lambda x0: x0 * 2)
+    assert mapped.unguided is mapped.x0 and torch.equal(mapped.x0, both * 2)
+    assert torch.equal(pair.x0, both * 2) and torch.equal(pair.unguided, both * 2 + 2)
+
+
+def test_each_stretch_of_steps_has_its_own_denoiser() -> None:
+    sigmas = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.0])
+    parts = [(k, lambda x, sigma, k=k: Estimate(x * 0 + k, x * 0 - k)) for k in (1, 3, 4)]
+    denoise, x = by_step(parts, sigmas), torch.zeros(1, 1, 1, 1)
+    levels = {8.0: 1, 4.1: 1, 4.0: 3, 3.0: 3, 2.0: 3, 1.5: 3, 1.0: 4, 0.5: 4, 9.0: 1}
+    for level, wanted in levels.items():
+        assert tuple(float(value) for value in denoise(x, torch.tensor([level]))) == (wanted, -wanted), level
+    for wrong in ([], parts[::-1], [parts[0], parts[0]]):
+        with pytest.raises(InvalidRequest, match="rising numbers"):
+            by_step(wrong, sigmas)

@@ -9,7 +9,7 @@ import torch
 from closed_form import SCHEDULES
 
 from stable_diffusion.diffusion.noise import BrownianNoise, PerImageNoise
-from stable_diffusion.diffusion.samplers import SAMPLERS, noise_source
+from stable_diffusion.diffusion.samplers import SOLVERS, noise_source
 from stable_diffusion.errors import InvalidRequest
 
 SIZE = (4, 5, 7)
@@ -21,7 +21,7 @@ def test_start_noise_is_what_diffusers_draws_from_a_cpu_generator() -> None:
     seeds = [3, 0, 2**63 + 5]
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     theirs = randn_tensor((3, *SIZE), generator=generators, device=torch.device("cpu"), dtype=torch.float32)
-    for info in SAMPLERS.values():
+    for info in SOLVERS.values():
         assert torch.equal(noise_source(info, seeds, SIZE, SCHEDULES["ddpm"]).start(), theirs)
     single = torch.randn(SIZE, generator=torch.Generator("cpu").manual_seed(3))
     assert torch.equal(PerImageNoise([3], SIZE).start()[0], single)

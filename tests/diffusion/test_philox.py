@@ -8,7 +8,7 @@ import torch
 
 from stable_diffusion.diffusion.noise import NOISE_KINDS, noise_streams
 from stable_diffusion.diffusion.philox import PhiloxStream, philox
-from stable_diffusion.diffusion.samplers import SAMPLERS, noise_source
+from stable_diffusion.diffusion.samplers import SOLVERS, noise_source
 from stable_diffusion.diffusion.schedule import ddpm_schedule
 from stable_diffusion.errors import InvalidRequest
 
@@ -54,7 +54,7 @@ def test_each_draw_is_new_and_standard_normal() -> None:
 @pytest.mark.parametrize("name", ["euler_ancestral", "dpmpp_2m_sde"])
 def test_a_batch_holds_each_image_alone_whatever_the_source(name: str, kind: str) -> None:
     def source(seeds: list[int], delta: int = 0):
-        return noise_source(SAMPLERS[name], seeds, SIZE, ddpm_schedule(), kind=kind, seed_delta=delta)
+        return noise_source(SOLVERS[name], seeds, SIZE, ddpm_schedule(), kind=kind, seed_delta=delta)
 
     both, alone, moved = source([3, 4]), source([4]), source([4], 31337)
     assert torch.equal(both.start()[1], alone.start()[0]) and torch.equal(moved.start(), alone.start())
@@ -63,9 +63,9 @@ def test_a_batch_holds_each_image_alone_whatever_the_source(name: str, kind: str
 
 
 def test_later_noise_of_a_seed_delta_is_that_of_the_other_seed() -> None:
-    moved = noise_source(SAMPLERS["euler_ancestral"], [4], SIZE, ddpm_schedule(), kind="nv", seed_delta=10)
+    moved = noise_source(SOLVERS["euler_ancestral"], [4], SIZE, ddpm_schedule(), kind="nv", seed_delta=10)
     assert torch.equal(moved(2.0, 1.0)[0], PhiloxStream(14).normal(SIZE))
-    cpu = noise_source(SAMPLERS["ddim"], [2**64 - 1], SIZE, ddpm_schedule(), seed_delta=3)
+    cpu = noise_source(SOLVERS["ddim"], [2**64 - 1], SIZE, ddpm_schedule(), seed_delta=3)
     assert torch.equal(cpu(2.0, 1.0)[0], torch.randn(SIZE, generator=torch.Generator().manual_seed(2)))
 
 

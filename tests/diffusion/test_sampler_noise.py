@@ -9,7 +9,7 @@ import torch
 from closed_form import SCHEDULES, Gaussian, Replay, grid
 
 from stable_diffusion.diffusion.noise import BrownianNoise, PerImageNoise
-from stable_diffusion.diffusion.samplers import SAMPLERS, sample
+from stable_diffusion.diffusion.samplers import SOLVERS, sample
 
 LADDER = {"ddpm": ("log", 10.0, 0.05), "flow": ("line", 1.0, 0.05)}
 SIZE = (1, 4, 100, 100)
@@ -130,7 +130,7 @@ def test_without_noise_it_is_the_deterministic_sampler(name, options, other, oth
 
 
 @pytest.mark.parametrize("schedule_name", ["ddpm", "flow"])
-@pytest.mark.parametrize("name", [name for name, info in SAMPLERS.items() if info.stochastic])
+@pytest.mark.parametrize("name", [name for name, info in SOLVERS.items() if info.stochastic])
 def test_noise_scale_zero_is_the_same_for_every_seed_and_needs_no_source(name: str, schedule_name: str) -> None:
     problem = Gaussian(SCHEDULES[schedule_name])
     kind, high, low = LADDER[schedule_name]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from closed_form import SCHEDULES, Gaussian, grid
 
-from stable_diffusion.diffusion.samplers import SAMPLERS, sample
+from stable_diffusion.diffusion.samplers import SOLVERS, sample
 
 # sampler, options, lowest slope allowed (nominal order less a little)
 SMOOTH = [
@@ -157,14 +157,14 @@ def test_the_fall_of_an_ancestral_step_has_the_order_of_its_solver(
 
 def test_every_sampler_is_measured_or_has_no_order() -> None:
     measured = {name for name, _, _ in SMOOTH}
-    assert set(SAMPLERS) - measured == {
+    assert set(SOLVERS) - measured == {
         *("ddpm", "lcm"),  # stochastic with every option
         *("dpm_fast", "dpm_adaptive"),  # steps of their own: below
     }
 
 
 @pytest.mark.parametrize("schedule_name", ["ddpm", "flow"])
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", SOLVERS)
 def test_point_mass_is_found_exactly(name: str, schedule_name: str) -> None:
     """Data that is one point: the denoiser is constant, and every solver is exact at any number of steps."""
     schedule = SCHEDULES[schedule_name]

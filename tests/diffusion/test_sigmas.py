@@ -10,18 +10,11 @@ import torch
 from closed_form import SCHEDULES as NOISE
 
 from stable_diffusion.diffusion.schedule import FlowSchedule, ddpm_schedule
-from stable_diffusion.diffusion.sigmas import (
-    AYS_TABLES,
-    SCHEDULES,
-    beta_quantile,
-    resolve_schedule,
-    schedule_sigmas,
-    truncate,
-)
+from stable_diffusion.diffusion.sigmas import AYS_TABLES, GRIDS, beta_quantile, schedule_sigmas, truncate
 from stable_diffusion.errors import InvalidRequest
 
 SD = NOISE["ddpm"]
-EVERYWHERE = [(name, kind) for name in SCHEDULES for kind in NOISE if kind != "flow" or name not in ("ays", "gits")]
+EVERYWHERE = [(name, kind) for name in GRIDS for kind in NOISE if kind != "flow" or name not in ("ays", "gits")]
 
 
 @pytest.mark.parametrize(("name", "kind"), EVERYWHERE)
@@ -119,32 +112,6 @@ def test_beta_grid() -> None:
     assert found.tolist() == pytest.approx(expected, rel=1e-4)
     even = SD.timestep(schedule_sigmas("beta", SD, 4, alpha=1, beta=1)[:-1])
     assert even.tolist() == pytest.approx([999, 749.25, 499.5, 249.75], rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("Karras", "karras"),
-        ("SGM Uniform", "sgm_uniform"),
-        ("sgm-uniform", "sgm_uniform"),
-        ("Uniform", "normal"),
-        ("NORMAL", "normal"),
-        ("DDIM uniform", "ddim_uniform"),
-        ("ddim", "ddim_uniform"),
-        ("KL Optimal", "kl_optimal"),
-        ("Align Your Steps", "ays"),
-        ("Turbo", "sgm_uniform"),
-        ("GITS", "gits"),
-        ("Align Your Steps GITS", "gits"),
-        ("Polyexponential", "polyexponential"),
-        ("Linear-quadratic", "linear_quadratic"),
-        ("Beta", "beta"),
-        ("Automatic", "exponential"),
-        (None, "exponential"),
-    ],
-)
-def test_names(given: str | None, expected: str) -> None:
-    assert resolve_schedule(given, automatic="exponential") == expected
 
 
 @pytest.mark.parametrize(("strength", "expected"), [(1.0, 10), (0.75, 7), (0.5, 5), (0.1, 1), (0.01, 1), (0.999, 9)])

@@ -19,13 +19,12 @@ from PIL import Image
 
 import stable_diffusion
 from painting import half_mask, pictures, speckled
-from stable_diffusion.diffusion.samplers import SAMPLERS
-from stable_diffusion.diffusion.sigmas import SCHEDULES
 from stable_diffusion.errors import InvalidRequest, StableDiffusionError
 from stable_diffusion.models.unet import UNet
 from stable_diffusion.pipeline.generate import generate, generate_image
 from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.request.metadata import read_metadata
+from stable_diffusion.request.names import SAMPLERS, SCHEDULES
 from stable_diffusion.request.request import Images, Progress, Request
 from stable_diffusion.weights.checkpoints.native import save_native
 from stable_diffusion.weights.parts import Parts

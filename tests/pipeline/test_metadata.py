@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from stable_diffusion.diffusion.samplers import SAMPLERS
-from stable_diffusion.diffusion.sigmas import SCHEDULES
 from stable_diffusion.errors import InvalidRequest, StableDiffusionError
 from stable_diffusion.pipeline import output as files
 from stable_diffusion.pipeline.output import save_image
 from stable_diffusion.pipeline.tasks.hires import UPSCALERS
 from stable_diffusion.pipeline.tasks.masks import FILLS
 from stable_diffusion.request.metadata import parameters_text, parse_parameters, read_metadata, user_comment
+from stable_diffusion.request.names import SAMPLERS, SCHEDULES
 from stable_diffusion.request.request import Request
 from stable_diffusion.request.settings import EMPHASES, Hires
 

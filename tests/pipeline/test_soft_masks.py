@@ -7,9 +7,11 @@ import torch
 from closed_form import SCHEDULES
 from torch import Tensor
 
+from stable_diffusion.diffusion.inpaint import soft_inpainting
 from stable_diffusion.diffusion.schedule import start_state
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.tasks import masks
+from stable_diffusion.types import Estimate
 
 LATENT = torch.randn(1, 2, 1, 5, generator=torch.Generator().manual_seed(0))
 NOISE = torch.randn(1, 2, 1, 5, generator=torch.Generator().manual_seed(1))
@@ -28,24 +30,20 @@ class _Paints:
     def __init__(self) -> None:
         self.seen: list[Tensor] = []
 
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return self.pair(x, sigma)[0]
-
-    def pair(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Tensor, sigma: Tensor) -> Estimate:
         self.seen.append(x)
-        return torch.full_like(x, 9.0), torch.full_like(x, 7.0)
+        return Estimate(torch.full_like(x, 9.0), torch.full_like(x, 7.0))
 
 
 @pytest.mark.parametrize("kind", ["ddpm", "flow"])
 def test_a_soft_mask_is_the_share_of_steps_that_repaint(kind: str) -> None:
     schedule, base = SCHEDULES[kind], _Paints()
     sigmas = torch.tensor([0.9, 0.8, 0.7, 0.5, 0.4, 0.2, 0.1, 0.05, 0.0])
-    soft = masks.soft_inpainting(base, LATENT, SOFT, NOISE, schedule, sigmas)
+    soft = soft_inpainting(base, LATENT, SOFT, NOISE, schedule, sigmas)
     x, painted = torch.full_like(LATENT, 3.0), torch.zeros(5)
     for sigma in sigmas[:-1, None]:
-        x0, unguided = soft.pair(x, sigma)
+        x0, unguided = soft(x, sigma)
         free = x0[0, 0, 0] == 9
-        assert torch.equal(soft(x, sigma), x0)
         assert torch.equal(x0[..., ~free], LATENT[..., ~free])
         assert torch.equal(unguided, torch.where(free, 7.0, LATENT))
         known = start_state(schedule, NOISE, float(sigma), LATENT)
@@ -57,8 +55,8 @@ def test_a_soft_mask_is_the_share_of_steps_that_repaint(kind: str) -> None:
 def test_each_picture_of_a_batch_and_levels_between_steps_have_their_own_place() -> None:
     latent, noise = LATENT.expand(2, -1, -1, -1), NOISE.expand(2, -1, -1, -1)
     sigmas = torch.tensor([0.8, 0.6, 0.4, 0.2, 0.0])
-    soft = masks.soft_inpainting(lambda x, s: x * 0 + 9, latent, SOFT, noise, SCHEDULES["flow"], sigmas)
-    free = soft(latent, torch.tensor([0.7, 0.2]))[:, 0, 0] == 9  # in the first step and in the last
+    soft = soft_inpainting(lambda x, s: Estimate.plain(x * 0 + 9), latent, SOFT, noise, SCHEDULES["flow"], sigmas)
+    free = soft(latent, torch.tensor([0.7, 0.2])).x0[:, 0, 0] == 9  # in the first step and in the last
     assert free.tolist() == [[False] * 4 + [True], [False] + [True] * 4]
     with pytest.raises(InvalidRequest, match="from 0"):
-        masks.soft_inpainting(soft, latent, SOFT * 2, noise, SCHEDULES["flow"], sigmas)
+        soft_inpainting(soft, latent, SOFT * 2, noise, SCHEDULES["flow"], sigmas)

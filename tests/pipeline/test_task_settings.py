@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from painting import half_mask, pictures, speckled
-from stable_diffusion.diffusion.samplers import SAMPLERS
+from stable_diffusion.diffusion.samplers import solver
 from stable_diffusion.diffusion.schedule import start_state
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.generate import generate, generate_image
@@ -245,7 +245,7 @@ def test_some_samplers_leave_out_the_lowest_level(tiny_model: StableDiffusion) -
 def test_a_scheduled_prompt_is_a_switch_by_hand(tiny_model: StableDiffusion) -> None:
     process = tiny_model.denoising_process
     sigmas = process.sigmas("euler", "karras", 5, "zero")
-    noise = process.noise(SAMPLERS["euler"], 3, (4, 6)).start()
+    noise = process.noise(solver("euler"), 3, (4, 6)).start()
     x = start_state(process.schedule, noise, float(sigmas[0]))
     for prompt, names in (("a [cat:dog:2]", "ccddd"), ("a [cat:dog:0.6]", "cccdd"), ("a [cat|dog]", "cdcdc")):
         state = x
@@ -253,7 +253,7 @@ def test_a_scheduled_prompt_is_a_switch_by_hand(tiny_model: StableDiffusion) -> 
             text = {"c": "a cat", "d": "a dog"}[name]
             denoise = process.guided(text, "bad", 4.0)
             ratio = float(sigmas[step + 1]) / float(sigmas[step])
-            x0 = denoise(state, state.new_full((1,), float(sigmas[step])))
+            x0 = denoise(state, state.new_full((1,), float(sigmas[step]))).x0
             state = state * ratio + x0 * (1 - ratio)
         *_, last = process(
             prompt, "bad", seed=3, size=(4, 6), steps=5, guidance=4.0, sampler="euler", schedule="karras"
@@ -267,12 +267,12 @@ def test_and_is_the_sum_of_guided_differences(tiny_model: StableDiffusion) -> No
     sigma = torch.tensor([3.0, 3.0])
 
     def plain(text: str) -> torch.Tensor:
-        return process.guided(text, guidance=1.0)(x, sigma)
+        return process.guided(text, guidance=1.0)(x, sigma).x0
 
     cat, dog, bad = plain("a cat"), plain("a dog"), plain("bad")
     for scale in (0.0, 1.0, 4.0):
         expected = bad + scale * (0.7 * (cat - bad) - 0.2 * (dog - bad))
-        made = process.guided("a cat:0.7 AND a dog:-0.2", "bad", scale)(x, sigma)
+        made = process.guided("a cat:0.7 AND a dog:-0.2", "bad", scale)(x, sigma).x0
         assert torch.allclose(made, expected, atol=1e-4)
 
 

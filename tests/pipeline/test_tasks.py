@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from painting import half_mask, pictures, speckled
-from stable_diffusion.diffusion.samplers import SAMPLERS
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.models.unet import UNet
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.models import StableDiffusion
+from stable_diffusion.request.names import SAMPLERS
 from stable_diffusion.request.request import Images, Progress, Request
 
 

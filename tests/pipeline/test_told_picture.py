@@ -28,7 +28,7 @@ from convert_cases import (
     picture,
 )
 from painting import psnr
-from stable_diffusion.diffusion.image_guidance import image_guided
+from stable_diffusion.diffusion.denoise import image_guided
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.models import StableDiffusion, load
@@ -122,10 +122,10 @@ def test_equation_three_with_known_answers() -> None:
     image = torch.ones(1, 4, 2, 2)
     cond, away = (Conditioning(tokens=torch.full((1, 3, 2), value), image=image) for value in (1.0, 0.0))
     x, sigma = torch.zeros(2, 4, 2, 2), torch.ones(2)
-    guided, pictured = image_guided(denoiser, cond, away, 7.0, 1.5).pair(x, sigma)
+    guided, pictured = image_guided(denoiser, cond, away, 7.0, 1.5)(x, sigma)
     assert torch.allclose(guided, torch.full_like(x, 1.5 * 1 + 7 * 10)) and torch.allclose(pictured, torch.ones_like(x))
     blend = ((cond, 0.5), (away, 3.0), (cond, -0.25))
-    composed, _ = image_guided(denoiser, blend, away, 7.0, 1.5).pair(x, sigma)
+    composed, _ = image_guided(denoiser, blend, away, 7.0, 1.5)(x, sigma)
     assert torch.allclose(composed, torch.full_like(x, 1.5 * 1 + 7 * 0.25 * 10))
     with pytest.raises(InvalidRequest, match="finite"):
         image_guided(denoiser, cond, away, 7.0, float("nan"))

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from stable_diffusion.diffusion.samplers import resolve_sampler
-from stable_diffusion.diffusion.sigmas import resolve_schedule
 from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.request.names import resolve_sampler, resolve_schedule
 from stable_diffusion.weights.checkpoints.families import FAMILIES
 from stable_diffusion.weights.checkpoints.few_step import (
     KINDS,
@@ -107,5 +106,5 @@ def test_a_note_that_nobody_wrote_is_refused(note: Any) -> None:
 
 def test_every_kind_names_a_sampler_and_schedule_that_exist() -> None:
     for kind in KINDS.values():
-        assert resolve_sampler(kind.sampler).sampler.id == kind.sampler
+        assert resolve_sampler(kind.sampler).id == kind.sampler
         assert resolve_schedule(kind.schedule, "normal") == kind.schedule

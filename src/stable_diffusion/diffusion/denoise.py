@@ -1,23 +1,26 @@
-"""Denoisers, and functions that take a denoiser and return one: network wrapper, guidance, inpainting.
+"""Denoisers, and functions that make one of another: network wrapper, guidance, another one for each stretch of steps.
 
 The order of wrapping is the order of use: `inpainting(guided(base, cond, uncond, 7.5), latent, mask, noise, schedule)`.
 Guidance is written for x0. It equals guidance of eps, v or flow outputs, because at a fixed x x0 is affine in them.
+A network with its conditioning (`CondDenoiser`) answers with x0; what samplers call (`Denoiser`), with an `Estimate`.
 
 Shapes: B batch, C channels, H W latent size; sigma [B].
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ..errors import InvalidRequest
-from ..types import Blend, CondDenoiser, Conditioning, Denoiser, PairDenoiser, Residuals, Schedule
+from ..types import Blend, CondDenoiser, Conditioning, Denoiser, Estimate, Residuals, Schedule
 from .prediction import Network, Prediction, from_x0, to_x0
 from .schedule import input_scale, per_image
 
@@ -30,7 +33,7 @@ class NetworkDenoiser:
     """A network as a `CondDenoiser`: scales the state, names the level, and turns the answer into x0.
 
     `dtype` is the network's precision, if not that of the state; the answer is brought back before x0 is formed.
-    `guidance` is the scale that networks are told which guide themselves; nobody else may be told one.
+    `guidance` is the scale for networks that guide themselves; None for all others.
     A call with `side` asks it for features to add to the network's: (network input, timestep, conditioning) ->
     Residuals, which the network takes as `residuals`.
     """
@@ -45,14 +48,13 @@ class NetworkDenoiser:
         seen = x * per_image(input_scale(self.schedule, sigma), x)
         if conditioning.image is not None:
             seen = torch.cat([seen, conditioning.image.to(seen)], dim=1)
-        told = conditioning
         if self.dtype is not None:
-            seen, told = seen.to(self.dtype), conditioning.to(dtype=self.dtype)
+            seen, conditioning = seen.to(self.dtype), conditioning.to(dtype=self.dtype)
         timestep = self.schedule.timestep(sigma)
-        added: dict[str, Any] = {} if side is None else {"residuals": side(seen, timestep, told)}
+        added: dict[str, Any] = {} if side is None else {"residuals": side(seen, timestep, conditioning)}
         if self.guidance is not None:
             added["guidance"] = torch.full((len(x),), self.guidance, device=x.device)
-        output = self.network(seen, timestep, told.tokens, vector=told.vector, **added)
+        output = self.network(seen, timestep, conditioning.tokens, vector=conditioning.vector, **added)
         return self.x0(output.to(x.dtype), x, sigma)
 
     def x0(self, output: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
@@ -74,6 +76,9 @@ def network_denoiser(
     return NetworkDenoiser(network=network, schedule=schedule, prediction=prediction, dtype=dtype, guidance=guidance)
 
 
+# --- guidance ---------------------------------------------------------------------------------------------------------
+
+
 def guided(
     cond_denoiser: CondDenoiser,
     cond: Conditioning | Blend,
@@ -83,7 +88,8 @@ def guided(
     rescale: float = 0.0,
     interval: tuple[float, float] | None = None,
     space: NetworkDenoiser | None = None,
-) -> PairDenoiser:
+    paired: bool = False,
+) -> Denoiser:
     """Classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598): uncond + scale (cond - uncond).
 
     Conditionings have one row, used for every image, or B rows. Both branches go through the network in one batch;
@@ -99,18 +105,19 @@ def guided(
               (`cond_denoiser` itself, or `space` where it is wrapped in something else), otherwise on x0.
     interval  (low, high): guide only where low < sigma <= high, in units of sigma, and use `cond` alone elsewhere
               (Kynkaanniemi et al. 2024, arXiv:2404.07724); `sigma_interval` makes it from fractions of the steps.
+    paired    compute the estimate without guidance at the scales 1 and 0 too, for CFG++ samplers; without `uncond` it
+              is that of `cond`.
     """
     blend = ((cond, 1.0),) if isinstance(cond, Conditioning) else cond
     _check_guidance(blend, uncond, scale, rescale, interval)
     if space is None and isinstance(cond_denoiser, NetworkDenoiser):
         space = cond_denoiser
-
-    return _Guided(cond_denoiser, blend, uncond, scale, rescale, interval, space)
+    return _Guided(cond_denoiser, blend, uncond, scale, rescale, interval, space, paired)
 
 
 @dataclass(frozen=True)
 class _Guided:
-    """What `guided` returns: a `PairDenoiser`."""
+    """The `Denoiser` that `guided` returns."""
 
     base: CondDenoiser
     cond: Blend
@@ -119,27 +126,21 @@ class _Guided:
     rescale: float
     interval: tuple[float, float] | None
     space: NetworkDenoiser | None
+    paired: bool
 
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        if self.uncond is None or self.scale == 1 or not _any_inside(sigma, self.interval):
-            return self._positive(x, sigma)
-        if self.scale == 0 and self.interval is None:
-            return self.base(x, sigma, _rows(self.uncond, len(x)))
-        return self.pair(x, sigma)[0]
-
-    def pair(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """x0 with and without guidance: where it does not act, and without `uncond`, that of `cond` twice."""
-        if self.uncond is None or not _any_inside(sigma, self.interval):
-            positive = self._positive(x, sigma)
-            return positive, positive
+    def __call__(self, x: Tensor, sigma: Tensor) -> Estimate:
+        if self.uncond is None or (self.scale == 1 and not self.paired) or not _any_inside(sigma, self.interval):
+            return Estimate.plain(self._positive(x, sigma))
+        if self.scale == 0 and self.interval is None and not self.paired:
+            return Estimate.plain(self.base(x, sigma, _rows(self.uncond, len(x))))
         positive, negative = self._both(x, sigma, self.uncond)
         mixed = negative + (positive - negative) * self.scale
         if self.rescale > 0:
             mixed = _rescaled(mixed, positive, self.rescale, x, sigma, self.space)
         if self.interval is None:
-            return mixed, negative
+            return Estimate(mixed, negative)
         inside = per_image((sigma > self.interval[0]) & (sigma <= self.interval[1]), x)
-        return torch.where(inside, mixed, positive), torch.where(inside, negative, positive)
+        return Estimate(torch.where(inside, mixed, positive), torch.where(inside, negative, positive))
 
     def _positive(self, x: Tensor, sigma: Tensor) -> Tensor:
         """x0 as the prompt has it, without guidance."""
@@ -150,8 +151,8 @@ class _Guided:
 
     def _both(self, x: Tensor, sigma: Tensor, uncond: Conditioning) -> tuple[Tensor, Tensor]:
         """x0 of the prompt and of the negative prompt."""
-        told = [_rows(each, len(x)) for each in (*(cond for cond, _ in self.cond), uncond)]
-        *estimates, negative = _all(self.base, x, sigma, told)
+        given = [_rows(each, len(x)) for each in (*(cond for cond, _ in self.cond), uncond)]
+        *estimates, negative = _all(self.base, x, sigma, given)
         if is_plain(self.cond):
             return estimates[0], negative
         weighted = [(x0 - negative) * weight for x0, (_, weight) in zip(estimates, self.cond, strict=True)]
@@ -196,12 +197,12 @@ def _any_inside(sigma: Tensor, interval: tuple[float, float] | None) -> bool:
     return interval is None or bool(((sigma > interval[0]) & (sigma <= interval[1])).any())
 
 
-def _all(denoise: CondDenoiser, x: Tensor, sigma: Tensor, told: Sequence[Conditioning]) -> list[Tensor]:
+def _all(denoise: CondDenoiser, x: Tensor, sigma: Tensor, given: Sequence[Conditioning]) -> list[Tensor]:
     """x0 for each conditioning: in one call of the network where their shapes agree, else one after another."""
-    if any(each.tokens.shape[1:] != told[0].tokens.shape[1:] for each in told):
-        return [denoise(x, sigma, each) for each in told]
-    count = len(told)
-    every = denoise(torch.cat([x] * count), torch.cat([sigma] * count), Conditioning.cat(told))
+    if any(each.tokens.shape[1:] != given[0].tokens.shape[1:] for each in given):
+        return [denoise(x, sigma, each) for each in given]
+    count = len(given)
+    every = denoise(torch.cat([x] * count), torch.cat([sigma] * count), Conditioning.cat(given))
     return list(every.chunk(count))
 
 
@@ -231,47 +232,67 @@ def sigma_interval(sigmas: Tensor, start: float, end: float) -> tuple[float, flo
     return float(sigmas[inside[-1] + 1]), float(sigmas[inside[0]])
 
 
-def inpainting(denoise: Denoiser, latent: Tensor, mask: Tensor, noise: Tensor, schedule: Schedule) -> PairDenoiser:
-    """Repaint only where `mask` is 1: the known latent is put back, at the current noise level, before each call.
+IMAGE_GUIDANCE = 1.5
+"""s_I of `image_guided` where none is given, as in the paper."""
 
-    latent [B,C,H,W] clean; mask [1 or B, 1 or C, H, W] in [0, 1]; noise [B,C,H,W] the start noise. Where the mask is
-    0 the answer is the latent itself, so that every sampler ends on it (after Lugmayr et al. 2022, arXiv:2201.09865,
-    section 4.1).
+
+def image_guided(
+    denoiser: CondDenoiser, cond: Conditioning | Blend, uncond: Conditioning, scale: float, image_scale: float
+) -> Denoiser:
+    """Guidance by text (`scale`, s_T) and by the picture in `image` of both conditionings (`image_scale`, s_I) at once,
+    for networks that edit a picture (Brooks et al. 2023, "InstructPix2Pix", equation 3):
+
+    e(no picture, no text) + s_I (e(picture, no text) - e(no picture, no text))
+                           + s_T (e(picture, text) - e(picture, no text)).
+
+    Conditionings have one row, or one for each image. Several with weights are composed as in `guided`: what e(picture,
+    text) is above is then e(picture, no text) + sum of weight * (e(picture, text i) - e(picture, no text)). The
+    estimate without guidance is e(picture, no text). InvalidRequest where a scale is not finite, or there is no
+    picture.
     """
-    if not bool(((mask >= 0) & (mask <= 1)).all()):
-        raise InvalidRequest("mask: expected numbers from 0 (keep) to 1 (repaint)")
-    fits = mask.ndim == latent.ndim and all(m in (1, n) for m, n in zip(mask.shape, latent.shape, strict=True))
-    if not fits or noise.shape != latent.shape:
-        shapes = [tuple(t.shape) for t in (latent, mask, noise)]
-        raise InvalidRequest(f"latent, mask and noise of shapes {shapes} do not fit one another")
+    for name, value in (("guidance", scale), ("image guidance", image_scale)):
+        if not math.isfinite(value):
+            raise InvalidRequest(f"{name} {value}: expected a finite number")
+    blend = ((cond, 1.0),) if isinstance(cond, Conditioning) else cond
+    if uncond.image is None or any(each.image is None for each, _ in blend):
+        raise InvalidRequest("guidance by a picture needs the picture in both conditionings")
+    blank = replace(uncond, image=torch.zeros_like(uncond.image))
 
-    return _Inpainting(denoise, latent, mask, noise, schedule)
+    def denoise(x: Tensor, sigma: Tensor) -> Estimate:
+        pictured, empty = (denoiser(x, sigma, _rows(each, len(x))) for each in (uncond, blank))
+        mixed = empty + image_scale * (pictured - empty)
+        for each, weight in blend:
+            mixed = mixed + scale * weight * (denoiser(x, sigma, _rows(each, len(x))) - pictured)
+        return Estimate(mixed, pictured)
+
+    return denoise
 
 
-@dataclass(frozen=True)
-class _Inpainting:
-    """What `inpainting` returns: a `PairDenoiser`."""
+# --- by step ----------------------------------------------------------------------------------------------------------
 
-    base: Denoiser
-    latent: Tensor
-    mask: Tensor
-    noise: Tensor
-    schedule: Schedule
+_ROUNDING = 1e-5
+"""Levels reach the denoiser in float32."""
 
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return self._kept(self.base(self._mixed(x, sigma), sigma))
 
-    def pair(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        mixed = self._mixed(x, sigma)
-        if not isinstance(self.base, PairDenoiser):
-            x0 = self._kept(self.base(mixed, sigma))
-            return x0, x0
-        guided, unguided = self.base.pair(mixed, sigma)
-        return self._kept(guided), self._kept(unguided)
+def by_step(parts: Sequence[tuple[int, Denoiser]], sigmas: Tensor) -> Denoiser:
+    """The denoiser that is parts[k] up to and including its last step, counted from 1; the last one to the end.
 
-    def _mixed(self, x: Tensor, sigma: Tensor) -> Tensor:
-        known = per_image(self.schedule.alpha(sigma), x) * self.latent + per_image(sigma, x) * self.noise
-        return x * self.mask + known * (1 - self.mask)
+    This is how prompts that change while painting reach the sampler. The step is found by the noise level of the call,
+    so that the denoiser stays a function of (x, sigma): step i of a run covers the levels above sigmas[i] up to
+    sigmas[i - 1]. What a sampler asks between two levels belongs to the step that lies there, and what it asks on the
+    next level already to the next step.
 
-    def _kept(self, x0: Tensor) -> Tensor:
-        return x0 * self.mask + self.latent * (1 - self.mask)
+    sigmas [steps + 1] are the levels of the run, descending; all images of a run are at the same level. Raises
+    InvalidRequest where last steps do not rise.
+    """
+    lasts, denoisers = [last for last, _ in parts], [denoise for _, denoise in parts]
+    if not parts or any(a >= b for a, b in itertools.pairwise(lasts)):
+        raise InvalidRequest(f"the last steps are {lasts}; expected rising numbers, one at least")
+    levels: list[float] = sigmas.double().tolist()
+
+    def denoise(x: Tensor, sigma: Tensor) -> Estimate:
+        level = float(sigma[0]) * (1 - _ROUNDING)
+        step = sum(known > level for known in levels)  # how many levels of the run are not below this one
+        return denoisers[min(bisect_left(lasts, max(step, 1)), len(denoisers) - 1)](x, sigma)
+
+    return denoise

@@ -55,13 +55,37 @@ def draw_times(
 
 
 def to_timestep(schedule: DiscreteSchedule | FlowSchedule, time: Tensor) -> Tensor:
-    """Times in (0, 1) [B] -> timesteps [B] as the network is told them.
+    """Times in (0, 1) [B] -> timesteps [B] as the network takes them.
 
     DDPM: whole numbers 0 .. N-1, each an equal share of time. Flow: N times the shifted time.
     """
     if isinstance(schedule, FlowSchedule):
         return schedule.timestep(schedule.shifted(time))
     return (time * schedule.timesteps).floor().clamp(0, schedule.timesteps - 1)
+
+
+def with_high_noise(
+    schedule: DiscreteSchedule | FlowSchedule,
+    timestep: Tensor,
+    share: float,
+    lowest: float,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """`timestep` [B] with the first round(share B) of them drawn anew, evenly from `lowest` (0 to 1) to pure noise.
+
+    What a picture shows is settled at the highest noise levels, which a logit-normal distribution visits least. The
+    draws are stratified like those of `draw_times`. `lowest` is a noise level as the network is told it: timestep /
+    number of timesteps, whatever shift the schedule has.
+    """
+    count = round(share * len(timestep))
+    if count == 0:
+        return timestep
+    time = draw_times(count, "uniform", stratified=True, generator=generator, device=timestep.device)
+    high = (lowest + (1 - lowest) * time) * schedule.timesteps
+    if isinstance(schedule, DiscreteSchedule):
+        high = high.floor().clamp(0, schedule.timesteps - 1)
+    return torch.cat([high.to(timestep), timestep[count:]])
 
 
 def min_snr_weight(prediction: Prediction, schedule: Schedule, sigma: Tensor, gamma: float = 5.0) -> Tensor:

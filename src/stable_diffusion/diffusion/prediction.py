@@ -25,7 +25,7 @@ from .schedule import per_image
 class Network(Protocol):
     """(x [B,C,H,W], timestep [B], tokens [B,T,D], vector [B,V] or None) -> output [B,C,H,W].
 
-    A network that side networks can be added to takes `residuals` as well, and one that is told the guidance scale [B]
+    A network that side networks can be added to takes `residuals` as well, and one that is given the guidance scale [B]
     takes `guidance`.
     """
 

@@ -7,9 +7,9 @@ steps_offset 1 (CompVis, A1111), sgm_uniform is "trailing".
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -146,7 +146,7 @@ def kl_optimal(schedule: AnySchedule, count: int) -> Tensor:
     return _line(math.atan(schedule.sigma_max), math.atan(schedule.sigma_min), count).tan()
 
 
-def lcm(schedule: AnySchedule, count: int, *, original: int = 50) -> Tensor:
+def lcm_grid(schedule: AnySchedule, count: int, *, original: int = 50) -> Tensor:
     """`count` of the `original` timesteps on which a latent consistency model was distilled, evenly from the last
     (Luo et al. 2023, arXiv:2310.04378, section 4.3; as in diffusers' LCMScheduler).
 
@@ -194,70 +194,30 @@ def _from_table(
     return (logs[low] + (place - low) * (logs[low + 1] - logs[low])).exp()
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScheduleInfo:
-    """`aliases` are other spellings; `options` the keyword options that the schedule takes."""
-
-    id: str
-    label: str
-    levels: Grid
-    aliases: tuple[str, ...] = ()
-    options: tuple[str, ...] = ()
-
-
-SCHEDULES: dict[str, ScheduleInfo] = {
-    info.id: info
-    for info in (
-        ScheduleInfo(id="normal", label="Normal", levels=normal, aliases=("uniform", "linspace", "discrete")),
-        ScheduleInfo(id="karras", label="Karras", levels=karras, options=("rho",)),
-        ScheduleInfo(id="exponential", label="Exponential", levels=exponential),
-        ScheduleInfo(id="sgm_uniform", label="SGM Uniform", levels=sgm_uniform, aliases=("trailing", "turbo", "sgm")),
-        ScheduleInfo(id="simple", label="Simple", levels=simple),
-        ScheduleInfo(id="ddim_uniform", label="DDIM uniform", levels=ddim_uniform, aliases=("ddim", "leading")),
-        ScheduleInfo(id="beta", label="Beta", levels=beta, options=("alpha", "beta")),
-        ScheduleInfo(id="kl_optimal", label="KL Optimal", levels=kl_optimal),
-        ScheduleInfo(
-            id="ays",
-            label="Align Your Steps",
-            levels=ays,
-            aliases=("align_your_steps_11",),
-            options=("table",),
-        ),
-        ScheduleInfo(
-            id="gits", label="Align Your Steps GITS", levels=gits, aliases=("ays_gits", "GITS"), options=("table",)
-        ),
-        ScheduleInfo(id="lcm", label="LCM", levels=lcm, options=("original",)),
-        ScheduleInfo(id="polyexponential", label="Polyexponential", levels=polyexponential, options=("rho",)),
-        ScheduleInfo(
-            id="linear_quadratic",
-            label="Linear-quadratic",
-            levels=linear_quadratic,
-            options=("threshold",),
-        ),
-    )
+GRIDS: dict[str, Grid] = {
+    "normal": normal,
+    "karras": karras,
+    "exponential": exponential,
+    "sgm_uniform": sgm_uniform,
+    "simple": simple,
+    "ddim_uniform": ddim_uniform,
+    "beta": beta,
+    "kl_optimal": kl_optimal,
+    "ays": ays,
+    "gits": gits,
+    "lcm": lcm_grid,
+    "polyexponential": polyexponential,
+    "linear_quadratic": linear_quadratic,
 }
-
-AUTOMATIC = "automatic"
-
-
-def fold(name: str) -> str:
-    """How names are compared: lower case, "++" as "pp", without spaces, hyphens, underscores and dots."""
-    return "".join(c for c in str(name).casefold().replace("++", "pp") if c not in " -_.\t")
+"""Every noise schedule by its id; what else it is called stands in `request/names.py`."""
 
 
-_BY_NAME = {fold(s): i.id for i in SCHEDULES.values() for s in (i.id, i.label, *i.aliases)}
-
-
-def resolve_schedule(name: str | None, automatic: str = "normal") -> str:
-    """Schedule id for an id, an A1111 label or an alias in any case; `automatic` for "Automatic" and None.
-
-    Which id `automatic` should be depends on sampler and model: see `samplers.automatic_schedule`.
-    """
-    if name is None or fold(name) in (AUTOMATIC, "auto"):
-        return automatic
-    if fold(name) not in _BY_NAME:
-        raise unknown_choice("schedule", name, [*SCHEDULES, AUTOMATIC])
-    return _BY_NAME[fold(name)]
+def grid_options(name: str) -> tuple[str, ...]:
+    """The options of the schedule of this id; InvalidRequest, with the nearest one, where there is none."""
+    if name not in GRIDS:
+        raise unknown_choice("schedule", name, GRIDS)
+    parameters = inspect.signature(GRIDS[name]).parameters.values()
+    return tuple(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
 
 
 def schedule_sigmas(
@@ -270,33 +230,30 @@ def schedule_sigmas(
 ) -> Tensor:
     """The levels of `steps` sampler steps: float32 [steps + 1], strictly descending, sigmas[-1] = 0.
 
-    name     id or alias (see `resolve_schedule`).
+    name     id of the schedule, one of `GRIDS`.
     final    "sigma_min": end on the first trained level instead of 0, as DDIM and PLMS do in CompVis and, with
              `set_alpha_to_one=False`, in diffusers. (To have their picture exactly, multiply the last state by
              `schedule.input_scale`: theirs is in variance-preserving coordinates.)
     options  rho of karras and polyexponential; alpha, beta of beta; table of ays and gits; threshold of
              linear_quadratic; original of lcm.
     """
-    info = SCHEDULES[resolve_schedule(name)]
+    known = grid_options(name)
     if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= 10_000:
         raise InvalidRequest(f"steps {steps!r}: expected a whole number from 1 to 10000")
-    unknown = sorted(set(options) - set(info.options))
+    unknown = sorted(set(options) - set(known))
     if unknown:
-        raise unknown_choice(f"option of schedule {info.id!r}", unknown[0], info.options or ["none"])
+        raise unknown_choice(f"option of schedule {name!r}", unknown[0], known or ["none"])
     if final not in ("zero", "sigma_min"):
         raise unknown_choice("final level", final, ["zero", "sigma_min"])
-    levels = info.levels(schedule, steps, **options)
-    end = 0.0
+    grid = GRIDS[name]
+    levels, end = grid(schedule, steps, **options), 0.0
     if final == "sigma_min":
         end = schedule.sigma_min
-        if float(levels[-1]) <= end * (1 + 1e-9) or info.id in (
-            "ays",
-            "gits",
-        ):  # grids that reach the end by themselves
-            levels = info.levels(schedule, steps + 1, **options)[:-1]
+        if float(levels[-1]) <= end * (1 + 1e-9) or name in ("ays", "gits"):  # grids that reach the end by themselves
+            levels = grid(schedule, steps + 1, **options)[:-1]
     sigmas = torch.cat([levels, levels.new_tensor([end])]).to(torch.float32)
     if bool((sigmas.diff() >= 0).any()):
-        raise InvalidRequest(f"schedule {info.id!r} has fewer than {steps} distinct levels: ask for fewer steps")
+        raise InvalidRequest(f"schedule {name!r} has fewer than {steps} distinct levels: ask for fewer steps")
     return sigmas
 
 

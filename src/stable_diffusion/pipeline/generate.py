@@ -20,10 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from .. import __version__
-from ..diffusion.samplers import resolve_sampler
+from ..diffusion.samplers import solver
 from ..diffusion.schedule import FlowSchedule
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice
 from ..request.metadata import KEY, parameters_text
+from ..request.names import SAMPLERS, resolve_sampler
 from ..request.request import Event, Images, Progress, Request, Settings
 from ..text.prompt import split_and
 from .image import from_model, to_images
@@ -230,10 +231,10 @@ def _ignored(asked: Request, request: Request, model: StableDiffusion) -> Iterat
     """Settings that were given and have no effect."""
     extra, told = extra_of(model), model.denoising_process.guides_itself
     assert request.sampler is not None and request.width is not None and request.height is not None  # resolved
-    info = resolve_sampler(request.sampler).sampler
+    info = solver(resolve_sampler(request.sampler).id)
     for name in asked.noise.options:
         if name not in info.options:
-            yield f"{name} is ignored: the sampler {info.label} has no such setting"
+            yield f"{name} is ignored: the sampler {SAMPLERS[info.id].label} has no such setting"
     if asked.variation.seed is not None and asked.variation.strength == 0:
         yield "the variation seed is ignored: its strength is 0"
     yield from _not_of_this_model(asked, model)

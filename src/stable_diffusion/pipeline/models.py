@@ -14,10 +14,11 @@ import torch
 from ..adapters.attach import Attachment, attach
 from ..adapters.targets import Network, networks
 from ..adapters.textual_inversion import Embedding, read_embedding
-from ..diffusion.samplers import automatic_schedule, resolve_sampler
+from ..diffusion.schedule import FlowSchedule
 from ..embedded import fast_path, model_path
 from ..errors import InvalidRequest, ModelFileError, nearest, unknown_choice
 from ..models.tiny_vae import TinyVAE
+from ..request.names import automatic_schedule, resolve_sampler
 from ..text.encode import TextEncoder
 from ..weights.checkpoints.components import AnyPath, as_paths, check_latents, load_vae
 from ..weights.load import load_parts
@@ -172,7 +173,7 @@ class StableDiffusion:
 
     def automatic_schedule(self, sampler: str) -> str:
         """The noise schedule that "automatic" means for a sampler with this model."""
-        return automatic_schedule(resolve_sampler(sampler).sampler, self.parts.schedule)
+        return automatic_schedule(resolve_sampler(sampler).id, flow=isinstance(self.parts.schedule, FlowSchedule))
 
 
 def load(

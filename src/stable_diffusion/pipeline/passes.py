@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..diffusion.samplers import resolve_sampler
+from ..diffusion.samplers import solver
 from ..models.mmdit import MMDiT
+from ..request.names import resolve_sampler
 from ..request.request import Request
 from ..request.settings import MAX_STEPS
 from ..text.prompt_schedule import Timeline
@@ -162,7 +163,7 @@ def _settings(model: StableDiffusion, requests: Sequence[Request]) -> dict[str, 
     )
     seeds = [each.seed for each in requests if each.seed is not None]
     random = Random(request.noise.source, request.noise.seed_delta)
-    info = resolve_sampler(request.sampler).sampler
+    info = solver(resolve_sampler(request.sampler).id)
     return {
         "noise_of": lambda size: model.denoising_process.noise(info, seeds, size, variation, random).start(),
         "seed": seeds,
@@ -184,5 +185,5 @@ def _settings(model: StableDiffusion, requests: Sequence[Request]) -> dict[str, 
 def _known_options(request: Request) -> dict[str, float]:
     """The sampler's settings of a request, as far as its sampler has them."""
     assert request.sampler is not None
-    known = resolve_sampler(request.sampler).sampler.options
+    known = solver(resolve_sampler(request.sampler).id).options
     return {name: value for name, value in request.noise.options.items() if name in known}

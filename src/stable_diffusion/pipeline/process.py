@@ -13,24 +13,32 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from ..diffusion.by_step import by_step
-from ..diffusion.denoise import NetworkDenoiser, guided, inpainting, is_plain, network_denoiser, sigma_interval
-from ..diffusion.image_guidance import IMAGE_GUIDANCE, image_guided
+from ..diffusion.denoise import (
+    IMAGE_GUIDANCE,
+    NetworkDenoiser,
+    by_step,
+    guided,
+    image_guided,
+    is_plain,
+    network_denoiser,
+    sigma_interval,
+)
+from ..diffusion.inpaint import inpainting, soft_inpainting
 from ..diffusion.noise import NoiseKind
 from ..diffusion.prediction import Prediction
-from ..diffusion.samplers import ResolvedSampler, SamplerInfo, automatic_schedule, noise_source, resolve_sampler, sample
+from ..diffusion.samplers import Solver, noise_source, sample, solver
 from ..diffusion.schedule import FlowSchedule, input_scale, per_image, start_state
-from ..diffusion.sigmas import SCHEDULES, Table, resolve_schedule, schedule_sigmas, truncate
+from ..diffusion.sigmas import Table, grid_options, schedule_sigmas, truncate
 from ..errors import InvalidRequest
 from ..models.mmdit import MMDiT
 from ..models.unet import UNet
+from ..request.names import ResolvedSampler, automatic_schedule, resolve_sampler, resolve_schedule
 from ..text.encode import TextEncoder
 from ..text.prompt_schedule import Timeline, aligned, encode_timeline
-from ..types import Blend, Conditioning, Denoiser, NoiseSource, PairDenoiser, Step
+from ..types import Blend, Conditioning, Denoiser, NoiseSource, Step
 from .forward import AnySchedule
 from .micro_conditioning import SizeConditioning, with_size
 from .tasks.control import Controlled, Side, controlled, told_apart
-from .tasks.masks import soft_inpainting
 from .tasks.seamless import FLAT, Wrap, wrapping
 from .tasks.variation import Variation, varied
 from .tasks.windows import Windows, windowed
@@ -113,10 +121,11 @@ class DenoisingProcess:
     ) -> Tensor:
         """Noise levels of a run, descending, [steps + 1]; `shift` in place of the model's own, for flow models.
 
-        Some samplers leave out the lowest level above the end, as A1111 has them do (`SamplerInfo.skips_last`)."""
-        info = resolve_sampler(sampler).sampler
-        name = resolve_schedule(schedule, automatic_schedule(info, self.schedule))
-        options = {"table": self.table} if "table" in SCHEDULES[name].options else {}
+        Some samplers leave out the lowest level above the end, as A1111 has them do (`Solver.skips_last`)."""
+        info = solver(resolve_sampler(sampler).id)
+        automatic = automatic_schedule(info.id, flow=isinstance(self.schedule, FlowSchedule))
+        name = resolve_schedule(schedule, automatic)
+        options = {"table": self.table} if "table" in grid_options(name) else {}
         levels = self.schedule
         if shift is not None and isinstance(levels, FlowSchedule):
             levels = FlowSchedule(shift, levels.timesteps)
@@ -166,7 +175,7 @@ class DenoisingProcess:
         """
         resolved, full = self._levels(sampler, schedule, steps, final, shift)
         height, width = latent.shape[-2:] if latent is not None else size or self.default_size
-        info = resolved.sampler
+        info = solver(resolved.id)
         scale = (self.guidance if guidance is None else guidance) / info.unit
         sigmas = full if latent is None or strength == 0 else truncate(full, strength)
         around: dict[str, Any] = {"steps": len(full) - 1, "size": (height, width), "told_size": told_size}
@@ -195,7 +204,7 @@ class DenoisingProcess:
         """The sampler, and the noise levels of all its steps."""
         resolved = resolve_sampler(self.sampler if sampler is None else sampler)
         named = self.noise_schedule if schedule is None and sampler is None else schedule or resolved.schedule
-        return resolved, self.sigmas(resolved.sampler.id, named, self.steps if steps is None else steps, final, shift)
+        return resolved, self.sigmas(resolved.id, named, self.steps if steps is None else steps, final, shift)
 
     def _repainting(
         self, denoise: Denoiser, x0: Tensor | None, mask: Tensor | None, noise: Tensor, sigmas: Tensor, soft: bool
@@ -209,7 +218,7 @@ class DenoisingProcess:
 
     def noise(
         self,
-        sampler: SamplerInfo,
+        sampler: Solver,
         seed: int | Sequence[int],
         size: tuple[int, int],
         variation: Variation | None = None,
@@ -256,13 +265,13 @@ class DenoisingProcess:
         """The denoiser led by a prompt at every step of a run; the negative prompt is read only where it is used."""
         composed = any(not is_plain(blend) for _, blend in cond.stretches)
         away = told(negative, negative=True) if scale != 1 or paired or composed or self.edits else None
-        known: dict[tuple[int, ...], PairDenoiser] = {}
-        parts: list[tuple[int, PairDenoiser]] = []
+        known: dict[tuple[int, ...], Denoiser] = {}
+        parts: list[tuple[int, Denoiser]] = []
         for last, blend, other in aligned(cond, cond if away is None else away):
             uncond = None if away is None else other[0][0]
             key = (*(id(each) for each, _ in blend), id(uncond))
             if key not in known:
-                known[key] = self._guided(blend, uncond, scale, **settings)
+                known[key] = self._guided(blend, uncond, scale, paired=paired, **settings)
             parts.append((last, known[key]))
         return parts[0][1] if len(parts) == 1 else by_step(parts, sigmas)
 
@@ -279,7 +288,7 @@ class DenoisingProcess:
         paired: bool = False,
         image_guidance: float | None = None,
     ) -> Denoiser:
-        """The denoiser led by a prompt, away from the negative one: (x, sigma) -> x0; `interval` in units of sigma.
+        """The denoiser led by a prompt, away from the negative one: (x, sigma) -> `Estimate`; `interval` in sigma.
 
         With `wrap` its edges meet, and with `windows` it paints canvases larger than the network's own size. `paired`
         keeps the negative prompt at guidance 1, for samplers that use the unguided estimate too. A prompt that changes
@@ -290,7 +299,7 @@ class DenoisingProcess:
         blend = read(prompt).at(1)
         away = scale != 1 or paired or self.edits or not is_plain(blend)
         uncond = read(negative, negative=True).at(1)[0][0] if away else None
-        around: dict[str, Any] = {"wrap": wrap, "windows": windows, "image_guidance": image_guidance}
+        around: dict[str, Any] = {"wrap": wrap, "windows": windows, "image_guidance": image_guidance, "paired": paired}
         return self._guided(blend, uncond, scale, rescale=rescale, interval=interval, base=network, **around)
 
     def _guided(
@@ -305,7 +314,8 @@ class DenoisingProcess:
         windows: Windows | None,
         base: NetworkDenoiser | Controlled,
         image_guidance: float | None,
-    ) -> PairDenoiser:
+        paired: bool,
+    ) -> Denoiser:
         if wrap and isinstance(self.unet, MMDiT):
             raise InvalidRequest("edges cannot meet with this model: its transformer knows where every patch is")
         if isinstance(base, Controlled) and uncond is not None:
@@ -314,7 +324,9 @@ class DenoisingProcess:
         if self.edits and uncond is not None:
             closeness = IMAGE_GUIDANCE if image_guidance is None else image_guidance
             return image_guided(around, blend, uncond, scale, closeness)
-        return guided(around, blend, uncond, scale, rescale=rescale, interval=interval, space=self.denoiser)
+        return guided(
+            around, blend, uncond, scale, rescale=rescale, interval=interval, space=self.denoiser, paired=paired
+        )
 
     def _finished(self, steps: Iterator[Step]) -> Iterator[Step]:
         """The last state out of variance-exploding coordinates, where the run does not end on zero noise."""

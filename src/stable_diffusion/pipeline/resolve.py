@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from ..diffusion.image_guidance import IMAGE_GUIDANCE
-from ..diffusion.sigmas import resolve_schedule
+from ..diffusion.denoise import IMAGE_GUIDANCE
 from ..errors import InvalidRequest
 from ..request.fields import MAX_SIDE
+from ..request.names import resolve_schedule
 from ..request.request import Request, canonical_sampler
 from ..request.settings import Hires
 from .image import fitting_size

@@ -16,13 +16,12 @@ from typing import Any
 
 from PIL import Image
 
-from ..diffusion.samplers import SAMPLERS
-from ..diffusion.sigmas import AUTOMATIC, SCHEDULES
 from ..errors import InvalidRequest
 from ..pipeline.image import open_picture
 from ..pipeline.loras import Used
 from ..pipeline.tasks.background import checked_background
 from .metadata_groups import HIRES, group_values, parsed, read_groups, seed_values, strength_of
+from .names import AUTOMATIC, SAMPLERS, SCHEDULES
 from .request import Request, canonical_sampler
 
 KEY = "parameters"

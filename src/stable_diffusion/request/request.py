@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from PIL import Image
 
-from ..diffusion.samplers import resolve_sampler
-from ..diffusion.sigmas import AUTOMATIC, resolve_schedule
 from ..errors import InvalidRequest
 from ..pipeline.image import open_picture
 from ..pipeline.loras import Lora, checked_loras
@@ -23,6 +21,7 @@ from ..pipeline.micro_conditioning import SizeConditioning
 from ..pipeline.tasks.background import checked_background
 from .control import Control, checked_controls
 from .fields import MAX_SIDE, number, whole
+from .names import AUTOMATIC, SAMPLERS, resolve_sampler, resolve_schedule
 from .settings import (
     ABSENT,
     GROUPS,
@@ -237,9 +236,10 @@ class Request:
 
 def canonical_sampler(name: str) -> tuple[str, str | None]:
     """(sampler, schedule or None) for any accepted name: the sampler's id, or the name of a preset of its options."""
-    info, schedule, options = resolve_sampler(name)
-    preset = next((preset for preset, implied in info.presets.items() if dict(implied) == options), None)
-    return (info.id if preset is None or not options else preset), schedule
+    sampler, schedule, options = resolve_sampler(name)
+    presets = SAMPLERS[sampler].presets
+    preset = next((preset for preset, implied in presets.items() if dict(implied) == options), None)
+    return (sampler if preset is None or not options else preset), schedule
 
 
 def checked_text(name: str, value: object) -> str:

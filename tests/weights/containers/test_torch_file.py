@@ -21,8 +21,7 @@ import pytest
 import torch
 
 from stable_diffusion.errors import BrokenModel, ModelFileError, UnsafeFile
-from stable_diffusion.weights.containers import pickle_machine
-from stable_diffusion.weights.containers import torch_file
+from stable_diffusion.weights.containers import pickle_machine, torch_file
 from stable_diffusion.weights.containers.open import read_tensors
 
 LAYOUTS = {"zip": True, "stream": False}

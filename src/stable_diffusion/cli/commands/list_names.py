@@ -21,12 +21,13 @@ def command(what: str, as_json: bool) -> None:
 
     Display names of other programs ("DPM++ 2M Karras", "k_euler_a") are accepted wherever a name is asked for.
     """
-    from ...diffusion.samplers import SAMPLERS
-    from ...diffusion.sigmas import SCHEDULES
+    from ...diffusion.samplers import solver
+    from ...request.names import SAMPLERS, SCHEDULES
 
+    solvers = [(info, solver(info.id)) for info in SAMPLERS.values()]
     samplers = [
-        {"name": info.id, "label": info.label, "stochastic": info.stochastic, "order": info.order}
-        for info in SAMPLERS.values()
+        {"name": info.id, "label": info.label, "stochastic": found.stochastic, "order": found.order}
+        for info, found in solvers
     ]
     schedules = [{"name": name} for name in SCHEDULES]
     if as_json:
@@ -34,9 +35,7 @@ def command(what: str, as_json: bool) -> None:
         echo_json(listing if what == "all" else listing[what])
         return
     if what != "schedules":
-        rows = [
-            (info.id, info.label, str(info.order), "yes" if info.stochastic else "no") for info in SAMPLERS.values()
-        ]
+        rows = [(i.id, i.label, str(found.order), "yes" if found.stochastic else "no") for i, found in solvers]
         echo_table(rows, ("sampler", "also called", "order", "stochastic"))
     if what == "all":
         click.echo()

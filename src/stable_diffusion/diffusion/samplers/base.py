@@ -1,4 +1,4 @@
-"""What all samplers share: checked input, noise levels as numbers, and the three moves of which every step is made.
+"""What all samplers share: noise levels as numbers, one run, and the moves of which every step is made.
 
 A state at level (alpha, sigma) is x = alpha x0 + sigma noise. With ratio = sigma / alpha and lambda = -log ratio, a
 flow model is the DDPM model of the same ratio seen through x / alpha, so one formula serves both. alpha = 0 (a flow's
@@ -11,13 +11,16 @@ over the batch and no fused multiply-add, so that image k of a batch is bit-iden
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from ...errors import InvalidRequest
-from ...types import Denoiser, NoiseSource, PairDenoiser, Schedule, Step
+from ...types import Denoiser, Estimate, NoiseSource, PlainDenoiser, Schedule, Step
 
 
 @dataclass(frozen=True)
@@ -53,52 +56,50 @@ class Run:
     def steps(self) -> int:
         return len(self.levels) - 1
 
-    def ask(self, x: Tensor, level: Level) -> Tensor:
-        """The denoiser's x0 [B,C,H,W] for the state x at `level`."""
+    def intervals(self) -> Iterator[tuple[int, tuple[Level, Level]]]:
+        """(index, (begin, end)) of every step."""
+        return enumerate(pairwise(self.levels))
+
+    def estimate(self, x: Tensor, level: Level) -> Estimate:
+        """What the denoiser makes of the state x [B,C,H,W] at `level`."""
         return self.denoise(x, x.new_full((len(x),), level.sigma))
 
-    def ask_both(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        """x0 with and without guidance (the same where the denoiser has no `pair`)."""
-        if isinstance(self.denoise, PairDenoiser):
-            return self.denoise.pair(x, x.new_full((len(x),), level.sigma))
-        denoised = self.ask(x, level)
-        return denoised, denoised
+    def ask(self, x: Tensor, level: Level) -> Tensor:
+        """The denoiser's x0 [B,C,H,W], with guidance."""
+        return self.estimate(x, level).x0
 
     def fresh(self, x: Tensor, begin: Level, end: Level) -> Tensor:
         """Standard normal noise like x for a step from `begin` to `end`."""
         assert self.noise is not None
         return self.noise(begin.sigma, end.sigma).to(x)
 
+    def at_sigma(self, sigma: float) -> Level:
+        """The level of this sigma."""
+        return Level(sigma, float(self.schedule.alpha(torch.tensor(sigma, dtype=torch.float64))))
+
+    @cached_property
+    def slope(self) -> float:
+        """How fast alpha falls with sigma, to which it is affine: 0 for alpha = 1, and 1 for a flow's 1 - sigma."""
+        return 1 - float(self.schedule.alpha(torch.ones((), dtype=torch.float64)))
+
     def at_ratio(self, ratio: float) -> Level:
-        """The level whose sigma / alpha is `ratio`. alpha is affine in sigma (1, or 1 - sigma), hence invertible."""
-        slope = 1 - float(self.schedule.alpha(torch.ones((), dtype=torch.float64)))
+        """The level whose sigma / alpha is `ratio`."""
         if math.isinf(ratio):
             return Level(1.0, 0.0)
-        sigma = ratio / (1 + slope * ratio)
-        return Level(sigma, 1 - slope * sigma)
+        sigma = ratio / (1 + self.slope * ratio)
+        return Level(sigma, 1 - self.slope * sigma)
 
     def step(self, index: int, x: Tensor, denoised: Tensor) -> Step:
+        """What is reported of step `index`, which led to x."""
         return Step(index=index, total=self.steps, sigma=self.levels[index].sigma, x=x, denoised=denoised)
 
 
 def prepare(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    schedule: Schedule,
-    noise: NoiseSource | None,
-    *,
-    stochastic: bool = False,
-    **numbers: float,
+    denoise: Denoiser | PlainDenoiser, x: Tensor, sigmas: Tensor, schedule: Schedule, noise: NoiseSource | None
 ) -> Run:
-    """Check what every sampler is given; `numbers` are options that must be at least 0 and not NaN."""
-    for name, value in numbers.items():
-        if math.isnan(value) or value < 0 or (math.isinf(value) and name != "s_tmax"):
-            raise InvalidRequest(f"{name} {value}: expected a finite number of at least 0")
+    """Check what every sampler is given; InvalidRequest where it is not usable."""
     if not x.is_floating_point() or x.ndim < 2:
         raise InvalidRequest(f"state of shape {tuple(x.shape)} and type {x.dtype}: expected floating point [B,C,H,W]")
-    if stochastic and noise is None:
-        raise InvalidRequest("these settings add noise at every step: expected a noise source")
     levels = torch.as_tensor(sigmas).detach().to("cpu", torch.float64)
     if levels.ndim != 1 or len(levels) < 2:
         raise InvalidRequest(f"sigmas of shape {tuple(levels.shape)}: expected at least two levels, one step")
@@ -110,7 +111,20 @@ def prepare(
             f"sigmas start at {float(levels[0])}: expected at most {schedule.sigma_max} for this model"
         )
     pairs = zip(levels.tolist(), alphas.tolist(), strict=True)
-    return Run(denoise=denoise, schedule=schedule, noise=noise, levels=tuple(Level(s, a) for s, a in pairs))
+    return Run(estimating(denoise), schedule, noise, tuple(Level(s, a) for s, a in pairs))
+
+
+def estimating(denoise: Denoiser | PlainDenoiser) -> Denoiser:
+    """The denoiser itself where it answers with an `Estimate`; one that answers with x0 alone has no other estimate."""
+
+    def ask(x: Tensor, sigma: Tensor) -> Estimate:
+        found = denoise(x, sigma)
+        return found if isinstance(found, Estimate) else Estimate.plain(found)
+
+    return ask
+
+
+# --- moves ------------------------------------------------------------------------------------------------------------
 
 
 def transfer(x: Tensor, x0: Tensor, begin: Level, end: Level) -> Tensor:
@@ -121,6 +135,11 @@ def transfer(x: Tensor, x0: Tensor, begin: Level, end: Level) -> Tensor:
     """
     shrink = end.sigma / begin.sigma
     return x * shrink + x0 * (end.alpha - begin.alpha * shrink)
+
+
+def derivative(x: Tensor, denoised: Tensor, level: Level) -> Tensor:
+    """dx/dsigma = (x - x0) / sigma: the noise for alpha = 1, the velocity noise - x0 for a flow."""
+    return (x - denoised) * (1 / level.sigma)
 
 
 def ancestral(run: Run, begin: Level, end: Level, eta: float) -> tuple[Level, float]:
@@ -144,28 +163,8 @@ def renoise(run: Run, x: Tensor, begin: Level, down: Level, end: Level, std: flo
     return x + run.fresh(x, begin, end) * std if std > 0 else x
 
 
-@dataclass(frozen=True)
-class Churn:
-    """Extra noise before each step whose sigma lies in [s_tmin, s_tmax] (Karras et al. 2022, algorithm 2)."""
-
-    s_churn: float
-    s_tmin: float
-    s_tmax: float
-    s_noise: float
-
-    @property
-    def stochastic(self) -> bool:
-        return self.s_churn > 0
-
-    def apply(self, run: Run, x: Tensor, level: Level) -> tuple[Tensor, Level]:
-        """State and level after raising sigma by gamma = min(s_churn / steps, sqrt(2) - 1), to sigma_max at most."""
-        if self.s_churn == 0 or level.alpha == 0 or not self.s_tmin <= level.sigma <= self.s_tmax:
-            return x, level
-        gamma = min(self.s_churn / run.steps, math.sqrt(2) - 1)
-        sigma = min(level.sigma * (1 + gamma), max(level.sigma, run.schedule.sigma_max))
-        if sigma <= level.sigma:
-            return x, level
-        high = Level(sigma, float(run.schedule.alpha(torch.tensor(sigma, dtype=torch.float64))))
-        keep = high.alpha / level.alpha
-        std = math.sqrt(high.sigma**2 - (keep * level.sigma) ** 2) * self.s_noise
-        return x * keep + run.fresh(x, high, level) * std, high
+def forward(run: Run, x: Tensor, low: Level, high: Level, s_noise: float) -> Tensor:
+    """The forward process from level `low` up to `high`, its noise times `s_noise`."""
+    keep = high.alpha / low.alpha
+    std = math.sqrt(high.sigma**2 - (keep * low.sigma) ** 2) * s_noise
+    return x * keep + run.fresh(x, high, low) * std if std > 0 else x * keep

@@ -14,32 +14,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...errors import InvalidRequest, unknown_choice
-from ...types import Denoiser, NoiseSource, Schedule, Step
-from .base import Level, Run, prepare, transfer
+from ...errors import InvalidRequest
+from ...types import Step
+from .base import Level, Run, transfer
+from .registry import Options, one_of, sampler
 
 SHORTEST = 0.01
 """Steps of `dpm_adaptive` this short in lambda are taken whatever the error, so that it always ends."""
 
 
-def dpm_fast(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    schedule: Schedule,
-    *,
-    noise: NoiseSource | None = None,
-    eta: float = 0.0,
-    s_noise: float = 1.0,
-) -> Iterator[Step]:
+@sampler(order=3)
+def dpm_fast(run: Run, x: Tensor, *, eta: float = 0.0, s_noise: float = 1.0) -> Iterator[Step]:
     """DPM-Solver-fast (appendix D.2): as many calls as `sigmas` has steps, in single steps of order 3 and one or two
     lower ones, even in lambda. The number of steps it reports is theirs, about a third."""
-    run = prepare(denoise, x, sigmas, schedule, noise, stochastic=eta * s_noise > 0, eta=eta, s_noise=s_noise)
-    return _dpm_fast(run, x, eta, s_noise)
-
-
-@torch.no_grad()
-def _dpm_fast(run: Run, x: Tensor, eta: float, s_noise: float) -> Iterator[Step]:
     head, (first, last), tail = _parts(run)
     plan = _fast_orders(run.steps - len(head)) if first.lam < last.lam else []
     total = len(head) + len(plan) + len(tail)
@@ -63,13 +50,17 @@ def _dpm_fast(run: Run, x: Tensor, eta: float, s_noise: float) -> Iterator[Step]
         yield step
 
 
+def _check_tolerances(options: Options) -> None:
+    rtol, atol = options["rtol"], options["atol"]
+    if not (rtol >= 0 and atol > 0 and math.isfinite(rtol + atol)):
+        raise InvalidRequest(f"rtol {rtol} and atol {atol}: expected a finite rtol of at least 0 and atol above 0")
+
+
+@sampler(one_of("order", (2, 3)), _check_tolerances, order=3, calls=3)
 def dpm_adaptive(
-    denoise: Denoiser,
+    run: Run,
     x: Tensor,
-    sigmas: Tensor,
-    schedule: Schedule,
     *,
-    noise: NoiseSource | None = None,
     eta: float = 0.0,
     s_noise: float = 1.0,
     order: int = 3,
@@ -81,18 +72,6 @@ def dpm_adaptive(
     The number of steps follows from the error allowed, `atol` plus `rtol` of the state, not from `sigmas`; progress is
     reported against `sigmas`, and an index comes more than once. The error is measured image by image.
     """
-    if order not in (2, 3):
-        raise unknown_choice("order", order, ["2", "3"])
-    if not (rtol >= 0 and atol > 0 and math.isfinite(rtol + atol)):
-        raise InvalidRequest(f"rtol {rtol} and atol {atol}: expected a finite rtol of at least 0 and atol above 0")
-    run = prepare(denoise, x, sigmas, schedule, noise, stochastic=eta * s_noise > 0, eta=eta, s_noise=s_noise)
-    return _dpm_adaptive(run, x, eta, s_noise, order, rtol, atol)
-
-
-@torch.no_grad()
-def _dpm_adaptive(
-    run: Run, x: Tensor, eta: float, s_noise: float, order: int, rtol: float, atol: float
-) -> Iterator[Step]:
     head, (first, last), tail = _parts(run)
     for begin, end in head:
         x, step = _plain(run, x, begin, end, 0, run.steps)
@@ -166,10 +145,9 @@ def _errors(low: Tensor, high: Tensor, before: Tensor, rtol: float, atol: float)
 
 def _sigma_alpha(run: Run, lam: Tensor) -> tuple[Tensor, Tensor]:
     """The levels [B] at lambda [B]."""
-    slope = 1 - float(run.schedule.alpha(torch.ones((), dtype=torch.float64)))
     ratio = torch.exp(-lam)
-    sigma = ratio / (1 + slope * ratio)
-    return sigma, 1 - slope * sigma
+    sigma = ratio / (1 + run.slope * ratio)
+    return sigma, 1 - run.slope * sigma
 
 
 def _split(run: Run, now: Tensor, then: Tensor, eta: float) -> tuple[Tensor, Tensor]:
@@ -224,7 +202,7 @@ class _Steps:
     def _ask(self, x: Tensor, lam: Tensor) -> tuple[Tensor, Tensor]:
         """(x0, noise) of state x at lambda."""
         sigma, alpha = _sigma_alpha(self.run, lam)
-        denoised = self.run.denoise(x, sigma.to(x.device, x.dtype))
+        denoised = self.run.denoise(x, sigma.to(x.device, x.dtype)).x0
         return denoised, (x - denoised * _like(alpha, x)) * _like(1 / sigma, x)
 
     def _move(self, end: Tensor, change: Tensor | None = None, share: Tensor | None = None) -> Tensor:

@@ -9,36 +9,32 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ...errors import InvalidRequest, unknown_choice
-from ...types import Denoiser, NoiseSource, Schedule, Step
-from .base import Level, Run, prepare, transfer
-from .ode import derivative
-from .quadrature import lagrange
+from ...types import Step
+from .base import Level, Run, ancestral, derivative, renoise, transfer
+from .quadrature import lagrange, lagrange_weights, phi_2
+from .registry import one_of, order_up_to, sampler
+
+ADAMS_BASHFORTH = {
+    1: (1.0,),
+    2: (3 / 2, -1 / 2),
+    3: (23 / 12, -16 / 12, 5 / 12),
+    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+}
+"""Weights of the last calls for even steps, the latest first, by their number."""
 
 
-def lms(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    schedule: Schedule,
-    *,
-    noise: NoiseSource | None = None,
-    order: int = 4,
-) -> Iterator[Step]:
+# --- in sigma ---------------------------------------------------------------------------------------------------------
+
+
+@sampler(order_up_to(4), order=4)
+def lms(run: Run, x: Tensor, *, order: int = 4) -> Iterator[Step]:
     """Linear multistep in sigma, order 1 to 4: dx/dsigma as a polynomial through the last calls, integrated exactly.
 
     Adams-Bashforth for uneven steps (Hairer, Norsett & Wanner 1993, section III.5), as in k-diffusion; the step to
     sigma 0 returns x0.
     """
-    check_order(order, 4)
-    return _lms(prepare(denoise, x, sigmas, schedule, noise), x, order)
-
-
-@torch.no_grad()
-def _lms(run: Run, x: Tensor, order: int) -> Iterator[Step]:
     slopes: list[Tensor] = []  # the latest first
-    for index in range(run.steps):
-        begin, end = run.levels[index], run.levels[index + 1]
+    for index, (begin, end) in run.intervals():
         denoised = run.ask(x, begin)
         slopes = [derivative(x, denoised, begin), *slopes[: order - 1]]
         if end.sigma == 0:
@@ -57,36 +53,16 @@ def adams_weights(nodes: list[float], begin: float, end: float) -> list[float]:
     return [half * sum(weight * lagrange(nodes, j, at) for at, weight in points) for j in range(len(nodes))]
 
 
-def plms(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    schedule: Schedule,
-    *,
-    noise: NoiseSource | None = None,
-) -> Iterator[Step]:
+@sampler(order=2)
+def plms(run: Run, x: Tensor) -> Iterator[Step]:
     """Pseudo linear multistep (Liu et al. 2022, arXiv:2202.09778, equations 9, 12 and 13) as CompVis's PLMS and
     diffusers' PNDM with `skip_prk_steps`: n + 1 calls for n steps.
 
     dx/dsigma is averaged with the weights of Adams-Bashforth for even steps, whatever the steps, so the order is 2 in
     general and higher where sigmas are evenly spaced. The first step calls twice (Heun); its second call is not kept.
     """
-    return _plms(prepare(denoise, x, sigmas, schedule, noise), x)
-
-
-ADAMS_BASHFORTH = {
-    1: (1.0,),
-    2: (3 / 2, -1 / 2),
-    3: (23 / 12, -16 / 12, 5 / 12),
-    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
-}
-
-
-@torch.no_grad()
-def _plms(run: Run, x: Tensor) -> Iterator[Step]:
     slopes: list[Tensor] = []  # the latest first
-    for index in range(run.steps):
-        begin, end = run.levels[index], run.levels[index + 1]
+    for index, (begin, end) in run.intervals():
         denoised = run.ask(x, begin)
         slopes = [derivative(x, denoised, begin), *slopes[:3]]
         terms = [slope * weight for slope, weight in zip(slopes, ADAMS_BASHFORTH[len(slopes)], strict=True)]
@@ -100,26 +76,37 @@ def _plms(run: Run, x: Tensor) -> Iterator[Step]:
         yield run.step(index, x, denoised)
 
 
-def dpmpp_2m(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    schedule: Schedule,
-    *,
-    noise: NoiseSource | None = None,
-) -> Iterator[Step]:
+@sampler(order_up_to(4), order=2)
+def ipndm(run: Run, x: Tensor, *, order: int = 4) -> Iterator[Step]:
+    """Improved pseudo linear multistep (Zhang & Chen 2022, arXiv:2204.13902, section 3.3 and appendix B.2).
+
+    Adams-Bashforth's weights for even steps on dx/dsigma, of rising order 1 to `order`: `plms` without its second
+    call at the start. Order 2 on smooth levels, up to `order` where sigmas are evenly spaced. The step to sigma 0
+    returns x0. With weights for uneven steps (IPNDM_V) it is `lms`.
+    """
+    slopes: list[Tensor] = []  # the latest first
+    for index, (begin, end) in run.intervals():
+        denoised = run.ask(x, begin)
+        slopes = [derivative(x, denoised, begin), *slopes[: order - 1]]
+        if end.sigma == 0:
+            x = transfer(x, denoised, begin, end)
+        else:
+            for slope, weight in zip(slopes, ADAMS_BASHFORTH[len(slopes)], strict=True):
+                x = x + slope * (weight * (end.sigma - begin.sigma))
+        yield run.step(index, x, denoised)
+
+
+# --- in half log-SNR --------------------------------------------------------------------------------------------------
+
+
+@sampler(order=2)
+def dpmpp_2m(run: Run, x: Tensor) -> Iterator[Step]:
     """DPM-Solver++(2M), order 2, one call a step (Lu et al. 2022, arXiv:2211.01095, algorithm 2).
 
     The first step and the step to sigma 0 are of order 1.
     """
-    return _dpmpp_2m(prepare(denoise, x, sigmas, schedule, noise), x)
-
-
-@torch.no_grad()
-def _dpmpp_2m(run: Run, x: Tensor) -> Iterator[Step]:
     before: Tensor | None = None
-    for index in range(run.steps):
-        begin, end = run.levels[index], run.levels[index + 1]
+    for index, (begin, end) in run.intervals():
         denoised = used = run.ask(x, begin)
         if before is not None and end.sigma > 0:
             weight = (end.lam - begin.lam) / (2 * (begin.lam - run.levels[index - 1].lam))
@@ -129,13 +116,67 @@ def _dpmpp_2m(run: Run, x: Tensor) -> Iterator[Step]:
         yield run.step(index, x, denoised)
 
 
+@sampler(order_up_to(4), order=3)
+def deis(run: Run, x: Tensor, *, order: int = 3, lower_order_final: bool = False) -> Iterator[Step]:
+    """DEIS, order 1 to 4 (Zhang & Chen 2022, arXiv:2204.13902, equations 14 and 15 in rho = sigma / alpha).
+
+    d(x / alpha) / d rho is the noise, taken as a polynomial in log rho through the last calls and integrated exactly:
+    the multistep form with noise prediction that diffusers calls logrho. `lower_order_final` lowers the order towards
+    the last step. The step to sigma 0 returns x0; pure noise of a flow does not enter the history.
+    """
+    history: list[tuple[float, Tensor]] = []  # (log rho, noise), the latest first
+    for index, (begin, end) in run.intervals():
+        denoised = run.ask(x, begin)
+        if begin.alpha == 0 or end.sigma == 0:
+            x = transfer(x, denoised, begin, end)
+            yield run.step(index, x, denoised)
+            continue
+        eps = (x - denoised * begin.alpha) * (1 / begin.sigma)
+        history = [(-begin.lam, eps), *history[: order - 1]]
+        used = history[: min(order, run.steps - index)] if lower_order_final else history
+        # over log rho the integrand of d rho carries one more factor rho
+        weights = lagrange_weights([place for place, _ in used], -begin.lam, -end.lam, math.exp)
+        x = x * (end.alpha / begin.alpha)
+        for (_, value), weight in zip(used, weights, strict=True):
+            x = x + value * (end.alpha * weight)
+        yield run.step(index, x, denoised)
+
+
+@sampler(order=2)
+def res_multistep(run: Run, x: Tensor, *, eta: float = 0.0, s_noise: float = 1.0) -> Iterator[Step]:
+    """Refined exponential solver, multistep of order 2 (Zhang et al. 2023, arXiv:2308.02157, section 4).
+
+    x0 is a line in lambda through the last two calls, integrated exactly; at eta 0 it is `dpmpp_2m_sde` with the Heun
+    form and without noise. eta > 0 adds ancestral noise. The first step and the step to sigma 0 are of order 1.
+    """
+    return _refined(run, x, eta, s_noise)
+
+
+@sampler(order=2)
+def res_multistep_ancestral(run: Run, x: Tensor, *, eta: float = 1.0, s_noise: float = 1.0) -> Iterator[Step]:
+    """`res_multistep` with ancestral noise."""
+    return _refined(run, x, eta, s_noise)
+
+
+def _refined(run: Run, x: Tensor, eta: float, s_noise: float) -> Iterator[Step]:
+    before: Tensor | None = None
+    for index, (begin, end) in run.intervals():
+        denoised = run.ask(x, begin)
+        down, std = ancestral(run, begin, end, eta)
+        fallen, h = transfer(x, denoised, begin, down), down.lam - begin.lam
+        if before is not None and down.sigma > 0 and 0 < h < math.inf:
+            weight = down.alpha * phi_2(h) * h / (begin.lam - run.levels[index - 1].lam)
+            fallen = fallen + (denoised - before) * weight
+        x = renoise(run, fallen, begin, down, end, std * s_noise)
+        before = denoised
+        yield run.step(index, x, denoised)
+
+
+@sampler(order_up_to(3), one_of("variant", ("bh1", "bh2")), order=2)
 def uni_pc(
-    denoise: Denoiser,
+    run: Run,
     x: Tensor,
-    sigmas: Tensor,
-    schedule: Schedule,
     *,
-    noise: NoiseSource | None = None,
     order: int = 2,
     variant: Literal["bh1", "bh2"] = "bh2",
     lower_order_final: bool = True,
@@ -146,19 +187,10 @@ def uni_pc(
     choice of B(h): bh1 is h, bh2 is exp(h) - 1. `lower_order_final` lowers the order towards the last step, as the
     authors do for few steps. Levels with alpha = 0 (pure noise of a flow) do not enter the history.
     """
-    check_order(order, 3)
-    if variant not in ("bh1", "bh2"):
-        raise unknown_choice("variant", variant, ["bh1", "bh2"])
-    return _uni_pc(prepare(denoise, x, sigmas, schedule, noise), x, order, variant, lower_order_final)
-
-
-@torch.no_grad()
-def _uni_pc(run: Run, x: Tensor, order: int, variant: str, lower_order_final: bool) -> Iterator[Step]:
     history: list[tuple[Level, Tensor]] = []  # (level, x0), the latest first
     start = x  # the state from which the last step set out
     used = 0  # order of that step
-    for index in range(run.steps):
-        begin, end = run.levels[index], run.levels[index + 1]
+    for index, (begin, end) in run.intervals():
         denoised = run.ask(x, begin)
         if index > 0:
             x = _unified(start, history[:used], begin, variant, denoised)
@@ -199,9 +231,3 @@ def _unified_weights(rates: list[float], h: float, variant: str) -> list[float]:
     matrix = torch.tensor([[rate**k for rate in rates] for k in range(len(rates))], dtype=torch.float64)
     solved: list[float] = torch.linalg.solve(matrix, torch.tensor(b, dtype=torch.float64)).tolist()
     return [-scale * weight for weight in solved]
-
-
-def check_order(order: int, highest: int) -> None:
-    """InvalidRequest where `order` is not one of 1 to `highest`."""
-    if order not in range(1, highest + 1):
-        raise InvalidRequest(f"order {order!r}: expected a whole number from 1 to {highest}")

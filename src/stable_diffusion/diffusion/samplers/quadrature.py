@@ -1,4 +1,4 @@
-"""Weights of multistep solvers as integrals of polynomials, by Gauss's rule."""
+"""Weights of multistep and exponential solvers: integrals of polynomials by Gauss's rule, and phi functions."""
 
 from __future__ import annotations
 
@@ -39,3 +39,13 @@ def lagrange_weights(
         return integral(lambda at: density(at) * lagrange(nodes, j, at), begin, end)
 
     return [weight(j) for j in range(len(nodes))]
+
+
+def phi_2(h: float) -> float:
+    """(exp(-h) - 1) / h + 1, h > 0."""
+    return math.expm1(-h) / h + 1
+
+
+def phi_3(h: float) -> float:
+    """phi_2(h) / h - 1/2, h > 0."""
+    return phi_2(h) / h - 0.5

@@ -7,7 +7,6 @@ repainted and 0 where it is kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,9 +15,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...diffusion.schedule import per_image
 from ...errors import InvalidRequest
-from ...types import Denoiser, PairDenoiser, Schedule
 from ..image import grey_mask, plain_mode
 
 Fill = Literal["fill", "original", "latent noise", "latent nothing"]
@@ -94,56 +91,6 @@ def soft_edge(mask: Tensor) -> Tensor:
     border of what is kept.
     """
     return (mask * 8).clamp(0, 1)
-
-
-def soft_inpainting(
-    denoise: Denoiser, latent: Tensor, mask: Tensor, noise: Tensor, schedule: Schedule, sigmas: Tensor
-) -> PairDenoiser:
-    """Each place is repainted with the strength that the mask has there: 0 keeps it, 1 repaints it at every step.
-
-    latent, noise [B,c,h,w], mask [1 or B,1,h,w] in [0, 1], sigmas [steps + 1] the levels of the run. A place with mask
-    m is held at the noised latent until the share of steps that is left is m, and free from then on: what img2img would
-    do there at strength m (Levin & Fried 2023, "Differential diffusion: giving each pixel its strength", algorithm 1).
-    """
-    if not bool(((mask >= 0) & (mask <= 1)).all()):
-        raise InvalidRequest("mask: expected numbers from 0 (keep) to 1 (repaint)")
-    return _SoftInpainting(denoise, latent, mask, noise, schedule, sigmas.to(mask.device, torch.float64))
-
-
-@dataclass(frozen=True)
-class _SoftInpainting:
-    """What `soft_inpainting` returns: a `PairDenoiser`."""
-
-    base: Denoiser
-    latent: Tensor
-    mask: Tensor
-    noise: Tensor
-    schedule: Schedule
-    levels: Tensor
-
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        free = self._free(x, sigma)
-        return torch.where(free, self.base(self._mixed(free, x, sigma), sigma), self.latent)
-
-    def pair(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        free = self._free(x, sigma)
-        mixed = self._mixed(free, x, sigma)
-        if isinstance(self.base, PairDenoiser):
-            guided, unguided = self.base.pair(mixed, sigma)
-        else:
-            guided = unguided = self.base(mixed, sigma)
-        return torch.where(free, guided, self.latent), torch.where(free, unguided, self.latent)
-
-    def _free(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Where the mask lets go at this level: bool [B,1,h,w]."""
-        steps = len(self.levels) - 1
-        passed = (self.levels[None] >= sigma.to(self.levels)[:, None] * (1 - 1e-6)).sum(dim=1) - 1  # [B], the step
-        left = per_image((steps - passed.clamp(min=0)).to(self.mask.dtype), x)
-        return (self.mask * steps >= left - 0.5) & (self.mask > 0)
-
-    def _mixed(self, free: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
-        known = per_image(self.schedule.alpha(sigma), x) * self.latent + per_image(sigma, x) * self.noise
-        return torch.where(free, x, known)
 
 
 # --- fills and margins ------------------------------------------------------------------------------------------------

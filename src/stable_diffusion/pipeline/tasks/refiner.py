@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...diffusion.by_step import by_step
+from ...diffusion.denoise import by_step
 from ...diffusion.schedule import FlowSchedule
 from ...errors import InvalidRequest
 from ...text.prompt_schedule import Timeline

@@ -31,7 +31,17 @@ from ..config import StudentStage
 from ..data import Captions, Order, encode_texts, to_pictures
 from ..optim import Group
 from ..report import sheet
-from ..stage import Context, autocast, autocast_network, condition, evaluating, generator, maybe_compile, prepare
+from ..stage import (
+    Context,
+    attention_with_gradients,
+    autocast,
+    autocast_network,
+    condition,
+    evaluating,
+    generator,
+    maybe_compile,
+    prepare,
+)
 from .denoiser import CHUNK, integrate
 from .low_rank import add_low_rank
 from .trajectories import follow, places, remembered
@@ -146,7 +156,8 @@ class StudentTraining:
         jumps = (np.arange(config.batch_size) + random.integers(config.jumps)) % config.jumps
         share = config.batch_size // world.size
         mine = slice(world.rank * share, (world.rank + 1) * share)
-        loss = self._loss(numbers[mine], jumps[mine], self.run_unet).mean()
+        with attention_with_gradients(self.context.device):
+            loss = self._loss(numbers[mine], jumps[mine], self.run_unet).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": loss.detach()}
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...diffusion.samplers import SAMPLERS, sample
+from ...diffusion.samplers import sample
 from ...errors import InvalidRequest
 from ...types import Denoiser, Schedule
 from ...weights.containers.atomic import atomic_file
@@ -32,7 +32,7 @@ def follow(denoise: Denoiser, noise: Tensor, schedule: Schedule, jumps: int, bet
     sigmas = places(schedule, jumps * between).to(noise.device)
     x = noise * sigmas[0]
     states = [x]
-    for step in sample(SAMPLERS["dpmpp_2m"], denoise, x, sigmas, schedule):
+    for step in sample("dpmpp_2m", denoise, x, sigmas, schedule):
         if (step.index + 1) % between == 0:
             states.append(step.x)
     return torch.stack(states, dim=1)

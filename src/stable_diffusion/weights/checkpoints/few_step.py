@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ...diffusion.samplers import resolve_sampler
-from ...diffusion.sigmas import resolve_schedule
 from ...errors import InvalidRequest
 from ...models.mmdit import MMDiTConfig
 from ...models.unet import UNetConfig
+from ...request.names import resolve_sampler, resolve_schedule
 from ..parts import Defaults
 
 SCHEDULE = "sgm_uniform"
