@@ -43,7 +43,7 @@ from stable_diffusion.weights.checkpoints.scheduler import schedule_from_words
 from stable_diffusion.weights.checkpoints.single import read_single
 from stable_diffusion.weights.containers.limits import using_config
 from stable_diffusion.weights.containers.open import read_tensors
-from stable_diffusion.weights.containers.safetensors_writer import write_safetensors
+from stable_diffusion.weights.containers.safetensors import write_safetensors
 from stable_diffusion.weights.containers.tensors import TensorFile, TensorInfo
 from stable_diffusion.weights.load import build_parts
 from stable_diffusion.weights.networks.clip import clip_from_words, clip_transformers

@@ -26,7 +26,7 @@ from stable_diffusion.weights.checkpoints.folder import INDEX
 from stable_diffusion.weights.checkpoints.save_folder import components, index_words
 from stable_diffusion.weights.checkpoints.save_ldm import ldm_state
 from stable_diffusion.weights.checkpoints.scheduler import schedule_to_words
-from stable_diffusion.weights.containers.safetensors_reader import DTYPE_NAMES
+from stable_diffusion.weights.containers.safetensors import DTYPE_NAMES
 from stable_diffusion.weights.parts import Parts, TokenizerSource
 
 TEXTS = {"sd1": (CLIP_L,), "sd2": (OPENCLIP_H,), "sdxl": (CLIP_L, OPENCLIP_G), "sd3": (CLIP_L, OPENCLIP_G)}

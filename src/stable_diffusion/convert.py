@@ -20,12 +20,13 @@ from .weights.checkpoints.folder import TOKENIZER, is_folder_model, read_config
 from .weights.checkpoints.save_ldm import ldm_metadata, ldm_state
 from .weights.checkpoints.scheduler import with_note
 from .weights.checkpoints.single import T5_LEFT_OUT
-from .weights.containers.finite import complaint, look_now
+from .weights.containers.atomic import atomic_folder
+from .weights.containers.finite import check_now, not_finite_message
 from .weights.containers.open import SUFFIXES
-from .weights.containers.safetensors_writer import write_safetensors
+from .weights.containers.safetensors import write_safetensors
 from .weights.load import load_parts
 from .weights.parts import Parts, TokenizerSource
-from .weights.save import atomic_folder, save_folder
+from .weights.save import save_folder
 
 SINGLE = ".safetensors"
 NO_ESTIMATOR = "the network that estimates depth is not written; a depth map is given with each picture"
@@ -145,8 +146,8 @@ def _not_finite(parts: Parts) -> Iterator[str]:
     """A sentence for each network with numbers that are not finite, which are written like all others."""
     for part in ("unet", "vae", "clip", "clip2", "t5"):
         network = getattr(parts, part)
-        for what, names in look_now(network) if network is not None else ():
-            yield f"{complaint(what, names)}; they are written as they are"
+        for what, names in check_now(network) if network is not None else ():
+            yield f"{not_finite_message(what, names)}; they are written as they are"
 
 
 def _scheduler_of(source: Path, parts: Parts) -> dict[str, Any] | None:

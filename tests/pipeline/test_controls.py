@@ -23,7 +23,7 @@ from stable_diffusion.request.control import Control, checked_controls, resized
 from stable_diffusion.request.metadata import KEY, read_metadata
 from stable_diffusion.request.request import Images, Request
 from stable_diffusion.types import Conditioning, Residuals
-from stable_diffusion.weights.side_networks import load_side_network
+from stable_diffusion.weights.control import load_control_network
 
 WriteControl = Callable[..., Path]
 RUN: dict[str, Any] = {"seed": 3, "steps": 4, "sampler": "euler", "guidance": 4.0}
@@ -77,7 +77,7 @@ def test_a_picture_alone_and_in_a_batch_are_the_same(tiny_model: StableDiffusion
 
 @pytest.fixture
 def network(tiny_model: StableDiffusion, control_file: WriteControl) -> ControlNet:
-    found = load_side_network(control_file(tiny_model), tiny_model.parts.unet)
+    found = load_control_network(control_file(tiny_model), tiny_model.parts.unet)
     assert isinstance(found, ControlNet)
     return found
 

@@ -11,9 +11,8 @@ from ..errors import UnknownModel
 from .build import Prefixed
 from .checkpoints.blueprint import Overrides
 from .checkpoints.folder import INDEX, component, read_folder
-from .containers.finite import not_finite, watched
+from .containers.finite import check_while_reading, not_finite_in
 from .containers.open import existing, read_tensors
-from .containers.tensors import TensorFile
 from .load import build_parts, read_file
 
 
@@ -29,12 +28,7 @@ def damaged(path: str | os.PathLike[str], **overrides: Any) -> list[str]:
     try:
         return _in_folder(place, given) if place.is_dir() else _in_file(place, given)
     except UnknownModel:
-        return all_damaged(component(place) if place.is_dir() else read_tensors(place)[0])
-
-
-def all_damaged(tensors: TensorFile) -> list[str]:
-    """Names of all tensors of a file that hold numbers that are not finite."""
-    return [name for name in tensors if not_finite({name: tensors[name]})]
+        return not_finite_in(component(place) if place.is_dir() else read_tensors(place)[0])
 
 
 def _in_folder(place: Path, given: Overrides) -> list[str]:
@@ -43,7 +37,7 @@ def _in_folder(place: Path, given: Overrides) -> list[str]:
     for name, plan in found.shown():
         file, drop = plan.tensors.file, plan.tensors.drop
         seen = bad.setdefault(file.path.parent.name, [])
-        watching = replace(plan, tensors=Prefixed(watched(file, seen), "", drop))
+        watching = replace(plan, tensors=Prefixed(check_while_reading(file, seen), "", drop))
         found = found.with_network(name, watching)
     build_parts(found, dtype=None, device="meta")
     return [f"{part}/{name}" for part, names in bad.items() for name in names]
@@ -54,5 +48,5 @@ def _in_file(place: Path, given: Overrides) -> list[str]:
     bad: list[str] = []
     # with a prediction given, nothing is asked of a network that has no numbers
     given = replace(given, prediction=given.prediction or "eps")
-    build_parts(read_file(watched(tensors, bad), metadata, given), dtype=None, device="meta")
+    build_parts(read_file(check_while_reading(tensors, bad), metadata, given), dtype=None, device="meta")
     return bad

@@ -1,26 +1,22 @@
 """Writing a model as a diffusers folder, complete: configs, weights, tokenizers, scheduler and index.
 
-What is written appears when it is complete: under a temporary name beside its place, which it takes at the end.
+What is written appears when it is complete.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..errors import InvalidRequest, ModelFileError
 from .checkpoints.folder import INDEX, SCHEDULER, TOKENIZER
 from .checkpoints.save_folder import components, index_words, text_folders_of
 from .checkpoints.scheduler import schedule_to_words
-from .containers.safetensors_writer import write_safetensors
+from .containers.atomic import atomic_folder
+from .containers.safetensors import write_safetensors
 from .parts import Parts, TokenizerSource
 
 WriteTokenizer = Callable[[Path, TokenizerSource], None]
@@ -57,24 +53,6 @@ def save_folder(
             write_tokenizer(folder / part, source)
         _write_json(folder / SCHEDULER, scheduler)
         _write_json(folder / INDEX, index_words(parts, networks, str(scheduler["_class_name"]), tuple(tokenizers)))
-
-
-@contextmanager
-def atomic_folder(place: Path) -> Iterator[Path]:
-    """A new folder that becomes `place` once the block is through, and vanishes on any error."""
-    temporary = place.parent / f".{place.name[:40]}.{secrets.token_hex(6)}.part"
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if os.path.lexists(place):
-            raise InvalidRequest(f"{str(place)!r} exists; give a name that is free")
-        os.rename(temporary, place)
-    except OSError as error:
-        raise ModelFileError(
-            f"{place} could not be written ({error.strerror or error}); nothing was changed"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -62,11 +62,11 @@ def _adapter_facts(path: Path | None, hashes: bool) -> dict[str, Any] | None:
     if path is None:
         return None
     from ...adapters.describe import adapter_facts
+    from ...weights.control import control_facts
     from ...weights.describe import part_facts
-    from ...weights.side_networks import side_facts
 
     path = path.expanduser()
-    looks = (adapter_facts, side_facts, part_facts)
+    looks = (adapter_facts, control_facts, part_facts)
     return next((facts for look in looks if (facts := look(path, hashes=hashes)) is not None), None)
 
 

@@ -134,6 +134,17 @@ def family_named(name: str) -> Family:
     return FAMILIES[name]
 
 
+TOKEN_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
+"""Width of the tokens that the cross-attention of a U-Net reads -> the models of this width."""
+
+
+def family_of_width(width: int | None) -> str:
+    """The models whose tokens have this width, in words."""
+    if width is None:
+        return "a model of unknown kind"
+    return TOKEN_WIDTHS.get(width, f"a model whose tokens have width {width}")
+
+
 VARIANTS = {9: "-inpaint", 8: "-pix2pix", 5: "-depth"}
 """Channels that a U-Net takes -> the end of the family's name."""
 

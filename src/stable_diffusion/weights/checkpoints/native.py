@@ -28,7 +28,7 @@ from ...models.vae import VAEConfig
 from ..build import Prefixed
 from ..containers.limits import check_latent_numbers, check_plausible, using_config
 from ..containers.packing import pack
-from ..containers.safetensors_writer import write_safetensors
+from ..containers.safetensors import write_safetensors
 from ..containers.tensors import TensorFile
 from ..keys import KeyTable, Rule
 from ..parts import Card, Defaults, Parts, TokenizerSource

@@ -28,7 +28,7 @@ CONFIG = "config.json"
 TRANSFORMERS_MARK = "vision_model.embeddings.patch_embedding.weight"
 OPENCLIP = "visual."
 HEADS = {768: 12}
-"""Number of heads by width, where no config tells it; all larger towers (L, H, g, G) have 16."""
+"""Number of heads by width, where no config says it; all larger towers (L, H, g, G) have 16."""
 QUICK_GELU_WIDTHS = (768, 1024)
 """Widths of the towers that OpenAI released; those of OpenCLIP in use (1280, 1664) have the plain GELU."""
 
@@ -96,7 +96,6 @@ def load_clip_vision(
     """
     place = existing(path)
     tensors = component(place) if place.is_dir() else read_tensors(place)[0]
-    told = (place if place.is_dir() else place.parent) / CONFIG
     layout = clip_vision_layout(tensors)
     if layout is None:
         raise UnknownModel(
@@ -108,7 +107,7 @@ def load_clip_vision(
     shapes = {name: theirs.shape(name) for name in theirs}
     with using_config(place):
         fields = clip_vision_fields(shapes)
-        config = CLIPVisionConfig(**fields, **_told(told, fields["width"]))
+        config = CLIPVisionConfig(**fields, **_settings(place if place.is_dir() else place.parent, fields["width"]))
     table = clip_vision_openclip(config) if prefix else clip_vision_transformers(config)
     return build(lambda: CLIPVision(config), theirs, table, what=f"{place}", dtype=dtype, device=device)
 
@@ -120,9 +119,9 @@ def clip_vision_layout(tensors: TensorFile) -> tuple[str, tuple[str, ...]] | Non
     return (OPENCLIP, ()) if f"{OPENCLIP}conv1.weight" in tensors and f"{OPENCLIP}class_embedding" in tensors else None
 
 
-def _told(path: Path, width: int) -> dict[str, Any]:
-    """Heads and activation, from a config of transformers where one lies there."""
-    config: Mapping[str, Any] = read_config(path) if path.is_file() else {}
+def _settings(folder: Path, width: int) -> dict[str, Any]:
+    """Heads and activation, from a config of transformers where one is in the folder."""
+    config: Mapping[str, Any] = read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     config = config.get("vision_config", config)  # a config of a whole CLIP
     if not isinstance(config, Mapping) or config.get("hidden_size") != width:
         config = {}  # of another network that lies in the same folder

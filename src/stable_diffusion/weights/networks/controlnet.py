@@ -35,6 +35,7 @@ DIFFERENCE_MARK = "difference"
 """Tensor of a file whose way down is stored as its difference from that of the U-Net, as sd-scripts' author made them.
 """
 UP, DOWN = ".up", ".down"
+LABELS = {"control-LoRA": "control-LoRA", "ldm": "ControlNet", "diffusers": "ControlNet"}
 UNION_TASKS: dict[str, int] = {
     "openpose": 0,
     "depth": 1,
@@ -55,6 +56,12 @@ def controlnet_layout(tensors: TensorFile) -> str | None:
     if LDM_MARK in tensors or PREFIX + LDM_MARK in tensors:
         return "ldm"
     return "diffusers" if DIFFUSERS_MARK in tensors else None
+
+
+def controlnet_kind(tensors: TensorFile) -> str | None:
+    """What people call such a file; None where it is no ControlNet."""
+    layout = controlnet_layout(tensors)
+    return layout and ("union ControlNet" if "task_embedding" in tensors else LABELS[layout])
 
 
 def controlnet_ldm(config: ControlNetConfig) -> KeyTable:
@@ -97,7 +104,7 @@ def _tasks(config: ControlNetConfig) -> Iterator[Rule]:
 
 
 def controlnet_config(shapes: Shapes, layout: str, base: UNetConfig) -> ControlNetConfig:
-    """Shape of a ControlNet from its tensors; what they cannot tell (heads, groups) is that of the U-Net it is for."""
+    """Shape of a ControlNet from its tensors; what they do not say (heads, groups) is that of the U-Net it is for."""
     if layout == "diffusers":
         fields = encoder_fields_diffusers(shapes)
         hints = [f"controlnet_cond_embedding.{name}.weight" for name in ("conv_in", *_strided(shapes))]
@@ -140,8 +147,8 @@ def build_controlnet(
 ) -> ControlNet:
     """The ControlNet of a file for a U-Net of shape `base`.
 
-    `originals` are the U-Net's parameters, from which a control-LoRA and a file of differences are told. BrokenModel
-    where tensors are missing, unexpected or of the wrong shape.
+    `originals` are the U-Net's parameters, from which a control-LoRA and a file of differences are made. BrokenModel
+    where tensors are missing, unexpected or of the wrong shape, or it is for another U-Net.
     """
     layout = controlnet_layout(tensors)
     assert layout is not None
@@ -159,11 +166,15 @@ def build_controlnet(
             state = added_weights(theirs, config, originals, tensors.path)
     table = controlnet_diffusers(config) if layout == "diffusers" else controlnet_ldm(config)
     what = f"the ControlNet {tensors.path}"
-    return build(lambda: ControlNet(config), state, table, what=what, dtype=dtype, device=device)
+    network = build(lambda: ControlNet(config), state, table, what=what, dtype=dtype, device=device)
+    found, wanted = config.skip_channels(), base.skip_channels()
+    if found != wanted or config.vector_dim != base.vector_dim:
+        raise BrokenModel(f"it gives features of {found} channels; this model's U-Net has {wanted}")
+    return network
 
 
 def _is_pooled(path: Path) -> bool:
-    """Whether a ControlNet adds means, which its tensors do not tell: diffusers' config beside it does, and else its
+    """Whether a ControlNet adds means, which its tensors do not say: diffusers' config beside it does, and else its
     name (the one released ControlNet of this kind reads shuffled pictures)."""
     beside = path.parent / "config.json"
     config = read_config(beside) if beside.is_file() else {}

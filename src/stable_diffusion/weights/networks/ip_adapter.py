@@ -26,9 +26,11 @@ OTHER_FORMS = {
 """Marks of forms that are known and not run."""
 
 
-def is_ip_adapter(tensors: TensorFile) -> bool:
-    """Whether the names are those of an IP-Adapter, of a form that is run or not."""
-    return any(name.startswith("image_proj.") for name in tensors)
+def ip_adapter_kind(tensors: TensorFile) -> str | None:
+    """What people call such a file, of a form that is run or not; None where it is no IP-Adapter."""
+    if not any(name.startswith("image_proj.") for name in tensors):
+        return None
+    return "IP-Adapter plus" if PLUS_MARK in tensors else "IP-Adapter"
 
 
 def ip_adapter_table(config: IPAdapterConfig, count: int) -> KeyTable:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from stable_diffusion.errors import BrokenModel, ModelFileError, UnsafeFile
 from stable_diffusion.weights.containers.open import read_tensors
-from stable_diffusion.weights.containers.safetensors_reader import DTYPES, HEADER_LIMIT
+from stable_diffusion.weights.containers.safetensors import DTYPES, HEADER_LIMIT
 
 GOOD = {
     "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},

@@ -6,8 +6,8 @@ import copy
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,8 +22,8 @@ from stable_diffusion.errors import BrokenModel
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.weights.check import damaged
 from stable_diffusion.weights.checkpoints.native import save_native
-from stable_diffusion.weights.containers.finite import check_at_first_use, complaint, not_finite
-from stable_diffusion.weights.load import _probed, load_parts
+from stable_diffusion.weights.containers.finite import check_at_first_use, not_finite, not_finite_message
+from stable_diffusion.weights.load import _probed, load_parts, read_blueprint
 
 UNET = "model.diffusion_model.input_blocks.1.1.proj_in.weight"
 DECODER = "first_stage_model.decoder.conv_in.weight"
@@ -162,17 +162,17 @@ def test_a_copy_and_a_pickle_are_compiled_for_themselves(single: Path) -> None:
         torch.compile(twin, backend="eager")(IDS)
 
 
-def test_a_network_that_is_asked_for_its_prediction_may_be_broken() -> None:
-    """What it predicts stays a guess then, so that it can be written anew; its first use says what is wrong."""
+def test_a_network_that_is_asked_for_its_prediction_may_be_broken(single: Path) -> None:
+    """What it predicts stays a guess then, so that it can be converted; its first use says what is wrong."""
     unet = UNet(UNetConfig(channels=(320,), blocks_per_stage=1, transformer_depth=0, mid_depth=0, heads=8))
-    found: Any = SimpleNamespace(guesses=("prediction 'v' is a guess",), prediction="v")
+    found = replace(read_blueprint(single), guesses=("prediction 'v' is a guess",), prediction="v")
     check_at_first_use(unet, "it", {})
-    assert "inferred" in _probed(unet, found)[1][0]
+    assert "inferred" in _probed(unet, found).guesses[0]
     broken = copy.deepcopy(unet)
     broken.load_state_dict({name: tensor * float("nan") for name, tensor in unet.state_dict().items()})
     for hook in broken._forward_pre_hooks.values():
         hook.done = False
-    assert _probed(broken, found) == ("v", found.guesses)
+    assert _probed(broken, found) == found
 
 
 def test_what_is_written_anew_is_looked_at(single: Path, folder: Path, tmp_path: Path) -> None:
@@ -246,5 +246,5 @@ def test_a_scale_of_our_own_format(single: Path, tmp_path: Path, kind: tiny.Kind
 
 @pytest.mark.parametrize("count", [1, 3, 40])
 def test_the_sentence_is_short(count: int) -> None:
-    text = complaint("x.safetensors", ["name"] * count, torch.zeros(1))
+    text = not_finite_message("x.safetensors", ["name"] * count, torch.zeros(1))
     assert text.count("name") == min(count, 3) and (f"and {count - 3} more" in text) == (count > 3)

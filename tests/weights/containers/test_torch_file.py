@@ -21,8 +21,7 @@ import pytest
 import torch
 
 from stable_diffusion.errors import BrokenModel, ModelFileError, UnsafeFile
-from stable_diffusion.weights.containers import pickle_machine
-from stable_diffusion.weights.containers import torch_file as pickle_reader
+from stable_diffusion.weights.containers import pickle_machine, torch_file
 from stable_diffusion.weights.containers.open import read_tensors
 
 LAYOUTS = {"zip": True, "stream": False}
@@ -328,7 +327,7 @@ def test_zip_bombs_and_foreign_archives(tmp_path: Path) -> None:
 
 
 def test_a_pickle_longer_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickle_reader, "PICKLE_LIMIT", 100)
+    monkeypatch.setattr(torch_file, "PICKLE_LIMIT", 100)
     with pytest.raises(UnsafeFile, match="at most 100"):
         read_tensors(save(tmp_path / "a.ckpt", state()))
 
