@@ -1,4 +1,4 @@
-"""Writing a model in another form: one file to a diffusers folder and back, in another precision, with adapters in its weights.
+"""Writing a model in another form: one file to a diffusers folder and back, in another precision, with adapters fused.
 
 A tensor that is neither cast nor changed by an adapter is written bit for bit as it was read.
 """

@@ -1,4 +1,4 @@
-"""What a file is that is no whole model of a family we run, by the tensors that mark it, so that an error can say so."""
+"""What a file is that is no whole model of a family we run, by the tensors that mark it: so that an error says so."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import tiny_checkpoints as tiny
 import tiny_xl as xl
 from stable_diffusion.errors import InvalidRequest, ModelFileError, UnknownModel
 from stable_diffusion.weights.checkpoints.components import load_vae
+from stable_diffusion.weights.checkpoints.families import FAMILIES
 from stable_diffusion.weights.load import load_parts
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -78,6 +79,21 @@ def test_a_folder_or_a_whole_checkpoint_may_give_its_autoencoder(sd1: Model, tmp
     save_file(dict(sd1.state), tmp_path / "model.safetensors")
     for place in (sd1.folder, sd1.folder / "vae", tmp_path / "model.safetensors"):
         assert same(load_vae(place), sd1.parts.vae)
+
+
+def test_a_network_in_another_layout_inside_a_file(model: Model, tmp_path: Path) -> None:
+    """The layout is that of each network: diffusers' autoencoder, and a text encoder in transformers' names."""
+    vae = load_file(model.folder / "vae" / "diffusion_pytorch_model.safetensors")
+    text = load_file(text_files(model)[-1])
+    prefix = next(text.prefix for text in FAMILIES[model.parts.family].texts[::-1])
+    state = {name: tensor for name, tensor in model.state.items() if not name.startswith((VAE, prefix))}
+    state |= {VAE + name: tensor for name, tensor in vae.items()} | {prefix + key: value for key, value in text.items()}
+    save_file(state, tmp_path / "mixed.safetensors")
+    clip_layer = {"clip_layer": -1} if model.kind is tiny.SD2 else {}  # the folder's encoder ends where it is read
+    parts = load_parts(tmp_path / "mixed.safetensors", **model.settings, **clip_layer)
+    for name in ("unet", "vae", "clip", "clip2"):
+        expected = getattr(model.parts, name)
+        assert (getattr(parts, name) is None) if expected is None else same(getattr(parts, name), expected), name
 
 
 def text_files(model: Model) -> list[Path]:

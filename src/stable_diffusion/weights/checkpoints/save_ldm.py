@@ -141,8 +141,8 @@ def _check_schedule(parts: Parts, family: Family) -> None:
     """A single file says no more of noise and latents than its family does."""
     flow = family.prediction == "flow"
     expected = FlowSchedule(family.shift) if flow else ddpm_schedule(zero_terminal_snr=_zero_snr(parts))
-    told = parts.schedule.to_config()  # type: ignore[attr-defined]
-    if parts.prediction not in (("flow",) if flow else PREDICTIONS) or told != expected.to_config():
+    found = parts.schedule.to_config()  # type: ignore[attr-defined]
+    if parts.prediction not in (("flow",) if flow else PREDICTIONS) or found != expected.to_config():
         raise InvalidRequest(
             f"a single file cannot say that the noise schedule is {_short(parts.schedule)} and the prediction "
             f"{parts.prediction!r}; write a diffusers folder instead"

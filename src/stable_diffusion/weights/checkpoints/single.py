@@ -138,12 +138,12 @@ def _denoiser_config(family: Family, tensors: Prefixed, given: Overrides) -> UNe
         if isinstance(given.heads, tuple):
             raise InvalidRequest(f"heads is {given.heads}; {family.label} has one number of heads")
         fields = mmdit_fields(shapes)
-        heads = given.heads if given.head_dim is None else fields["width"] // max(1, given.head_dim)
-        return MMDiTConfig(**fields if heads is None else {**fields, "heads": heads})
-    told: dict[str, Any] = {"heads": family.heads, "head_dim": family.head_dim}
+        count = given.heads if given.head_dim is None else fields["width"] // max(1, given.head_dim)
+        return MMDiTConfig(**fields if count is None else {**fields, "heads": count})
+    heads: dict[str, Any] = {"heads": family.heads, "head_dim": family.head_dim}
     if given.heads is not None or given.head_dim is not None:
-        told = {"heads": given.heads, "head_dim": given.head_dim}
-    return UNetConfig(**unet_fields(shapes), **told, upcast_attention=family.upcast_attention)
+        heads = {"heads": given.heads, "head_dim": given.head_dim}
+    return UNetConfig(**unet_fields(shapes), **heads, upcast_attention=family.upcast_attention)
 
 
 def _clip(place: TextPlace, tensors: Prefixed, given: Overrides, looks: str) -> NetworkPlan:

@@ -19,30 +19,22 @@ from .words import VERSION, Fixed, Word, Words, check_fixed, constant, need_word
 FIXED: Fixed = {
     "act_fn": ("silu", "swish"),
     "norm_eps": (1e-5,),
-    "center_input_sample": (False,),
     "flip_sin_to_cos": (True,),
     "freq_shift": (0,),
-    "downsample_padding": (1,),
-    "mid_block_scale_factor": (1,),
-    "only_cross_attention": (False,),
-    "dual_cross_attention": (False,),
-    "class_embed_type": (None,),
     "addition_embed_type": (None, "text_time"),
-    "num_class_embeds": (None,),
     "resnet_time_scale_shift": ("default",),
-    "resnet_skip_time_act": (False,),
     "resnet_out_scale_factor": (1.0,),
     "time_embedding_type": ("positional",),
-    "time_embedding_act_fn": (None,),
-    "timestep_post_act": (None,),
-    "encoder_hid_dim": (None,),
-    "conv_in_kernel": (3,),
-    "conv_out_kernel": (3,),
     "attention_type": ("default",),
-    "class_embeddings_concat": (False,),
     "mid_block_only_cross_attention": (None, False),
-    "cross_attention_norm": (None,),
+    **dict.fromkeys(("downsample_padding", "mid_block_scale_factor"), (1,)),
+    **dict.fromkeys(("conv_in_kernel", "conv_out_kernel"), (3,)),
+    **dict.fromkeys(("center_input_sample", "only_cross_attention", "dual_cross_attention"), (False,)),
+    **dict.fromkeys(("resnet_skip_time_act", "class_embeddings_concat"), (False,)),
+    **dict.fromkeys(("class_embed_type", "num_class_embeds", "encoder_hid_dim", "cross_attention_norm"), (None,)),
+    **dict.fromkeys(("time_embedding_act_fn", "timestep_post_act"), (None,)),
 }
+"""Settings of a U-Net for which we have one value only."""
 MID_BLOCKS = {"UNetMidBlock2DCrossAttn": 2, "UNetMidBlock2D": 1, None: 0}
 """Residual blocks of each kind of middle; only a whole one attends."""
 VECTOR = "projection_class_embeddings_input_dim"

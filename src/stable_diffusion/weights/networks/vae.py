@@ -192,7 +192,7 @@ def _fields_of(shapes: Shapes, names: VAENames, *attention: str) -> dict[str, An
 
 
 def _channels(shapes: Shapes, stages: str, block: str) -> tuple[int, ...]:
-    """The channels of each stage under `stages`, told by the first convolution of its first residual block."""
+    """The channels of each stage under `stages`, from the first convolution of its first residual block."""
     first = block.format(0)
     return tuple(need(shapes, f"{stages}.{stage}.{first}.conv1.weight")[0] for stage in range(length(shapes, stages)))
 
