@@ -24,7 +24,7 @@ from stable_diffusion.data.pack import Record
 from stable_diffusion.embedded import PICTURES, TOWER
 from stable_diffusion.evaluation.pack import PicturePack, resized, spread
 from stable_diffusion.evaluation.tower import load_eye, save_eye
-from stable_diffusion.weights.containers.safetensors_writer import atomic_file
+from stable_diffusion.weights.containers.atomic import atomic_file
 
 
 def chosen(pack: PicturePack, count: int) -> list[Record]:

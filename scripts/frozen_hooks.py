@@ -182,14 +182,15 @@ def tables() -> Iterator[tuple[str, Any]]:
     from stable_diffusion.models.clip_vision import CLIPVisionConfig
     from stable_diffusion.models.t2i_adapter import T2IAdapterConfig
     from stable_diffusion.models.tiny_vae import TinyVAEConfig
+    from stable_diffusion.weights.networks.clip import clip_openclip, clip_transformers
     from stable_diffusion.weights.networks.clip_vision import clip_vision_openclip, clip_vision_transformers
     from stable_diffusion.weights.networks.controlnet import controlnet_diffusers, controlnet_ldm
-    from stable_diffusion.weights.networks.diffusers import clip_transformers, unet_diffusers, vae_diffusers
-    from stable_diffusion.weights.networks.ldm import unet_ldm, vae_ldm
-    from stable_diffusion.weights.networks.mmdit import mmdit_diffusers, mmdit_ldm, t5_transformers
-    from stable_diffusion.weights.networks.openclip import clip_openclip
+    from stable_diffusion.weights.networks.mmdit import mmdit_diffusers, mmdit_ldm
     from stable_diffusion.weights.networks.t2i_adapter import t2i_adapter_table
+    from stable_diffusion.weights.networks.t5 import t5_transformers
     from stable_diffusion.weights.networks.tiny_vae import tiny_layout, tiny_table
+    from stable_diffusion.weights.networks.unet import unet_diffusers, unet_ldm
+    from stable_diffusion.weights.networks.vae import vae_diffusers, vae_ldm
 
     unets = {"sd1": shapes.SD1, "sd2": shapes.SD2, "sdxl": shapes.SDXL, "refiner": shapes.REFINER}
     unets |= {"ssd-1b": shapes.SSD_1B, "koala": tiny_xl.KOALA.config, "vega": tiny_xl.VEGA.config}

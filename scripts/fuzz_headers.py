@@ -3,7 +3,7 @@
     python scripts/fuzz_headers.py --count 100000 --seed 1
 
 Kinds: safetensors headers, torch checkpoints (zip, its pickle alone, and the older stream), GGUF headers, configs of
-folders, adapters put on a network, and models whose tensors have other names and shapes than they should, recognised
+folders, adapters put on a network, and models whose tensors have other names and shapes than they should, detected
 ("model") and built ("load"). Prints one line for each kind: how
 many were read and how many refused, the slowest, and every other exception with the seed that makes it again. Exit
 code 1 where there was one.
@@ -37,23 +37,19 @@ from stable_diffusion.errors import ModelFileError
 from stable_diffusion.models.clip import CLIPTextConfig
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
-from stable_diffusion.weights.checkpoints.canonical import canonical
+from stable_diffusion.weights.checkpoints.components import rename_to_ldm
 from stable_diffusion.weights.checkpoints.folder import read_config
-from stable_diffusion.weights.checkpoints.folder_configs import (
-    clip_config,
-    latent_format,
-    noise_schedule,
-    unet_config,
-    vae_config,
-)
-from stable_diffusion.weights.checkpoints.single import recognise
+from stable_diffusion.weights.checkpoints.scheduler import schedule_from_words
+from stable_diffusion.weights.checkpoints.single import read_single
 from stable_diffusion.weights.containers.limits import using_config
 from stable_diffusion.weights.containers.open import read_tensors
-from stable_diffusion.weights.containers.safetensors_writer import write_safetensors
+from stable_diffusion.weights.containers.safetensors import write_safetensors
 from stable_diffusion.weights.containers.tensors import TensorFile, TensorInfo
-from stable_diffusion.weights.load import _load_single
-from stable_diffusion.weights.networks.diffusers import clip_transformers
-from stable_diffusion.weights.networks.ldm import unet_ldm, vae_ldm
+from stable_diffusion.weights.load import build_parts
+from stable_diffusion.weights.networks.clip import clip_from_words, clip_transformers
+from stable_diffusion.weights.networks.unet import unet_ldm
+from stable_diffusion.weights.networks.unet_words import unet_from_words
+from stable_diffusion.weights.networks.vae import latents_from_words, vae_from_words, vae_ldm
 
 EDGES = (0, 1, 2, 7, 8, 255, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**48, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 """Numbers at which readers break."""
@@ -196,20 +192,20 @@ SMALL_UNET = {"block_out_channels": [32, 64], "down_block_types": ["CrossAttnDow
               "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"], "in_channels": 4, "out_channels": 4,
               "cross_attention_dim": 32, "attention_head_dim": 8}  # fmt: skip
 CONFIGS: dict[str, tuple[dict[str, object], Callable[[dict[str, object], Path], object]]] = {
-    "unet": (SMALL_UNET, unet_config),
+    "unet": (SMALL_UNET, unet_from_words),
     "vae": (
         {"block_out_channels": [32, 64], "scaling_factor": 0.18, "shift_factor": 0.1, "latent_channels": 4},
-        lambda config, path: latent_format(config, vae_config(config, path)),
+        lambda config, path: latents_from_words(config, vae_from_words(config, path)),
     ),
     "clip": (
         {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 64,
          "hidden_act": "gelu", "vocab_size": 99, "eos_token_id": 98},
-        lambda config, path: clip_config(config, path, projection=True),
+        lambda config, path: clip_from_words(config, path, projection=True),
     ),
     "scheduler": (
         {"beta_start": 0.1, "beta_end": 0.2, "num_train_timesteps": 10, "trained_betas": [0.1, 0.2], "shift": 3.0,
          "prediction_type": "epsilon", "beta_schedule": "linear", "rescale_betas_zero_snr": True, "_class_name": "X"},
-        noise_schedule,
+        schedule_from_words,
     ),
 }  # fmt: skip
 """Component of a folder -> a good config, and what reads it."""
@@ -274,17 +270,17 @@ def try_file(path: Path, data: bytes) -> None:
 
 
 def try_shapes(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Recognise a model by names and shapes alone."""
+    """Read a model by names and shapes alone."""
     infos = {name: TensorInfo(torch.float16, shape) for name, shape in shapes.items()}
-    recognise(canonical(TensorFile(path, infos, lambda name: torch.empty(0), "safetensors")), {})
+    read_single(rename_to_ldm(TensorFile(path, infos, lambda name: torch.empty(0), "safetensors")), {})
 
 
 def try_model(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     """Load a model by names and shapes alone: its networks are built, compared and filled without memory."""
     infos = {name: TensorInfo(torch.float16, shape) for name, shape in shapes.items()}
     empty = TensorFile(path, infos, lambda name: torch.empty(shapes[name], dtype=torch.float16, device="meta"), "meta")
-    tensors = canonical(empty)
-    _load_single({}, recognise(tensors, {}), None, "meta")
+    tensors = rename_to_ldm(empty)
+    build_parts(read_single(tensors, {}), dtype=None, device="meta")
 
 
 def cases() -> dict[str, Callable[[random.Random, Path], None]]:

@@ -27,13 +27,12 @@ from stable_diffusion.models.clip import CLIPText
 from stable_diffusion.models.mmdit import MMDiT
 from stable_diffusion.models.unet import UNet
 from stable_diffusion.models.vae import VAE
-from stable_diffusion.weights.checkpoints.families import SD3_CLIP_G, SD3_CLIP_L, XL_CLIP_G, XL_CLIP_L
-from stable_diffusion.weights.checkpoints.single import UNET
-from stable_diffusion.weights.checkpoints.single import VAE as VAE_PREFIX
-from stable_diffusion.weights.networks.diffusers import clip_transformers
-from stable_diffusion.weights.networks.ldm import unet_ldm, vae_ldm
+from stable_diffusion.weights.checkpoints.families import SD3_CLIP_G, SD3_CLIP_L, UNET, XL_CLIP_G, XL_CLIP_L
+from stable_diffusion.weights.checkpoints.families import VAE as VAE_PREFIX
+from stable_diffusion.weights.networks.clip import clip_openclip, clip_transformers
 from stable_diffusion.weights.networks.mmdit import mmdit_ldm
-from stable_diffusion.weights.networks.openclip import clip_openclip
+from stable_diffusion.weights.networks.unet import unet_ldm
+from stable_diffusion.weights.networks.vae import vae_ldm
 
 
 def networks(family: str) -> tuple[tuple[str, Any, Any], ...]:

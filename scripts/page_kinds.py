@@ -22,9 +22,9 @@ from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
 from stable_diffusion.weights.checkpoints.native import save_native
 from stable_diffusion.weights.checkpoints.save_ldm import ldm_state
-from stable_diffusion.weights.networks.diffusers import clip_transformers
-from stable_diffusion.weights.networks.ldm import vae_ldm
-from stable_diffusion.weights.networks.mmdit import t5_transformers
+from stable_diffusion.weights.networks.clip import clip_transformers
+from stable_diffusion.weights.networks.t5 import t5_transformers
+from stable_diffusion.weights.networks.vae import vae_ldm
 from stable_diffusion.weights.parts import Card, Defaults, Parts
 
 SHORT = "^(family|label|prediction|parameters)"

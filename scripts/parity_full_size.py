@@ -50,8 +50,11 @@ from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE
 from stable_diffusion.nn.embeddings import timestep_embedding
 from stable_diffusion.weights.keys import KeyTable
-from stable_diffusion.weights.networks.diffusers import clip_transformers, unet_diffusers, vae_diffusers
-from stable_diffusion.weights.networks.mmdit import mmdit_diffusers, t5_transformers
+from stable_diffusion.weights.networks.clip import clip_transformers
+from stable_diffusion.weights.networks.mmdit import mmdit_diffusers
+from stable_diffusion.weights.networks.t5 import t5_transformers
+from stable_diffusion.weights.networks.unet import unet_diffusers
+from stable_diffusion.weights.networks.vae import vae_diffusers
 
 TOLERANCE = 1e-5
 

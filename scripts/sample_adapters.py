@@ -16,7 +16,7 @@ from stable_diffusion.models.controlnet import ControlNet, ControlNetConfig
 from stable_diffusion.models.t2i_adapter import T2IAdapter, T2IAdapterConfig
 from stable_diffusion.models.tiny_vae import TinyVAE, TinyVAEConfig
 from stable_diffusion.models.unet import UNetConfig
-from stable_diffusion.weights.containers.safetensors_writer import write_safetensors
+from stable_diffusion.weights.containers.safetensors import write_safetensors
 from stable_diffusion.weights.networks.clip_vision import clip_vision_transformers
 from stable_diffusion.weights.networks.controlnet import controlnet_diffusers, controlnet_ldm
 from stable_diffusion.weights.networks.t2i_adapter import t2i_adapter_table

@@ -23,10 +23,10 @@ from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
 from stable_diffusion.weights.checkpoints.families import FAMILIES
 from stable_diffusion.weights.checkpoints.folder import INDEX
-from stable_diffusion.weights.checkpoints.save_configs import scheduler_words
 from stable_diffusion.weights.checkpoints.save_folder import components, index_words
 from stable_diffusion.weights.checkpoints.save_ldm import ldm_state
-from stable_diffusion.weights.containers.safetensors_reader import DTYPE_NAMES
+from stable_diffusion.weights.checkpoints.scheduler import schedule_to_words
+from stable_diffusion.weights.containers.safetensors import DTYPE_NAMES
 from stable_diffusion.weights.parts import Parts, TokenizerSource
 
 TEXTS = {"sd1": (CLIP_L,), "sd2": (OPENCLIP_H,), "sdxl": (CLIP_L, OPENCLIP_G), "sd3": (CLIP_L, OPENCLIP_G)}
@@ -135,9 +135,11 @@ def write_gguf(path: Path, state: Mapping[str, Tensor], architecture: str) -> No
 def write_folder(place: Path, parts: Parts, *, variants: tuple[str | None, ...] = (None,), shards: int = 1) -> None:
     """A diffusers folder; a variant of its weights is float16, and the denoiser may be in several files."""
     networks = components(parts)
-    scheduler = scheduler_words(parts)
+    scheduler = schedule_to_words(parts)
     write_json(place / "scheduler" / "scheduler_config.json", scheduler)
     write_json(place / INDEX, index_words(parts, networks, str(scheduler["_class_name"]), ("tokenizer",)))
+    for part in [part for part in networks if part.startswith("text_encoder")]:
+        write_json(place / part.replace("text_encoder", "tokenizer") / "tokenizer.json", {})
     for part, made in networks.items():
         write_json(place / part / "config.json", made.config)
         for variant in variants:

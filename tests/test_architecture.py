@@ -23,6 +23,8 @@ from house import (
 )
 
 GROUND = {"errors", "types", "latents"}
+NETWORKS = {"nn", "models", "diffusion", "text", "weights", "engine", "adapters", "embedded", "request", "events"}
+DOORS = {*NETWORKS, "pipeline", "runner", "convert", "hub", "data"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
@@ -34,70 +36,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"nn", "request"},
     "diffusion": set(),
     # What is asked for, and the names of it: read without torch.
-    "request": {"events"},
+    "request": set(),
     "text": {"models"},
     # A loaded model carries its noise schedule and prediction, so that `weights` knows the nouns of `diffusion`.
     "weights": {"models", "diffusion", "request"},
     "engine": {"models", "nn"},
     "adapters": {"nn", "models", "weights", "engine"},
-    "pipeline": {
-        "nn",
-        "models",
-        "diffusion",
-        "text",
-        "weights",
-        "engine",
-        "adapters",
-        "embedded",
-        "request",
-        "hub",
-        "events",
-    },
-    "training": {
-        "events",
-        "nn",
-        "models",
-        "diffusion",
-        "text",
-        "weights",
-        "engine",
-        "adapters",
-        "embedded",
-        "pipeline",
-        "request",
-        "data",
-    },
-    "evaluation": {
-        "events",
-        "nn",
-        "models",
-        "diffusion",
-        "text",
-        "weights",
-        "engine",
-        "adapters",
-        "embedded",
-        "pipeline",
-        "request",
-        "data",
-    },
-    "cli": {
-        "events",
-        "request",
-        "convert",
-        "hub",
-        "data",
-        "adapters",
-        "models",
-        "diffusion",
-        "text",
-        "weights",
-        "embedded",
-        "pipeline",
-        "training",
-        "evaluation",
-    },
-    "server": {"diffusion", "weights", "embedded", "pipeline", "training", "evaluation"},
+    "pipeline": {*NETWORKS, "hub"},
+    "training": {*NETWORKS, "pipeline", "data"},
+    "evaluation": {*NETWORKS, "pipeline", "data"},
+    "cli": {*DOORS, "training", "evaluation"},
+    "server": {*DOORS},
+    "cluster": {*DOORS},
 }
 """Room -> the rooms it may import besides itself and the ground floor (errors, types, latents)."""
 

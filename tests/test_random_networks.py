@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from stable_diffusion.models.t5 import T5Config, T5Encoder
-from stable_diffusion.weights.networks.mmdit import t5_transformers
+from stable_diffusion.weights.networks.t5 import t5_transformers
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 pytestmark = pytest.mark.skipif(not SCRIPTS.is_dir(), reason="scripts are not shipped with the tests")

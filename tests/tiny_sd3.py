@@ -22,9 +22,9 @@ from stable_diffusion.models.clip import CLIPTextConfig
 from stable_diffusion.models.mmdit import MMDiTConfig
 from stable_diffusion.models.vae import VAEConfig
 from stable_diffusion.text.tokenizer import END
-from stable_diffusion.weights.networks.diffusers import clip_transformers, vae_diffusers
-from stable_diffusion.weights.networks.ldm import vae_ldm
+from stable_diffusion.weights.networks.clip import clip_transformers
 from stable_diffusion.weights.networks.mmdit import mmdit_diffusers, mmdit_ldm
+from stable_diffusion.weights.networks.vae import vae_diffusers, vae_ldm
 
 LAYERS, POOLED, CONTEXT, VOCABULARY = 3, 48, 224, 256
 WIDTH, WIDTH_G = 64, 128

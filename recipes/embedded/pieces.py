@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.weights.containers.safetensors_writer import atomic_file
+from stable_diffusion.weights.containers.atomic import atomic_file
 
 LIST = ".pieces.json"
 MEBIBYTE = 2**20

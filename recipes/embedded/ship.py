@@ -23,8 +23,8 @@ from stable_diffusion.training.checkpoint import find_checkpoint, read_state
 from stable_diffusion.training.export import join
 from stable_diffusion.training.stages.denoiser import load_vae
 from stable_diffusion.weights.checkpoints.native import save_native
+from stable_diffusion.weights.containers.atomic import atomic_file
 from stable_diffusion.weights.containers.packing import PACKINGS
-from stable_diffusion.weights.containers.safetensors_writer import atomic_file
 from stable_diffusion.weights.load import load_parts
 from stable_diffusion.weights.parts import Parts
 

@@ -1,4 +1,4 @@
-"""Writing a model anew: one file to a diffusers folder and back, in another precision, with adapters in its weights.
+"""Writing a model in another form: one file to a diffusers folder and back, in another precision, with adapters fused.
 
 A tensor that is neither cast nor changed by an adapter is written bit for bit as it was read.
 """
@@ -15,18 +15,18 @@ from .errors import InvalidRequest, unknown_choice
 from .pipeline.models import DTYPES, StableDiffusion
 from .request.lora import checked_loras
 from .text.tokenizer_files import FILES, copy_tokenizer, write_clip_tokenizer
-from .weights.checkpoints.beside import TOKENIZER, t5_tokenizer
-from .weights.checkpoints.folder import is_folder_model, read_config
-from .weights.checkpoints.save_configs import with_note
-from .weights.checkpoints.save_folder import atomic_folder, write_folder
+from .weights.checkpoints.components import AnyPath, t5_tokenizer
+from .weights.checkpoints.folder import TOKENIZER, is_folder_model, read_config
 from .weights.checkpoints.save_ldm import ldm_metadata, ldm_state
-from .weights.checkpoints.separate import AnyPath
+from .weights.checkpoints.scheduler import with_note
 from .weights.checkpoints.single import T5_LEFT_OUT
-from .weights.containers.finite import complaint, look_now
+from .weights.containers.atomic import atomic_folder
+from .weights.containers.finite import check_now, not_finite_message
 from .weights.containers.open import SUFFIXES
-from .weights.containers.safetensors_writer import write_safetensors
+from .weights.containers.safetensors import write_safetensors
 from .weights.load import load_parts
 from .weights.parts import Parts, TokenizerSource
+from .weights.save import save_folder
 
 SINGLE = ".safetensors"
 NO_ESTIMATOR = "the network that estimates depth is not written; a depth map is given with each picture"
@@ -96,7 +96,7 @@ def convert(
         write_safetensors(place, state, ldm_metadata(parts, place.stem), dtype=cast)
     else:
         scheduler = _scheduler_of(Path(source), parts)
-        write_folder(place, parts, _write_tokenizer, dtype=cast, variant=variant, scheduler=scheduler)
+        save_folder(place, parts, _write_tokenizer, dtype=cast, variant=variant, scheduler=scheduler)
     layout = "single file" if single else "diffusers folder"
     return Converted(path=place, layout=layout, family=parts.family, notes=tuple(notes))
 
@@ -146,8 +146,8 @@ def _not_finite(parts: Parts) -> Iterator[str]:
     """A sentence for each network with numbers that are not finite, which are written like all others."""
     for part in ("unet", "vae", "clip", "clip2", "t5"):
         network = getattr(parts, part)
-        for what, names in look_now(network) if network is not None else ():
-            yield f"{complaint(what, names)}; they are written as they are"
+        for what, names in check_now(network) if network is not None else ():
+            yield f"{not_finite_message(what, names)}; they are written as they are"
 
 
 def _scheduler_of(source: Path, parts: Parts) -> dict[str, Any] | None:

@@ -1,23 +1,23 @@
 """Fetching a model from the model hub, only when asked: the one module that may use the network.
 
-It goes through the library `huggingface_hub` (the extra `hub`). A download that broke off is taken up where it
-ended, in a later run too, and the hash of every large file is checked. Of a diffusers folder only what this package
+It goes through the library `huggingface_hub` (the extra `hub`). A download that broke off continues where it ended, in
+a later run too, and the hash of every large file is checked; `hf_hub_download` does neither, so that files are read in
+pieces through the library's file system. Of a diffusers folder only what this package
 reads is fetched: each network once, without safety checker and duplicates.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import inspect
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, BinaryIO
 
 from .errors import InvalidRequest, StableDiffusionError, nearest
 from .weights.checkpoints.folder import INDEX, STEMS
@@ -27,14 +27,16 @@ MODELS = (".safetensors", ".gguf", ".ckpt", ".pt", ".bin")
 WEIGHTS = (".safetensors", ".bin")
 NETWORKS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 FOLDERS = (*NETWORKS, "tokenizer", "tokenizer_2", "tokenizer_3", "scheduler")
-BESIDE = (".json", ".txt", ".model")
+CONFIGS = (".json", ".txt", ".model")
 """Endings of configs and vocabularies."""
 PART, TAG = ".part", 16
 """Ending of the name of a file that is not complete, and how many digits of its hash are in it."""
 LISTED = 12
 """How many files an error lists."""
+SMALLEST_PIECE, LARGEST_PIECE = 2**20, 2**26
+"""Bytes asked for at once. Larger pieces wait less for answers, smaller ones show progress and lose less."""
 
-Told = Callable[[str, int, int | None], None]
+Progress = Callable[[str, int, int | None], None]
 """(file, bytes so far, bytes in all where they are known)."""
 
 
@@ -54,26 +56,26 @@ def pull(
     files: Sequence[str] = (),
     revision: str | None = None,
     variant: str | None = None,
-    told: Told | None = None,
+    progress: Progress | None = None,
 ) -> Pulled:
     """Fetch the model of a repository ("owner/name") to `folder`; what is there already is not fetched again.
 
     files     names or patterns (`*.safetensors`) of its files, which go to `folder` itself; without any, a diffusers
               folder goes to `folder`/name, and of other repositories the one model file that they have
     variant   which weights of a diffusers folder, such as "fp16"
-    told      is called as bytes arrive
+    progress  is called as bytes arrive
 
-    Raises InvalidRequest where there is no such repository or file, or it is not told which of several, and
+    Raises InvalidRequest where there is no such repository or file, or which of several is meant is not said, and
     StableDiffusionError where the extra is missing, the hub cannot be reached, or the disk is too small.
     """
     hub = _library()
-    with _plainly(hub, repo, revision):
+    with _plain_errors(hub, repo, revision):
         about = hub.HfApi(endpoint=_endpoint()).model_info(repo, revision=revision, files_metadata=True)
-        sizes = {each.rfilename: each.size or 0 for each in about.siblings or () if _safe(each.rfilename)}
-        names = _named(repo, sizes, files) if files else _model_of(repo, sizes, variant)
+        found = {each.rfilename: each for each in about.siblings or () if _is_inside(each.rfilename)}
+        names = _matching(repo, found, files) if files else _model_of(repo, found, variant)
         place = folder / PurePosixPath(repo).name if not files and INDEX in names else folder
-        _check_room(place, sum(size for name, size in sizes.items() if name in names and not (place / name).exists()))
-        fetched = tuple(_fetch(hub, repo, name, about.sha, place, told) for name in names)
+        _check_room(place, sum(found[name].size or 0 for name in names if not (place / name).exists()))
+        fetched = tuple(_fetch(hub, repo, str(about.sha), found[name], place, progress) for name in names)
     whole = place if INDEX in names else fetched[0]
     return Pulled(path=whole, files=fetched, commit=str(about.sha))
 
@@ -94,13 +96,13 @@ def _endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
 
 
-def _safe(name: str) -> bool:
+def _is_inside(name: str) -> bool:
     """Whether a file's name stays inside the folder that it is written to."""
     path = PurePosixPath(name)
     return bool(name) and not path.is_absolute() and ".." not in path.parts and "\\" not in name and ":" not in name
 
 
-def _named(repo: str, names: Mapping[str, int], wanted: Sequence[str]) -> list[str]:
+def _matching(repo: str, names: Collection[str], wanted: Sequence[str]) -> list[str]:
     """The files that match the names or patterns."""
     found: dict[str, None] = {}
     for each in wanted:
@@ -113,7 +115,7 @@ def _named(repo: str, names: Mapping[str, int], wanted: Sequence[str]) -> list[s
     return list(found)
 
 
-def _model_of(repo: str, names: Mapping[str, int], variant: str | None) -> list[str]:
+def _model_of(repo: str, names: Collection[str], variant: str | None) -> list[str]:
     """What belongs to the model of a repository, where nothing was named."""
     if INDEX in names:
         return [INDEX, *(name for folder in FOLDERS for name in _of_folder(repo, names, folder, variant))]
@@ -123,13 +125,13 @@ def _model_of(repo: str, names: Mapping[str, int], variant: str | None) -> list[
     raise InvalidRequest(f"{repo} has {len(models)} model files; name one with --file: {_listed(models or names)}")
 
 
-def _of_folder(repo: str, names: Mapping[str, int], folder: str, variant: str | None) -> list[str]:
+def _of_folder(repo: str, names: Collection[str], folder: str, variant: str | None) -> list[str]:
     """Configs and vocabularies of a component, and its weights once: safetensors, else pickles.
 
     Without a `variant` those of full precision are taken, else those of fp16, as a folder is read.
     """
     inside = [name for name in names if PurePosixPath(name).parent == PurePosixPath(folder)]
-    plain = [name for name in inside if name.endswith(BESIDE) and ".index." not in name]
+    plain = [name for name in inside if name.endswith(CONFIGS) and ".index." not in name]
     if folder not in NETWORKS or not inside:
         return plain
     for infix in ("", ".fp16") if variant is None else (f".{variant}",):
@@ -149,7 +151,7 @@ def _is_weights(name: str, infix: str, ending: str) -> bool:
     return any(fnmatch.fnmatchcase(name, stem + pattern) for stem in STEMS for pattern in patterns)
 
 
-def _listed(names: Sequence[str] | Mapping[str, int]) -> str:
+def _listed(names: Collection[str]) -> str:
     shown = sorted(names)[:LISTED]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "") if shown else "none at all"
@@ -164,11 +166,10 @@ def _check_room(place: Path, size: int) -> None:
         )
 
 
-def _fetch(hub: Any, repo: str, name: str, commit: str, place: Path, told: Told | None) -> Path:
-    """One file, first under another name, at whose end a broken download goes on."""
-    endpoint = _endpoint()
-    about = hub.get_hf_file_metadata(hub.hf_hub_url(repo, name, revision=commit, endpoint=endpoint), endpoint=endpoint)
-    target, size, tag = place / name, about.size, str(about.etag)
+def _fetch(hub: Any, repo: str, commit: str, about: Any, place: Path, progress: Progress | None) -> Path:
+    """One file, written under another name until it is complete; what an earlier run left of it is continued."""
+    name, size, sha = str(about.rfilename), about.size, about.lfs.sha256 if about.lfs else None
+    target = place / name
     if target.exists():
         if size is None or target.stat().st_size == size:
             return target
@@ -176,64 +177,36 @@ def _fetch(hub: Any, repo: str, name: str, commit: str, place: Path, told: Told 
             f"{target} is there and another file than that of {repo}; move it away, or give another --to"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{tag[:TAG]}{PART}")
-    with part.open("ab") as file:
-        _stream(hub, about.location, file, size, None if told is None else _bar(name, told))
-    if re.fullmatch("[0-9a-f]{64}", tag) and sha256(part) != tag:
+    part = target.with_name(f".{target.name}.{(sha or about.blob_id or commit)[:TAG]}{PART}")
+    files = hub.HfFileSystem(endpoint=_endpoint())
+    with part.open("ab") as file, files.open(f"{repo}@{commit}/{name}", "rb", size=size, cache_type="none") as source:
+        _copy(source, file, None if progress is None else partial(progress, name))
+    if part.stat().st_size != source.size or (sha is not None and sha256(part) != sha):
         part.unlink()
         raise StableDiffusionError(f"{name} arrived damaged (its sha256 is another than the hub's); fetch it again")
     part.replace(target)
     return target
 
 
-def _stream(hub: Any, address: str, file: Any, size: int | None, bar: Callable[..., Any] | None) -> None:
-    """The bytes from where `file` ends, with the library's retries."""
-    from huggingface_hub.file_download import http_get
-
-    if size is not None and file.tell() == size:
-        return
-    headers = hub.utils.build_hf_headers()
-    if urlsplit(address).netloc != urlsplit(_endpoint() or hub.constants.ENDPOINT).netloc:
-        headers.pop("authorization", None)  # storage elsewhere has its own signature in the address
-    settings: dict[str, Any] = {"resume_size": file.tell(), "headers": headers, "expected_size": size}
-    if bar is None:
-        hub.utils.disable_progress_bars()
-    elif "tqdm_class" in inspect.signature(http_get).parameters:  # versions before 1.0 draw a bar of their own
-        settings["tqdm_class"] = bar
-    http_get(address, file, **settings)
-
-
-def _bar(name: str, told: Told) -> Callable[..., Any]:
-    """What the library draws a bar with: it only hands the numbers on."""
-
-    class Bar:
-        def __init__(self, *ignored: Any, total: int | None = None, initial: int = 0, **settings: Any) -> None:
-            self.total, self.n = total, initial
-            told(name, self.n, self.total)
-
-        def update(self, count: float | None = 1) -> None:
-            self.n += int(count or 0)
-            told(name, self.n, self.total)
-
-        def __enter__(self) -> Bar:
-            return self
-
-        def __exit__(self, *error: object) -> None:
-            self.close()
-
-        def close(self) -> None:
-            """Nothing was opened."""
-
-        def refresh(self, *ignored: Any, **settings: Any) -> None:
-            told(name, self.n, self.total)
-
-        set_description = set_postfix = set_postfix_str = refresh
-
-    return Bar
+def _copy(source: Any, file: BinaryIO, progress: Callable[[int, int | None], None] | None) -> None:
+    """The bytes of `source` from where `file` ends, in pieces of a second or two: each is one request of the library,
+    with its retries."""
+    piece = SMALLEST_PIECE
+    source.seek(file.tell())
+    while True:
+        if progress is not None:
+            progress(file.tell(), source.size)
+        start = time.monotonic()
+        left = source.size - file.tell()
+        data = source.read(min(piece, left)) if left > 0 else b""
+        if not data:
+            return
+        file.write(data)
+        piece = min(2 * piece, LARGEST_PIECE) if time.monotonic() - start < 1 else max(piece // 2, SMALLEST_PIECE)
 
 
 @contextmanager
-def _plainly(hub: Any, repo: str, revision: str | None) -> Iterator[None]:
+def _plain_errors(hub: Any, repo: str, revision: str | None) -> Iterator[None]:
     """The library's errors, each as one sentence."""
     errors = hub.errors
     try:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from stable_diffusion.pipeline.models import StableDiffusion
-from stable_diffusion.weights.networks.diffusers import clip_transformers, unet_diffusers
+from stable_diffusion.weights.networks.clip import clip_transformers
+from stable_diffusion.weights.networks.unet import unet_diffusers
 
 QUERY = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q"
 OUT = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0"

@@ -10,7 +10,7 @@ from stable_diffusion.adapters.describe import adapter_facts
 from stable_diffusion.adapters.targets import Network, mmdit_targets, t5_targets
 from stable_diffusion.models.mmdit import MMDiT
 from stable_diffusion.models.t5 import T5Config, T5Encoder
-from stable_diffusion.weights.containers.safetensors_writer import write_safetensors
+from stable_diffusion.weights.containers.safetensors import write_safetensors
 
 CONFIG = sd3.Kind("all", qk_norm=True, dual_attention=(0,)).config
 

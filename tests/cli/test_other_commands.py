@@ -145,7 +145,7 @@ def test_info_of_an_autoencoder_alone(run: Run, here: Path) -> None:
     from safetensors.torch import save_file
 
     from stable_diffusion.models.vae import VAE, VAEConfig
-    from stable_diffusion.weights.networks.ldm import vae_ldm
+    from stable_diffusion.weights.networks.vae import vae_ldm
 
     config = VAEConfig(channels=(32, 32), blocks_per_stage=1)
     state = vae_ldm(config).invert(VAE(config).state_dict())

@@ -19,7 +19,7 @@ from stable_diffusion.evaluation.pack import PicturePack
 from stable_diffusion.evaluation.report import Quality
 from stable_diffusion.evaluation.sections.quality import measure
 from stable_diffusion.models.clip_vision import CLIPVision, CLIPVisionConfig
-from stable_diffusion.weights.containers.safetensors_writer import write_safetensors
+from stable_diffusion.weights.containers.safetensors import write_safetensors
 from stable_diffusion.weights.networks.clip_vision import clip_vision_transformers
 
 NAMES = [f"thing {k}" for k in range(30)]

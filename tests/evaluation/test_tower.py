@@ -24,7 +24,7 @@ from stable_diffusion.models.image_tower import ImageTower, ImageTowerConfig
 from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.text.tokenizer import Tokenizer
 from stable_diffusion.training.warm_start import warm_start
-from stable_diffusion.weights.containers.safetensors_writer import write_safetensors
+from stable_diffusion.weights.containers.safetensors import write_safetensors
 
 WORDS = ["a red cat", "猫", "two dogs"]
 

@@ -7,7 +7,7 @@ import torch
 
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
-from stable_diffusion.weights.networks.diffusers import clip_transformers
+from stable_diffusion.weights.networks.clip import clip_transformers
 
 SD1 = CLIPTextConfig(vocab_size=99, width=24, layers=3, heads=4, mlp_width=40, context_length=17, eos_token_id=98)
 SD2 = dataclasses.replace(SD1, activation="gelu", heads=3, layers=4, projection_dim=13)

@@ -17,9 +17,9 @@ from stable_diffusion.models.controlnet import ControlNet
 from stable_diffusion.models.t2i_adapter import T2IAdapter
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.types import Residuals
+from stable_diffusion.weights.control import control_facts, load_control_network
 from stable_diffusion.weights.load import load_parts
-from stable_diffusion.weights.networks.ldm import unet_ldm
-from stable_diffusion.weights.side_networks import load_side_network, side_facts
+from stable_diffusion.weights.networks.unet import unet_ldm
 
 BASES = {"sd1": tiny.SD1.ours, "sd2": tiny.SD2.ours, "sdxl": tiny_xl.BASE.config}
 
@@ -82,7 +82,7 @@ def test_a_controlnet_equals_diffusers_in_every_layout(base: UNet, tmp_path: Pat
     given = inputs(config)
     expected = theirs(reference, given)
     for path in (tmp_path / "folder", single, prefixed, bare):
-        network = load_side_network(path, base)
+        network = load_control_network(path, base)
         assert isinstance(network, ControlNet)
         agree(ours(network, reference, given), expected)
 
@@ -93,7 +93,7 @@ def test_a_union_controlnet_equals_diffusers(tasks: int, tmp_path: Path) -> None
     """Rows of the same picture and latent, as guidance makes them: theirs mixes the rows of a batch, ours does not."""
     config = BASES["sdxl"]
     reference = controls.union(config, tasks=tasks)
-    network = load_side_network(controls.write(reference.state_dict(), tmp_path / "u.safetensors"), UNet(config))
+    network = load_control_network(controls.write(reference.state_dict(), tmp_path / "u.safetensors"), UNet(config))
     assert isinstance(network, ControlNet) and network.config.tasks == tasks
     given = {name: tensor[:1] for name, tensor in inputs(config).items()}
     other = {name: tensor.repeat(2, *[1] * (tensor.dim() - 1)) for name, tensor in given.items() if name != "picture"}
@@ -127,12 +127,12 @@ def test_a_control_lora_is_the_unet_plus_low_rank(base: UNet, tmp_path: Path) ->
         low_rank |= {f"{stem}.up": up, f"{stem}.down": down}
         expected[name] = original[name] + (up.flatten(1) @ down.flatten(1)).reshape(original[name].shape)
     path = controls.write(low_rank, tmp_path / "control-lora.safetensors")
-    found = load_side_network(path, base)
-    reference = load_side_network(controls.write(expected, tmp_path / "whole.safetensors"), base)
+    found = load_control_network(path, base)
+    reference = load_control_network(controls.write(expected, tmp_path / "whole.safetensors"), base)
     assert isinstance(found, ControlNet)
     for name, parameter in reference.named_parameters():
         torch.testing.assert_close(found.get_parameter(name), parameter, rtol=0, atol=1e-6)
-    assert side_facts(path, hashes=False)["kind"] == "control-LoRA"  # type: ignore[index]
+    assert control_facts(path, hashes=False)["kind"] == "control-LoRA"  # type: ignore[index]
 
 
 @torch.no_grad()
@@ -145,7 +145,7 @@ def test_a_t2i_adapter_equals_diffusers(kind: str, picture: int, layout: str, tm
     state = reference.state_dict()
     state = controls.released_t2i(state) if layout == "released" else state
     base = UNet(UNetConfig(channels=(32, 64, 64), transformer_depth=(1, 1, 0), context_dim=64))
-    network = load_side_network(controls.write(state, tmp_path / "t2i.safetensors"), base)
+    network = load_control_network(controls.write(state, tmp_path / "t2i.safetensors"), base)
     assert isinstance(network, T2IAdapter)
     shown = torch.rand(1, picture, 56, 72, generator=torch.Generator().manual_seed(3))
     for one, other in zip(network(shown), reference(shown), strict=True):
@@ -166,11 +166,11 @@ def test_features_of_a_t2i_adapter_are_added_where_diffusers_adds_them(tmp_path:
     )  # fmt: skip
     config = UNetConfig(channels=(32, 64, 64), transformer_depth=(0, 1, 1), heads=8, context_dim=64)
     unet = UNet(config)
-    from stable_diffusion.weights.networks.diffusers import unet_diffusers
+    from stable_diffusion.weights.networks.unet import unet_diffusers
 
     unet.load_state_dict(unet_diffusers(config).convert(reference.state_dict()))
     adapter = controls.t2i_adapter("full_adapter_xl", [32, 64, 64, 64])
-    network = load_side_network(controls.write(adapter.state_dict(), tmp_path / "t2i.safetensors"), unet)
+    network = load_control_network(controls.write(adapter.state_dict(), tmp_path / "t2i.safetensors"), unet)
     assert isinstance(network, T2IAdapter) and network.config.kind == "full XL"
     shown = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))
     x, t, tokens = torch.randn(1, 4, 8, 12), torch.tensor([300.0]), torch.randn(1, 5, 64)
@@ -188,26 +188,26 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     one, xl = UNet(BASES["sd1"]), UNet(BASES["sdxl"])
     path = controls.write(controls.controlnet(BASES["sd1"]).state_dict(), tmp_path / "canny.safetensors")
     with pytest.raises(BrokenModel, match=r"canny.safetensors is a ControlNet for a model whose tokens have width 64"):
-        load_side_network(path, xl)
+        load_control_network(path, xl)
     state = controls.controlnet(BASES["sd1"]).state_dict()
     del state["controlnet_mid_block.bias"]
     with pytest.raises(BrokenModel, match=r"1 tensor is missing: controlnet_mid_block\.bias"):
-        load_side_network(controls.write(state, tmp_path / "cut.safetensors"), one)
+        load_control_network(controls.write(state, tmp_path / "cut.safetensors"), one)
     lora = {"lora_unet_x.lora_down.weight": torch.zeros(2, 3), "lora_unet_x.lora_up.weight": torch.zeros(3, 2)}
     with pytest.raises(UnknownModel, match="is a LoRA; expected a ControlNet, a T2I-Adapter or an IP-Adapter"):
-        load_side_network(controls.write(lora, tmp_path / "style.safetensors"), one)
+        load_control_network(controls.write(lora, tmp_path / "style.safetensors"), one)
     for name, what in {
         "controlnet_blocks.0.weight": "for a transformer",
         "lllite_unet_a.down.0.weight": "LLLite",
     }.items():
         with pytest.raises(UnknownModel, match=f"is a ControlNet.*{what}.*which this version does not run"):
-            load_side_network(controls.write({name: torch.zeros(2, 2)}, tmp_path / "other.safetensors"), one)
+            load_control_network(controls.write({name: torch.zeros(2, 2)}, tmp_path / "other.safetensors"), one)
     adapter = controls.t2i_adapter("full_adapter", [32, 96])
     with pytest.raises(BrokenModel, match=r"features of \[32, 96\] channels; this model's U-Net has \[32, 64\]"):
-        load_side_network(controls.write(adapter.state_dict(), tmp_path / "t2i.safetensors"), one)
+        load_control_network(controls.write(adapter.state_dict(), tmp_path / "t2i.safetensors"), one)
     with pytest.raises(UnknownModel, match="is a T2I-Adapter, which this version does not run as a model"):
         load_parts(tmp_path / "t2i.safetensors")
     with pytest.raises(InvalidRequest, match="none is wanted"):
-        network = load_side_network(path, one)
+        network = load_control_network(path, one)
         assert isinstance(network, ControlNet)
         network(torch.zeros(1, 4, 8, 8), torch.zeros(1), torch.zeros(1, 2, 64), torch.zeros(1, 32, 8, 8), task=1)

@@ -13,8 +13,8 @@ import tiny_controls as controls
 from stable_diffusion.errors import BrokenModel, UnknownModel
 from stable_diffusion.models.ip_adapter import ImagePromptedUNet, IPAdapter, cross_attentions
 from stable_diffusion.models.unet import UNet
-from stable_diffusion.weights.networks.diffusers import unet_diffusers
-from stable_diffusion.weights.side_networks import load_side_network, side_facts
+from stable_diffusion.weights.control import control_facts, load_control_network
+from stable_diffusion.weights.networks.unet import unet_diffusers
 
 CONFIG = tiny.SD1.ours
 
@@ -39,7 +39,7 @@ def test_tokens_and_answers_equal_diffusers(plus: bool, tmp_path: Path) -> None:
     unet.load_state_dict(unet_diffusers(CONFIG).convert(reference.state_dict()))
     before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
     state = controls.ip_adapter_state(reference, 64, 40, plus=plus)
-    adapter = load_side_network(controls.write(state, tmp_path / "ip.safetensors"), unet)
+    adapter = load_control_network(controls.write(state, tmp_path / "ip.safetensors"), unet)
     assert isinstance(adapter, IPAdapter) and adapter.config.plus is plus
     halves: dict[str, controls.State] = {"image_proj": {}, "ip_adapter": {}}
     for name, tensor in state.items():
@@ -89,12 +89,12 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     state = {"image_proj.proj.weight": torch.zeros(4 * 32, 10), "ip_adapter.1.to_k_ip.weight": torch.zeros(32, 32)}
     path = controls.write(state, tmp_path / "ip.safetensors")
     with pytest.raises(BrokenModel, match=r"is an IP-Adapter for a model whose tokens have width 32; this model is a"):
-        load_side_network(path, unet)
-    facts = side_facts(path, hashes=False)
+        load_control_network(path, unet)
+    facts = control_facts(path, hashes=False)
     assert facts is not None and facts["kind"] == "IP-Adapter"
     face = controls.write({"image_proj.proj.0.weight": torch.zeros(3, 3)}, tmp_path / "face.safetensors")
     with pytest.raises(UnknownModel, match=r"whole faces or FaceID.*expected a plain or plus IP-Adapter"):
-        load_side_network(face, unet)
+        load_control_network(face, unet)
     state = {"image_proj.proj.weight": torch.zeros(4 * 64, 10), "ip_adapter.1.to_k_ip.weight": torch.zeros(32, 64)}
     with pytest.raises(BrokenModel, match=r"the IP-Adapter .*cut\.safetensors does not fit: .* tensors are missing"):
-        load_side_network(controls.write(state, tmp_path / "cut.safetensors"), unet)
+        load_control_network(controls.write(state, tmp_path / "cut.safetensors"), unet)

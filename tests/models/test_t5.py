@@ -5,7 +5,7 @@ import torch
 
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.models.t5 import T5Config, T5Encoder, relative_bucket
-from stable_diffusion.weights.networks.mmdit import t5_transformers
+from stable_diffusion.weights.networks.t5 import t5_transformers
 
 CONFIG = T5Config(vocab_size=61, width=20, layers=3, heads=3, head_dim=8, mlp_width=28, buckets=8, max_distance=20)
 

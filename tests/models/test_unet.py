@@ -9,7 +9,7 @@ from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.nn.patches import detail_velocity
 from stable_diffusion.types import Residuals
-from stable_diffusion.weights.networks.diffusers import unet_diffusers
+from stable_diffusion.weights.networks.unet import unet_diffusers
 
 TINY = UNetConfig(
     in_channels=5,

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.models.vae import VAE, Gaussian, VAEConfig
-from stable_diffusion.weights.networks.diffusers import OLD_VAE_ATTENTION, vae_diffusers
+from stable_diffusion.weights.networks.vae import OLD_VAE_ATTENTION, vae_diffusers
 
 SD = VAEConfig(latent_channels=5, channels=(16, 24, 40), groups=8)
 RGBA = VAEConfig(image_channels=4, latent_channels=7, channels=(8, 16, 24), decoder_channels=(16, 8, 32), groups=8)

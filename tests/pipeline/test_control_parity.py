@@ -19,7 +19,7 @@ from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.models import StableDiffusion, load
 from stable_diffusion.request.control import Control
 from stable_diffusion.request.request import Request
-from stable_diffusion.weights.networks.ldm import unet_ldm
+from stable_diffusion.weights.networks.unet import unet_ldm
 
 PROMPT, NEGATIVE = "a beautiful sunset over the ocean, oil on canvas", "blurry"
 STEPS, GUIDANCE, SEED = 4, 5.0, 1234

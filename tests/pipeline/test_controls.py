@@ -26,7 +26,7 @@ from stable_diffusion.request.pictures import RESIZES
 from stable_diffusion.request.request import Request
 from stable_diffusion.request.settings import FLAT
 from stable_diffusion.types import Conditioning, Residuals
-from stable_diffusion.weights.side_networks import load_side_network
+from stable_diffusion.weights.control import load_control_network
 
 WriteControl = Callable[..., Path]
 RUN: dict[str, Any] = {"seed": 3, "steps": 4, "sampler": "euler", "guidance": 4.0}
@@ -80,7 +80,7 @@ def test_a_picture_alone_and_in_a_batch_are_the_same(tiny_model: StableDiffusion
 
 @pytest.fixture
 def network(tiny_model: StableDiffusion, control_file: WriteControl) -> ControlNet:
-    found = load_side_network(control_file(tiny_model), tiny_model.parts.unet)
+    found = load_control_network(control_file(tiny_model), tiny_model.parts.unet)
     assert isinstance(found, ControlNet)
     return found
 

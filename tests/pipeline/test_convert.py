@@ -130,11 +130,11 @@ def test_diffusers_paints_the_same_from_both_forms(case: Case, tmp_path: Path) -
 def test_what_is_written_is_recognised_without_guesses(case: Case, tmp_path: Path) -> None:
     convert(case.folder, tmp_path / "single.safetensors")
     found, source = inspect(tmp_path / "single.safetensors", hashes=False), inspect(case.folder, hashes=False)
-    assert (found.family, found.prediction, found.guesses) == (source.family, source.prediction, ())
-    assert found.metadata["modelspec.sai_model_spec"] == "1.0.1"
-    told = {"eps": "epsilon", "v": "v", "flow": None}[found.prediction]
-    assert found.metadata.get("modelspec.prediction_type") == told
-    assert found.metadata["modelspec.architecture"].startswith("stable-diffusion-")
+    assert (found["family"], found["prediction"], found["guesses"]) == (source["family"], source["prediction"], [])
+    assert found["metadata"]["modelspec.sai_model_spec"] == "1.0.1"
+    told = {"eps": "epsilon", "v": "v", "flow": None}[found["prediction"]]
+    assert found["metadata"].get("modelspec.prediction_type") == told
+    assert found["metadata"]["modelspec.architecture"].startswith("stable-diffusion-")
 
 
 @pytest.fixture(scope="module")

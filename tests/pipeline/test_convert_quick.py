@@ -47,10 +47,10 @@ def defaults_of(path: Path) -> Defaults:
     """What `load` and `info` say, which is the same, with nothing left to guess."""
     parts, found = load_parts(path), inspect(path, hashes=False)
     told = parts.defaults
-    assert (found.steps, found.guidance, found.sampler, found.width) == (
+    assert (found["steps"], found["guidance"], found["sampler"], found["width"]) == (
         told.steps, told.guidance, told.sampler, told.width,
     )  # fmt: skip
-    assert not [guess for guess in (*parts.guesses, *found.guesses) if "step" in guess]
+    assert not [guess for guess in (*parts.guesses, *found["guesses"]) if "step" in guess]
     return told
 
 
@@ -105,7 +105,7 @@ def test_a_model_of_many_steps_gets_no_note(base: Case, tmp_path: Path) -> None:
     convert(base.single, tmp_path / "folder")
     convert(base.folder, tmp_path / "b.safetensors")
     assert NOTE not in scheduler_of(tmp_path / "folder")
-    assert METADATA not in inspect(tmp_path / "b.safetensors", hashes=False).metadata
+    assert METADATA not in inspect(tmp_path / "b.safetensors", hashes=False)["metadata"]
     assert load_parts(tmp_path / "folder").defaults.steps > 16
 
 

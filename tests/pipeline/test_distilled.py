@@ -18,7 +18,7 @@ from stable_diffusion.pipeline.generate import generate_image
 from stable_diffusion.pipeline.models import load
 from stable_diffusion.weights.checkpoints.native import save_native
 from stable_diffusion.weights.containers.hashes import sha256
-from stable_diffusion.weights.containers.safetensors_writer import write_safetensors
+from stable_diffusion.weights.containers.safetensors import write_safetensors
 from stable_diffusion.weights.load import load_parts
 
 LAYER = "mid.resblock1.conv1"

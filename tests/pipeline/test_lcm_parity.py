@@ -18,7 +18,7 @@ from stable_diffusion.events import Images
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.models import StableDiffusion, load
 from stable_diffusion.request.request import Request
-from stable_diffusion.weights.checkpoints.few_step import TOLD_GUIDANCE
+from stable_diffusion.weights.checkpoints.few_step import GUIDED
 from stable_diffusion.weights.describe import inspect
 
 PROMPT, SEED, FLOOR = "a beautiful sunset over the ocean, oil on canvas", 1234, 55.0
@@ -57,7 +57,7 @@ def painted(model: StableDiffusion, **settings: Any) -> torch.Tensor:
     return straight(model, Request(PROMPT, width=48, height=64, seed=SEED, **settings))
 
 
-@pytest.mark.parametrize(("steps", "guidance"), [(4, TOLD_GUIDANCE), (7, 2.0), (4, 1.0)])
+@pytest.mark.parametrize(("steps", "guidance"), [(4, GUIDED), (7, 2.0), (4, 1.0)])
 def test_pictures_agree(models: Models, steps: int, guidance: float) -> None:
     pipeline, _, both = models
     expected = reference(pipeline, steps, guidance)
@@ -85,8 +85,8 @@ def test_what_it_is_run_with(models: Models) -> None:
     _, paths, both = models
     for layout, path in paths.items():
         found = inspect(path)
-        assert (found.steps, found.guidance, found.sampler, found.guesses) == (4, TOLD_GUIDANCE, "lcm", ())
-        assert both[layout].defaults.schedule == "lcm" and found.family == "sd1"
+        assert (found["steps"], found["guidance"], found["sampler"], found["guesses"]) == (4, GUIDED, "lcm", [])
+        assert both[layout].defaults.schedule == "lcm" and found["family"] == "sd1"
 
 
 def test_a_negative_prompt_is_said_to_be_ignored(models: Models) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,10 @@ def test_round_trip_and_previous(tmp_path: Path) -> None:
 def test_failed_write_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ckpt.save_checkpoint(tmp_path, {"x": torch.zeros(2)}, {"step": 1})
 
-    def full_disk(*arguments: object, **options: object) -> None:
+    def full_disk(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ckpt, "save_file", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(ModelFileError, match="No space left"):
         ckpt.save_checkpoint(tmp_path, {"x": torch.zeros(2)}, {"step": 2})
     assert ckpt.read_state(tmp_path / ckpt.NAME)["step"] == 1

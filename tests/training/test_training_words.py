@@ -14,7 +14,7 @@ from stable_diffusion.training.data import TrainingPack
 from stable_diffusion.training.distributed import join_world
 from stable_diffusion.training.run import Context, build_stage, load_config, train
 from stable_diffusion.training.stages import lexicon as lexicon_module
-from stable_diffusion.training.stages.lexicon import Lexicon, assign, build_lexicon
+from stable_diffusion.training.stages.lexicon import Lexicon, build_lexicon, nearest_names
 from stable_diffusion.training.stages.negatives import wrong
 
 
@@ -42,7 +42,7 @@ def test_words_without_a_name_go_to_the_nearest_in_the_teachers_eyes(
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     monkeypatch.setattr(lexicon_module, "sentence_vectors", read)
-    assert assign(["inferno", "tax"], ["fire", "sea"], tmp_path, torch.device("cpu")) == [0, -1]
+    assert nearest_names(["inferno", "tax"], ["fire", "sea"], tmp_path, torch.device("cpu")) == [0, -1]
 
 
 def test_words_are_drawn_by_seed_and_step_alone() -> None:

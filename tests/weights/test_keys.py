@@ -8,9 +8,9 @@ from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
 from stable_diffusion.weights.keys import KeyTable, Op, Rule, apply
-from stable_diffusion.weights.networks.diffusers import clip_transformers, unet_diffusers, vae_diffusers
-from stable_diffusion.weights.networks.ldm import unet_ldm, vae_ldm
-from stable_diffusion.weights.networks.openclip import clip_openclip
+from stable_diffusion.weights.networks.clip import clip_openclip, clip_transformers
+from stable_diffusion.weights.networks.unet import unet_diffusers, unet_ldm
+from stable_diffusion.weights.networks.vae import vae_diffusers, vae_ldm
 
 UNETS = {
     "sd1": UNetConfig(channels=(16, 24, 40, 48), heads=4, context_dim=20, groups=8),

@@ -103,19 +103,6 @@ def test_old_clip_names_and_leftovers(folder: Path, single: Path, kind: tiny.Kin
     assert same_model(load_parts(single), parts)
 
 
-def test_a_converted_sd2_without_the_unused_layer(single: Path, kind: tiny.Kind) -> None:
-    """Files of the full width converted from diffusers have 23 layers; then the last is the one to use."""
-    from dataclasses import replace
-
-    from stable_diffusion.weights.checkpoints.single import recognise
-    from stable_diffusion.weights.containers.open import read_tensors
-
-    found = recognise(*read_tensors(single))
-    for layers, expected in ((24, found.family.clip_layer), (23, -1)):
-        clip = replace(found.clip, width=1024, heads=16, layers=layers)
-        assert replace(found, clip=clip).clip_layer == expected
-
-
 # --- diffusers folders ----------------------------------------------------------------------------------------------
 
 

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..weights.containers.finite import not_finite
+from ..weights.checkpoints.families import family_of_width
+from ..weights.containers.finite import not_finite_in
 from ..weights.containers.hashes import adapter_hash, sha256
 from ..weights.containers.open import read_tensors
 from ..weights.containers.tensors import TensorFile
-from .embedding_keys import embedding_tensors
-from .family import TEXT_STARTS, WIDTHS, adapter_family
+from .family import TEXT_STARTS, adapter_family
 from .keys import group_names, is_adapter, kind_of
+from .textual_inversion import embedding_tensors
 
 STYLES: tuple[tuple[str, str], ...] = (
     ("lora_unet_input_blocks", "kohya, with the block names of single files"),
@@ -58,7 +59,7 @@ def adapter_facts(path: Path, *, hashes: bool = True) -> dict[str, Any] | None:
     else:
         return None
     facts = {"kind": facts.pop("kind"), "path": str(path), "container": tensors.kind, **facts}
-    facts["damaged"] = [name for name in tensors if not_finite({name: tensors[name]})]
+    facts["damaged"] = not_finite_in(tensors)
     if hashes:
         full = digest(path)
         facts |= {"hash": full, "short_hash": full[:12]}
@@ -125,13 +126,13 @@ def _embedding(tensors: TensorFile, metadata: Mapping[str, str]) -> dict[str, An
     found, token = embedding_tensors(tensors)
     shapes = [tensors.info(name).shape for name in found.values()]
     widths = [shape[-1] for shape in shapes]
-    family = "Stable Diffusion XL" if len(found) == 2 or widths == [1280] else WIDTHS.get(widths[0], "")
     return {
         "kind": "textual inversion embedding",
         "vectors": shapes[0][0] if len(shapes[0]) == 2 else 1,
         "widths": widths,
         "word": token or metadata.get("name", ""),
-        "for": family or f"a model whose tokens have width {widths[0]}",
+        # 1280 is the second encoder of XL alone; 2048 would be both together.
+        "for": family_of_width(2048 if len(found) == 2 or widths == [1280] else widths[0]),
         "dtype": _dtype(tensors),
     }
 

@@ -1,9 +1,9 @@
-"""Which models an adapter file is for: what its header says, or what the shapes and names of its layers tell.
+"""Which models an adapter file is for: what its header says, or what the shapes and names of its layers show.
 
 The keys and values of cross-attention read tokens, whose width is another one in Stable Diffusion 1.x, 2.x and XL. A
 LoRA, a LoHa and a full difference show that width as it is; of LoKr, GLoRA and OFT it follows from several sides, and
 where an adapter shows rows alone (OFT, BOFT, IA3) only the names of its layers and the width of its text encoder are
-left. What is not shown as it is, is told as a guess.
+left. What is not shown as it is counts as a guess.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ import math
 import re
 from collections.abc import Mapping
 
+from ..weights.checkpoints.families import TOKEN_WIDTHS, family_of_width
 from ..weights.containers.tensors import TensorFile
 
 Groups = Mapping[str, Mapping[str, str]]
-"""Stem -> what -> name in the file, as `adapter_keys.group_names` makes them."""
+"""Stem -> what -> name in the file, as `keys.group_names` makes them."""
 
 SD1, SD2, XL, SD3 = (f"Stable Diffusion {version}" for version in ("1.x", "2.x", "XL", "3"))
-WIDTHS = {768: SD1, 1024: SD2, 2048: XL}
-"""Width of the tokens that the cross-attention of a U-Net reads, or of an embedding's vectors (XL has two)."""
-TOLD = {
+ARCHITECTURES = {
     "sd_v1": SD1,
     "sd_v2": SD2,
     "sdxl": XL,
@@ -51,15 +50,15 @@ def adapter_family(tensors: TensorFile, groups: Groups, metadata: Mapping[str, s
     """(the models that an adapter is for, a sentence where that is a guess)."""
     for key in ("ss_base_model_version", "modelspec.architecture"):
         value = metadata.get(key, "").lower()
-        told = next((family for start, family in TOLD.items() if value.startswith(start)), None)
-        if told is not None:
-            return told, ""
+        written = next((family for start, family in ARCHITECTURES.items() if value.startswith(start)), None)
+        if written is not None:
+            return written, ""
     crossing = {stem: names for stem, names in groups.items() if stem.endswith(CROSS_KEYS)}
     for shown in (True, False):
         for names in crossing.values():
             width = shown_columns(tensors, names) if shown else derived_columns(tensors, names)
             if width is not None:
-                family = WIDTHS.get(width, f"a model whose tokens have width {width}")
+                family = family_of_width(width)
                 return family, "" if shown else _guess(family, "shapes")
     flat = [stem.replace(".", "_") for stem in groups]
     if any("joint_blocks" in stem or "joint_transformer" in stem for stem in flat):
@@ -83,7 +82,7 @@ def _from_names(flat: list[str], text: int | None) -> tuple[str, str]:
         family = f"{XL} or 3"
         return family, _guess(family, "names")
     if text in (768, 1024):
-        return WIDTHS[text], _guess(WIDTHS[text], "shapes")
+        return TOKEN_WIDTHS[text], _guess(TOKEN_WIDTHS[text], "shapes")
     if any(map(FINE.search, flat)):
         family = f"{SD1} or 2.x"
         return family, _guess(family, "names")
@@ -122,7 +121,7 @@ def derived_rows(tensors: TensorFile, names: Mapping[str, str]) -> int | None:
 
 
 def _text_width(tensors: TensorFile, groups: Groups) -> int | None:
-    """The width of the text encoder, whose attention projects from it to it; None where no group tells."""
+    """The width of the text encoder, whose attention projects from it to it; None where no group shows it."""
     for stem, names in groups.items():
         if stem.startswith(TEXT_STARTS) and stem.endswith(("q_proj", "k_proj", "v_proj", "out_proj")):
             sides = (look(tensors, names) for look in (shown_columns, derived_columns, derived_rows))
@@ -134,7 +133,7 @@ def _text_width(tensors: TensorFile, groups: Groups) -> int | None:
 
 def _rotated(shape: tuple[int, ...]) -> int | None:
     """n blocks of size b, of which b (b - 1) / 2 numbers are stored, turn n b columns; one block alone may be shared
-    by all and tells nothing."""
+    by all and shows nothing."""
     if len(shape) != 2 or shape[0] < 2:
         return None
     size = (1 + math.isqrt(1 + 8 * shape[1])) // 2

@@ -16,7 +16,7 @@ from ..errors import BrokenModel, UnknownModel
 from ..weights.containers.hashes import adapter_hash
 from ..weights.containers.open import existing, read_tensors
 from ..weights.containers.tensors import TensorFile
-from ..weights.other_kinds import other_kind
+from ..weights.identify import identify
 from .formulas.oft_columns import TERMS
 from .keys import group_names, kind_of
 
@@ -57,9 +57,9 @@ class AdapterFile:
 
     @property
     def hash(self) -> str:
-        """As A1111 has it: of the file without its header, unless the header itself tells it; 64 digits."""
-        told = self.metadata.get("sshs_model_hash", "").strip().lower()
-        return told if len(told) == 64 and set(told) <= set("0123456789abcdef") else adapter_hash(self.path)
+        """As A1111 has it: of the file without its header, unless the header itself has it; 64 digits."""
+        written = self.metadata.get("sshs_model_hash", "").strip().lower()
+        return written if len(written) == 64 and set(written) <= set("0123456789abcdef") else adapter_hash(self.path)
 
 
 def read_adapter(path: str | os.PathLike[str]) -> AdapterFile:
@@ -74,16 +74,16 @@ def read_adapter(path: str | os.PathLike[str]) -> AdapterFile:
     grouped = group_names(tensors)
     whole = {stem: names for stem, names in grouped.groups.items() if kind_of(names) is not None}
     if not whole:
-        kind = other_kind({name: tensors.info(name).shape for name in tensors}, metadata)
+        kind = identify({name: tensors.info(name).shape for name in tensors}, metadata)
         what = f"{place} is {kind}, not an adapter" if kind else f"{place} holds no adapter that is known here"
         raise UnknownModel(f"{what}; expected a LoRA or one of its relatives (LoHa, LoKr, OFT, IA3, GLoRA, DoRA)")
     partial = [name for stem, names in grouped.groups.items() if stem not in whole for name in names.values()]
-    told = _told_settings(place, metadata)
-    groups = {stem: _group(tensors, stem, names, told) for stem, names in whole.items()}
+    settings = _read_settings(place, metadata)
+    groups = {stem: _group(tensors, stem, names, settings) for stem, names in whole.items()}
     return AdapterFile(place, groups, (*grouped.leftovers, *partial), metadata)
 
 
-def _group(tensors: TensorFile, stem: str, names: Mapping[str, str], told: _Told) -> Group:
+def _group(tensors: TensorFile, stem: str, names: Mapping[str, str], settings: _Settings) -> Group:
     found: dict[str, Tensor] = {}
     numbers: dict[str, float] = {}
     for what, name in names.items():
@@ -103,26 +103,26 @@ def _group(tensors: TensorFile, stem: str, names: Mapping[str, str], told: _Told
     alpha = numbers.get("alpha")
     thin = next((found[what] for what in THIN if what in found), None)
     if alpha is None and thin is not None and thin.dim():
-        alpha = told.alpha(stem, int(thin.shape[0]))
+        alpha = settings.alpha(stem, int(thin.shape[0]))
     if alpha is None and thin is None and {"lokr_w1", "lokr_w2"} <= set(found):
-        found["lokr_w1"] = found["lokr_w1"].float() * told.whole_scale(stem)
+        found["lokr_w1"] = found["lokr_w1"].float() * settings.whole_scale(stem)
     terms = TERMS
     if "oft_columns" in found:
-        terms, alpha = told.rotation(stem)
+        terms, alpha = settings.rotation(stem)
     if alpha is not None and abs(alpha) > MAX_ALPHA:
         raise BrokenModel(f"{tensors.path}: the alpha of {stem[:80]!r} is {alpha:g}; at most {MAX_ALPHA} is plausible")
     return Group(found, alpha, numbers.get("on_input", 0.0) != 0, terms)
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What is said beside the tensors about alpha and rotations, by component ("unet", "text_encoder", "" for any)."""
+class _Settings:
+    """Alpha and rotations as they stand beside the tensors, by component ("unet", "text_encoder", "" for any)."""
 
-    settings: Mapping[str, Mapping[str, Any]]
+    by_component: Mapping[str, Mapping[str, Any]]
 
     def _of(self, stem: str) -> Iterator[Mapping[str, Any]]:
         """The settings of a stem's component."""
-        for component, settings in self.settings.items():
+        for component, settings in self.by_component.items():
             if not component or stem.startswith(f"{component}."):
                 yield settings
 
@@ -138,7 +138,7 @@ class _Told:
         return TERMS, None
 
     def alpha(self, stem: str, rank: int) -> float | None:
-        """The alpha of a stem that has none of its own, such that alpha / rank is the scale; None where not told."""
+        """The alpha of a stem that has none of its own, such that alpha / rank is the scale; None if unknown."""
         for settings in self._of(stem):
             found = _pattern(settings.get("alpha_pattern"), stem)
             alpha = _alpha(settings) if found is None else found
@@ -147,7 +147,7 @@ class _Told:
         return None
 
     def whole_scale(self, stem: str) -> float:
-        """alpha / rank of a PEFT LoKr of two whole matrices, whose rank only the settings tell; 1 where they do not."""
+        """alpha / rank of a PEFT LoKr of two whole matrices, whose rank only the settings have; 1 where they do not."""
         for settings in self._of(stem):
             patterns = (_pattern(settings.get(name), stem) for name in ("alpha_pattern", "rank_pattern"))
             plain = (_alpha(settings), settings.get("r"))
@@ -174,16 +174,16 @@ def _pattern(patterns: object, stem: str) -> Any:
     return next((value for name, value in patterns.items() if stem == name or stem.endswith(f".{name}")), None)
 
 
-def _told_settings(path: Path, metadata: Mapping[str, str]) -> _Told:
+def _read_settings(path: Path, metadata: Mapping[str, str]) -> _Settings:
     """diffusers: `lora_adapter_metadata`, with the keys `unet.lora_alpha` ...; PEFT: adapter_config.json beside it."""
     config = path.parent / PEFT_CONFIG
     if path.name in PEFT_FILES and config.is_file() and config.stat().st_size < 2**20:
-        return _Told({"": _parsed(config.read_text(encoding="utf-8", errors="replace"))})
+        return _Settings({"": _parsed(config.read_text(encoding="utf-8", errors="replace"))})
     settings: dict[str, dict[str, Any]] = {}
     for key, value in _parsed(metadata.get("lora_adapter_metadata", "{}")).items():
         component, _, name = key.rpartition(".")
         settings.setdefault(component, {})[name] = value
-    return _Told(settings)
+    return _Settings(settings)
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The tensors of an adapter file, grouped by the layer that they change, whatever tool wrote the file.
 
 Every name is STEM + SUFFIX. The suffix says what the tensor is and comes from the closed list below; the stem names the
-layer in one of several spellings, which `adapters.names` looks up. Sources: the files of sd-scripts ("kohya"), LyCORIS,
+layer in one of several spellings, which `targets` looks up. Sources: the files of sd-scripts ("kohya"), LyCORIS,
 diffusers (old and new) and PEFT, as they name their tensors.
 """
 

@@ -29,10 +29,10 @@ from ..models.mmdit import MMDiT, MMDiTConfig
 from ..models.t5 import T5Config, T5Encoder
 from ..models.unet import UNet, UNetConfig
 from ..weights.keys import KeyTable, Op, Rule
-from ..weights.networks.diffusers import clip_transformers, unet_diffusers
-from ..weights.networks.ldm import unet_ldm
-from ..weights.networks.mmdit import mmdit_diffusers, mmdit_ldm, t5_transformers
-from ..weights.networks.openclip import clip_openclip
+from ..weights.networks.clip import clip_openclip, clip_transformers
+from ..weights.networks.mmdit import mmdit_diffusers, mmdit_ldm
+from ..weights.networks.t5 import t5_transformers
+from ..weights.networks.unet import unet_diffusers, unet_ldm
 
 WRAPPERS = ("base_model.model.", "module.")
 """Prefixes that say nothing; they are taken off before the lookup."""

@@ -21,10 +21,11 @@ from ..errors import BrokenModel, UnknownModel, brief
 from ..weights.containers.hashes import sha256
 from ..weights.containers.open import model_file, read_tensors
 from ..weights.containers.tensors import TensorFile
-from ..weights.other_kinds import other_kind
-from .embedding_keys import A1111, embedding_tensors
+from ..weights.identify import identify
 
 MOST_VECTORS = 256
+TWO_ENCODERS = ("clip_l", "clip_g")
+A1111 = "string_to_param."
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,29 @@ class Embedding:
         return torch.cat(candidates, dim=1)
 
 
+def embedding_tensors(tensors: TensorFile) -> tuple[dict[str, str], str]:
+    """(text encoder -> name of its tensor, the word that the file itself uses or an empty text); no encoder where the
+    file is no embedding. The encoder is an empty text where the file does not say it.
+
+    A1111: `string_to_param` holds one tensor; others: `emb_params`, one tensor under its token, or `clip_l`/`clip_g`.
+    """
+    two = {name: name for name in TWO_ENCODERS if _vectors(tensors, name)}
+    if two:
+        return two, ""
+    first = next((name for name in tensors if name.startswith(A1111)), "emb_params")
+    if first in tensors:
+        return {"": first}, ""
+    name = next(iter(tensors), "")
+    if len(tensors) == 1 and _vectors(tensors, name) and not name.endswith((".weight", ".bias", ".alpha")):
+        return {"": name}, name
+    return {}, ""
+
+
+def _vectors(tensors: TensorFile, name: str) -> bool:
+    shape = tensors.shape(name)
+    return shape is not None and 1 <= len(shape) <= 2
+
+
 def read_embedding(path: str | os.PathLike[str], name: str | None = None) -> Embedding:
     """The embedding in a file, under `name` where one is given.
 
@@ -70,7 +94,7 @@ def read_embedding(path: str | os.PathLike[str], name: str | None = None) -> Emb
     tensors, metadata = read_tensors(file)
     found, token = embedding_tensors(tensors)
     if not found:
-        kind = other_kind({each: tensors.info(each).shape for each in tensors}, metadata)
+        kind = identify({each: tensors.info(each).shape for each in tensors}, metadata)
         if kind is not None and "embedding" in kind:
             raise UnknownModel(
                 f"{file} has {len(tensors)} words, {brief(', '.join(tensors))}; a file of one is expected"

@@ -17,7 +17,7 @@ def save_latent(path: Path, latent: Tensor, model: str) -> None:
     """Write `latent` (float32) whole or not at all; `model` is the name of the model whose latent space it is in."""
     import torch
 
-    from ..weights.containers.safetensors_writer import write_safetensors
+    from ..weights.containers.safetensors import write_safetensors
 
     tensors = {"latent": latent.detach().to("cpu", torch.float32)}
     write_safetensors(path, tensors, {"format": FORMAT, "model": model})

@@ -23,7 +23,7 @@ from ..errors import BrokenModel, ModelFileError
 from ..models.clip import CLIPText, CLIPTextConfig
 from ..weights.build import build
 from ..weights.containers.packing import unpack
-from ..weights.containers.safetensors_reader import read_safetensors
+from ..weights.containers.safetensors import read_safetensors
 from ..weights.keys import KeyTable, Rule
 from ..weights.load import load_parts
 

@@ -12,7 +12,7 @@ from string import Template
 from PIL import Image
 
 from ..pipeline.image import to_images
-from ..weights.containers.safetensors_writer import atomic_file
+from ..weights.containers.atomic import atomic_file
 from .cards import CLAIMS, Card, cards
 from .plots import plots
 from .report import Report, Shown

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..weights.containers.safetensors_writer import atomic_file
+from ..weights.containers.atomic import atomic_file
 from .painter import Order
 
 VERSION = 1

@@ -25,8 +25,7 @@ from ..models.image_tower import ImageTower, ImageTowerConfig
 from ..text.tokenizer import Tokenizer
 from ..weights.containers.hashes import sha256
 from ..weights.containers.packing import pack
-from ..weights.containers.safetensors_reader import read_safetensors
-from ..weights.containers.safetensors_writer import write_safetensors
+from ..weights.containers.safetensors import read_safetensors, write_safetensors
 from .pack import resized
 from .words import table
 

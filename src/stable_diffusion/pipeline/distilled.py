@@ -29,10 +29,10 @@ def distilled(parts: Parts, path: str | os.PathLike[str]) -> Parts:
     UnknownModel where the file is no few-step LoRA, BrokenModel where it was made for another model or is damaged.
     """
     file = read_adapter(path)
-    told = file.metadata
-    if told.get("format") != FORMAT or any(name not in told for name in SETTINGS):
+    said = file.metadata
+    if said.get("format") != FORMAT or any(name not in said for name in SETTINGS):
         raise UnknownModel(f"{file.path} does not say how it is run; expected a few-step LoRA of this package")
-    wanted = told.get("base_sha256")
+    wanted = said.get("base_sha256")
     if parts.source is None or wanted != parts.source.sha256:
         raise BrokenModel(f"{file.path} was distilled from a model with sha256 {str(wanted)[:64]!r}, not from this one")
     changed = networks(parts.unet, parts.clip, parts.clip2, parts.t5)
@@ -40,13 +40,13 @@ def distilled(parts: Parts, path: str | os.PathLike[str]) -> Parts:
     for network in changed:
         if network.role in layers:
             stack_of(network.module).fuse(layers[network.role])
-    return replace(parts, defaults=_defaults(parts.defaults, told, file.path), source=Source(file.path))
+    return replace(parts, defaults=_defaults(parts.defaults, said, file.path), source=Source(file.path))
 
 
-def _defaults(base: Defaults, told: Mapping[str, str], path: Path) -> Defaults:
+def _defaults(base: Defaults, said: Mapping[str, str], path: Path) -> Defaults:
     try:
-        steps, guidance = int(told["steps"]), float(told["guidance"])
+        steps, guidance = int(said["steps"]), float(said["guidance"])
     except ValueError:
-        found = f"steps {told['steps'][:20]!r} and guidance {told['guidance'][:20]!r}"
+        found = f"steps {said['steps'][:20]!r} and guidance {said['guidance'][:20]!r}"
         raise BrokenModel(f"{path} asks for {found}; two numbers are expected") from None
-    return replace(base, steps=steps, guidance=guidance, sampler=told["sampler"], schedule=told["schedule"])
+    return replace(base, steps=steps, guidance=guidance, sampler=said["sampler"], schedule=said["schedule"])

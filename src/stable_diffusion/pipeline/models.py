@@ -21,7 +21,7 @@ from ..models.mmdit import MMDiT
 from ..models.tiny_vae import TinyVAE
 from ..request.names import automatic_schedule, resolve_sampler
 from ..text.encode import TextEncoder
-from ..weights.checkpoints.separate import AnyPath, as_paths, load_vae, with_vae
+from ..weights.checkpoints.components import AnyPath, as_paths, check_latents, load_vae
 from ..weights.load import load_parts
 from ..weights.parts import Defaults, Parts
 from .cache import FileCache
@@ -299,7 +299,7 @@ def _tiny(path: str, parts: Parts, device: torch.device, dtype: torch.dtype) -> 
     vae = load_vae(path, device=device, dtype=dtype)
     if not isinstance(vae, TinyVAE):
         raise InvalidRequest(f"{path} is a whole autoencoder, too slow for previews; a tiny one (TAESD) is expected")
-    with_vae(parts, vae)  # raises where the latents are others
+    check_latents(parts.latents, vae.config)
     return vae
 
 

@@ -49,7 +49,7 @@ def _is_default(each: Setting, value: Any) -> bool:
 
 def _plain(each: Setting, value: Any) -> Any:
     if isinstance(each.kind, Picture):
-        return picture_text(value)
+        return picture_base64(value)
     if each.path == "controls":
         return [_plain_control(control) for control in value]
     return each.kind.plain(value)
@@ -101,7 +101,7 @@ def _read_control(value: Any) -> Any:
     return {**value, **({} if image is None else {"image": open_text(image, "control image")})}
 
 
-def picture_text(image: Image.Image) -> str:
+def picture_base64(image: Image.Image) -> str:
     """A picture as a PNG file in base64; modes that PNG has not are written as RGB or RGBA."""
     from .pictures import plain_mode
 

@@ -63,7 +63,7 @@ class PromptLine:
 
 def read_prompts(path: Path) -> list[PromptLine]:
     """The lines of a file, without empty ones and those that begin with #. InvalidRequest where there is none."""
-    lines = read_text(path, "file of prompts").splitlines()
+    lines = read_small_text(path, "file of prompts").splitlines()
     found = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
     wanted = [(number, line) for number, line in found if line and not line.startswith("#")]
     if not wanted or len(wanted) > MAX_LINES:
@@ -134,7 +134,7 @@ def _whole(name: str, text: str, number: int) -> int:
         raise InvalidRequest(f"line {number}: --{name} is {text!r}; expected a whole number") from None
 
 
-def read_text(path: Path, what: str) -> str:
+def read_small_text(path: Path, what: str) -> str:
     """A small text file in UTF-8, with or without a mark at its beginning; InvalidRequest where it is none."""
     try:
         if path.stat().st_size > MOST_BYTES:

@@ -9,54 +9,38 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import BrokenModel, InvalidRequest, ModelFileError
+from ..weights.containers.open import model_file
+from ..weights.containers.safetensors import read_safetensors, write_safetensors
+from ..weights.containers.tensors import TensorFile
 
 FORMAT = "stable_diffusion.training.v1"
 NAME = "checkpoint.safetensors"
 PREVIOUS = "checkpoint.previous.safetensors"
+NEW = ".checkpoint.new.safetensors"
 
 
 def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
     """Write atomically and keep the checkpoint before it. Raises ModelFileError where the disk refuses."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / NAME
+    target, new = folder / NAME, folder / NEW
     metadata = {"format": FORMAT, "state": json.dumps(state, ensure_ascii=False)}
-    ready = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    handle, temporary = tempfile.mkstemp(prefix=".checkpoint-", dir=folder)
-    os.close(handle)
     try:
-        save_file(_unshared(ready), temporary, metadata=metadata)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        write_safetensors(new, tensors, metadata)
         if target.exists():
             os.replace(target, folder / PREVIOUS)
-        os.replace(temporary, target)
-    except (OSError, SafetensorError) as error:
+        os.replace(new, target)
+    except (OSError, ModelFileError) as error:
         raise ModelFileError(f"could not write the checkpoint {target}: {error}; the previous one is kept") from None
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
     return target
-
-
-def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """safetensors refuses tensors that share memory: clone the later ones."""
-    seen: set[int] = set()
-    for name, value in tensors.items():
-        pointer = value.data_ptr()
-        if value.numel() and pointer in seen:
-            tensors[name] = value.clone()
-        seen.add(pointer)
-    return tensors
 
 
 def find_checkpoint(folder: str | Path) -> Path | None:
@@ -70,11 +54,7 @@ def find_checkpoint(folder: str | Path) -> Path | None:
 
 def read_state(path: str | Path) -> dict[str, Any]:
     """The JSON state of a checkpoint file. Raises ModelFileError for anything else."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise ModelFileError(f"{path} is not a readable checkpoint: {error}") from None
+    _, metadata = _open(path)
     if metadata.get("format") != FORMAT:
         raise ModelFileError(
             f"{path} is not a training checkpoint: its format is {metadata.get('format')!r}, not {FORMAT!r}"
@@ -84,11 +64,19 @@ def read_state(path: str | Path) -> dict[str, Any]:
 
 
 def read_tensors(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
-    """Tensors whose name starts with `prefix`, with the prefix taken off."""
+    """Tensors whose name starts with `prefix`, with the prefix taken off.
+
+    Each is a copy: torch takes the state of its generator as it lies in memory, and fails where bytes of a mapped file
+    are not aligned.
+    """
+    tensors, _ = _open(path)
+    return {name[len(prefix) :]: tensors[name].clone() for name in tensors if name.startswith(prefix)}
+
+
+def _open(path: str | Path) -> tuple[TensorFile, dict[str, str]]:
     try:
-        with safe_open(str(path), framework="pt") as file:
-            return {name[len(prefix) :]: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}
-    except (OSError, SafetensorError) as error:
+        return read_safetensors(model_file(path))
+    except (OSError, ModelFileError) as error:
         raise ModelFileError(f"{path} is not a readable checkpoint: {error}") from None
 
 

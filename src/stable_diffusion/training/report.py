@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from ..weights.containers.atomic import atomic_file
 
 CHECKER = (235, 214)
 
@@ -66,13 +67,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Whole file or no file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(path) as file:
+        file.write(data)
 
 
 def save_png(image: Image.Image, path: Path) -> None:
@@ -106,9 +102,8 @@ def loss_curve(lines: Sequence[dict[str, Any]], path: Path) -> None:
         axis.set_title(name, fontsize=9)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
-    temporary = path.with_name(f".{path.name}.tmp.png")
-    figure.savefig(temporary, dpi=90)
-    os.replace(temporary, path)
+    with atomic_file(path) as file:
+        figure.savefig(file, dpi=90, format="png")
 
 
 def over_checker(picture: NDArray[np.uint8], cell: int = 8) -> NDArray[np.uint8]:

@@ -20,28 +20,32 @@ LISTED = 10
 """How many names of each kind an error lists."""
 
 
-class Under(Mapping[str, Tensor]):
+class Prefixed(Mapping[str, Tensor]):
     """The tensors of a file whose names begin with a prefix, under their names without it; read when asked for.
 
     Names that, without the prefix, begin with one of `drop` are left out.
     """
 
-    def __init__(self, file: TensorFile, prefix: str, drop: tuple[str, ...] = ()) -> None:
-        self._file = file
+    def __init__(self, file: TensorFile, prefix: str = "", drop: tuple[str, ...] = ()) -> None:
+        self.file, self.prefix, self.drop = file, prefix, drop
         names = {name[len(prefix) :]: name for name in file if name.startswith(prefix)}
         self._names = {short: name for short, name in names.items() if not short.startswith(drop)}
 
     def shape(self, name: str) -> Shape:
-        return self._file.info(self._names[name]).shape
+        return self.file.info(self._names[name]).shape
+
+    def shapes(self) -> dict[str, Shape]:
+        """Name -> shape of every tensor, none of which is read."""
+        return {name: self.shape(name) for name in self}
 
     def full_name(self, name: str) -> str:
         """The name in the file, and which file that is where it is not the one of the others."""
         full = self._names[name]
-        origin = self._file.origin(full)
-        return full if origin == self._file.path else f"{full} of {origin}"
+        origin = self.file.origin(full)
+        return full if origin == self.file.path else f"{full} of {origin}"
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._file[self._names[name]]
+        return self.file[self._names[name]]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -74,7 +78,7 @@ def build(
         raise BrokenModel(f"{what} does not fit: {'; '.join(problems)}")
     state = table.convert(tensors, lambda tensor: tensor.to(device=device, dtype=dtype))
     network.load_state_dict(state, strict=True, assign=True)
-    full_name = tensors.full_name if isinstance(tensors, Under) else str
+    full_name = tensors.full_name if isinstance(tensors, Prefixed) else str
     sources = {ours: [full_name(name) for name in theirs] for ours, theirs in table.sources(tensors).items()}
     check_at_first_use(network, what, sources)
     return network.eval().requires_grad_(False)
@@ -83,17 +87,17 @@ def build(
 def compare(expected: Mapping[str, Shape], found: Mapping[str, Shape], table: KeyTable) -> list[str]:
     """What is wrong with the names and shapes of a file, one line for each kind of fault; empty where all is well."""
     missing, unexpected = table.compare(found)
-    faults = [*_listed("missing", missing), *_listed("unexpected", unexpected)]
+    faults = [*_fault("missing", missing), *_fault("unexpected", unexpected)]
     resolved = {table.aliases.get(name, name): shape for name, shape in found.items()}
     wrong = [
         f"{name} {list(resolved[name])} instead of {list(shape)}"
         for name, shape in expected.items()
         if name in resolved and not _same_shape(resolved[name], shape)
     ]
-    return faults + _listed("of the wrong shape", wrong)
+    return faults + _fault("of the wrong shape", wrong)
 
 
-def _listed(fault: str, names: list[str]) -> list[str]:
+def _fault(fault: str, names: list[str]) -> list[str]:
     if not names:
         return []
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
@@ -108,4 +112,4 @@ def _same_shape(found: Shape, expected: Shape) -> bool:
 
 def _shape(tensors: Mapping[str, Tensor], name: str) -> Shape:
     """Shape without reading the tensor, where the mapping knows it."""
-    return tensors.shape(name) if isinstance(tensors, Under) else tuple(tensors[name].shape)
+    return tensors.shape(name) if isinstance(tensors, Prefixed) else tuple(tensors[name].shape)

@@ -1,176 +1,162 @@
-"""What a model file is, without loading it: for `info`, and for error messages that say why a file is not a model."""
+"""What a model file is, or a file of one network, without loading it: for `info`.
+
+A model is described from the same blueprint that it is built from.
+"""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..diffusion.prediction import resolve_prediction
-from .checkpoints.canonical import canonical
-from .checkpoints.folder import INDEX
-from .checkpoints.folder_load import understand
-from .checkpoints.native import PREFIXES, is_native, read_config, record
-from .checkpoints.single import EMA, UNET, Overrides, recognise
+from ..errors import UnknownModel
+from ..models.mmdit import MMDiTConfig
+from ..models.tiny_vae import TinyVAEConfig
+from .checkpoints.blueprint import Blueprint, count_under, main_dtype
+from .checkpoints.components import read_text, vae_plan
+from .checkpoints.folder import INDEX, component
+from .checkpoints.native import is_native
 from .containers.hashes import SHORT, legacy_hash, sha256
-from .containers.limits import using_config
-from .containers.open import existing, read_tensors
-from .containers.packing import SCALE
+from .containers.open import read_tensors
 from .containers.tensors import TensorFile
-from .load import parse_overrides, refuse_overrides, single_defaults
-from .networks.mmdit import SECOND_EMBEDDING
-from .parts import Card, Defaults
+from .load import read_blueprint
+from .networks.clip_vision import CONFIG, clip_vision_layout
+
+EMA = "model_ema."
+LONGEST = 500
+"""Letters of the longest word of a header that is shown."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Detection:
-    """What a model is, and what it is run with by default (width, height, steps, guidance, sampler).
-
-    `zero_terminal_snr` says that its noise schedule ends with noise alone.
-
-    `layout` is "ldm", "diffusers" or "native"; `container` how the file holds its tensors.
-
-    `parameters` counts weights by part, `averaged` those of a second, averaged copy (EMA) that is not used. `dtype` is
-    the dtype of most weights. `guesses` says in sentences what the file does not tell. Hashes are None for folders, and
-    where they were not asked for.
-    """
-
-    path: Path
-    layout: str
-    container: str
-    family: str
-    label: str
-    prediction: str
-    width: int
-    height: int
-    steps: int
-    guidance: float
-    sampler: str
-    dtype: str
-    parameters: dict[str, int]
-    zero_terminal_snr: bool = False
-    averaged: int = 0
-    name: str = ""
-    licence: str = ""
-    guesses: tuple[str, ...] = ()
-    sha256: str | None = None
-    short_hash: str | None = None
-    legacy_hash: str | None = None
-    metadata: dict[str, str] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return {**asdict(self), "path": str(self.path), "guesses": list(self.guesses)}
-
-
-def inspect(path: str | os.PathLike[str], *, hashes: bool = True, **overrides: Any) -> Detection:
-    """What the model at `path` is, from names and shapes alone; only hashing reads the whole file.
+def inspect(path: str | os.PathLike[str], *, hashes: bool = True, **overrides: Any) -> dict[str, Any]:
+    """What the model at `path` is (see `describe`), from names and shapes alone; only hashing reads the whole file.
 
     `overrides` are those of `load_parts`. Raises what `load_parts` raises for a file that is not a model: UnknownModel
     carries the reason for each family, and says so where the file is a LoRA, an embedding or another known kind.
     """
-    place = existing(path)
-    if place.name == INDEX:
-        place = place.parent
-    given = parse_overrides(overrides)
-    if place.is_dir():
-        refuse_overrides(given, "diffusers")
-        return _inspect_folder(place, given)
-    tensors, metadata = read_tensors(place)
-    refuse_overrides(given, "native" if is_native(metadata) else "ldm")
-    found = _inspect_native(tensors, metadata) if is_native(metadata) else _inspect_single(tensors, metadata, given)
-    if given.prediction is not None:
-        found["prediction"] = resolve_prediction(given.prediction)
-    if given.zero_terminal_snr is not None:
-        found["zero_terminal_snr"] = given.zero_terminal_snr
-    if hashes:
-        full = sha256(place)
-        found.update(sha256=full, short_hash=full[:SHORT], legacy_hash=legacy_hash(place))
-    shown = {key: value for key, value in metadata.items() if len(value) <= 500 and key not in ("config", "tokenizer")}
-    return Detection(path=place, container=tensors.kind, metadata=shown, **found)
+    return describe(read_blueprint(path, **overrides), hashes=hashes)
 
 
-def _inspect_single(tensors: TensorFile, metadata: Mapping[str, str], given: Overrides) -> dict[str, Any]:
-    tensors = canonical(tensors)
-    found = recognise(tensors, metadata, given)
-    defaults, hurry = single_defaults(found.family, found.unet, metadata, tensors.path)
+def describe(found: Blueprint, *, hashes: bool = True) -> dict[str, Any]:
+    """Facts about a model, ready for JSON.
+
+    `parameters` counts weights by network, `averaged` those of a second, averaged copy (EMA) that is not used. `dtype`
+    is how most weights of the denoising network are stored. Hashes are None for folders, and where they were not asked
+    for.
+    """
+    defaults, unet = found.defaults, found.networks["unet"]
+    file, metadata = unet.tensors.file, found.metadata
+    counts = {name: count_under(plan.tensors.file, plan.tensors.prefix) for name, plan in found.shown()}
+    if isinstance(unet.config, MMDiTConfig):
+        counts = {"mmdit" if name == "unet" else name: count for name, count in counts.items()}
+    hashed = hashes and found.path.is_file()
+    full = sha256(found.path) if hashed else None
+    native = found.layout == "native"
     return {
-        "layout": "ldm",
-        "family": found.family.name,
-        "label": found.family.label,
+        "path": str(found.path),
+        "layout": found.layout,
+        "container": found.container,
+        "family": found.family,
+        "label": found.label,
         "prediction": found.prediction,
-        **_run(defaults),
-        "dtype": main_dtype(tensors, UNET),
-        "parameters": {part: count_under(found.tensors, prefix) for part, prefix in found.parts.items()},
-        "zero_terminal_snr": found.zero_terminal_snr,
-        "averaged": count_under(tensors, EMA),
-        "name": metadata.get("modelspec.title", ""),
-        "licence": metadata.get("modelspec.license", ""),
-        "guesses": found.guesses + hurry,
+        "width": defaults.width,
+        "height": defaults.height,
+        "steps": defaults.steps,
+        "guidance": defaults.guidance,
+        "sampler": defaults.sampler,
+        "dtype": metadata.get("packing", main_dtype(file, "")) if native else main_dtype(file, unet.tensors.prefix),
+        "parameters": counts,
+        "zero_terminal_snr": bool(found.schedule.to_config().get("zero_terminal_snr")),
+        "averaged": count_under(file, EMA),
+        "name": found.card.name,
+        "licence": found.card.licence,
+        "guesses": list(found.guesses),
+        "sha256": full,
+        "short_hash": None if full is None else full[:SHORT],
+        "legacy_hash": legacy_hash(found.path) if hashed else None,
+        "metadata": {
+            name: value
+            for name, value in metadata.items()
+            if len(value) <= LONGEST and name not in ("config", "tokenizer")
+        },
     }
 
 
-def _inspect_native(tensors: TensorFile, metadata: Mapping[str, str]) -> dict[str, Any]:
-    config = read_config(tensors.path, metadata)
-    with using_config(tensors.path):
-        defaults, card = record(Defaults, config.get("defaults", {})), record(Card, config.get("card", {}))
+# --- files of one network --------------------------------------------------------------------------------------------
+
+DENOISER = ("attn2.to_k", "joint_blocks.", "transformer_blocks.", "double_blocks.", "input_blocks.")
+"""Pieces of names that a whole model, a denoiser or an adapter of one has, and no other network."""
+TEXT_KINDS = {
+    "transformers": "CLIP, in the names of transformers",
+    "cpp": "CLIP, in the names of transformers",
+    "openclip": "OpenCLIP",
+    "t5": "T5",
+}
+TEXTS = {
+    768: "Stable Diffusion 1.x; the first of XL and 3 (CLIP-L)",
+    1024: "Stable Diffusion 2.x (OpenCLIP-H)",
+    1280: "the second of Stable Diffusion XL and 3 (OpenCLIP-G)",
+    4096: "the third of Stable Diffusion 3 (T5-XXL)",
+}
+"""Width of a text encoder -> the models that have one of this width."""
+LATENTS = {4: "Stable Diffusion 1.x, 2.x or XL", 16: "Stable Diffusion 3"}
+"""Channels of latents -> the models that make pictures of them."""
+
+
+def part_facts(path: Path, *, hashes: bool = True) -> dict[str, Any] | None:
+    """Facts about the network at `path`, a file or the folder of one component, `kind` first; None for other files.
+
+    Raises ModelFileError where the file cannot be read.
+    """
+    if path.is_dir() and (not (path / CONFIG).is_file() or (path / INDEX).is_file()):
+        return None
+    tensors, metadata = (component(path), {}) if path.is_dir() else read_tensors(path)
+    if is_native(metadata) or any(piece in name for name in tensors for piece in DENOISER):
+        return None
+    found = next((facts for look in LOOKS if (facts := look(path, tensors)) is not None), None)
+    if found is None:
+        return None
+    facts = {"kind": found.pop("kind"), "path": str(path), "container": tensors.kind, **found}
+    facts |= {"dtype": main_dtype(tensors, ""), "parameters": {"network": count_under(tensors, "")}}
+    if hashes and path.is_file():
+        full = sha256(path)
+        facts |= {"hash": full, "short_hash": full[:SHORT]}
+    return facts
+
+
+def _image_tower(path: Path, tensors: TensorFile) -> dict[str, Any] | None:
+    layout = clip_vision_layout(tensors)
+    if layout is None:
+        return None
+    names = "OpenCLIP" if layout[0] else "transformers"
+    return {"kind": "CLIP image tower", "names": names, "for": "IP-Adapters", "use": "--image-encoder"}
+
+
+def _autoencoder(path: Path, tensors: TensorFile) -> dict[str, Any] | None:
+    try:
+        config = vae_plan(tensors).config
+    except UnknownModel:
+        return None
+    tiny, channels = isinstance(config, TinyVAEConfig), config.latent_channels
+    family = LATENTS.get(channels, f"a model whose latents have {channels} channels")
     return {
-        "layout": "native",
-        "family": str(config["family"]),
-        "label": f"{card.name} {card.version}".strip() or "a model in this package's own format",
-        "prediction": str(config["prediction"]),
-        **_run(defaults),
-        "dtype": metadata.get("packing", main_dtype(tensors, "")),
-        "parameters": {part: count_under(tensors, prefix) for part, prefix in PREFIXES.items()},
-        "name": card.name,
-        "licence": card.licence,
+        "kind": "tiny autoencoder" if tiny else "autoencoder",
+        "for": family,
+        "latents": f"{channels} channels",
+        "use": "--vae, or --preview-vae for the preview alone" if tiny else "--vae",
+        "guesses": [f"{family} is a guess from {channels} channels of latents; others have them too"],
     }
 
 
-def _inspect_folder(folder: Path, given: Overrides) -> Detection:
-    found = understand(folder, given.variant, t5=given.t5 is not False)
-    zero_snr = bool(found.schedule.to_config().get("zero_terminal_snr"))
-    return Detection(
-        path=folder,
-        layout="diffusers",
-        container=found.files[found.network].kind,
-        family=found.family.name,
-        label=found.family.label,
-        prediction=found.prediction if given.prediction is None else resolve_prediction(given.prediction),
-        dtype=main_dtype(found.files[found.network], ""),
-        parameters={found.parts[part]: count_under(file, "") for part, file in found.files.items()},
-        zero_terminal_snr=zero_snr if given.zero_terminal_snr is None else given.zero_terminal_snr,
-        guesses=found.guesses,
-        **_run(found.defaults),
-    )
+def _text_encoder(path: Path, tensors: TensorFile) -> dict[str, Any] | None:
+    try:
+        text, layout = read_text(path)
+    except UnknownModel:
+        return None
+    ends = ("token_embedding.weight", "shared.weight")
+    width = next(text.info(name).shape[-1] for name in text if name.endswith(ends))
+    family = TEXTS.get(width, f"a model whose text encoder has width {width}")
+    return {"kind": "text encoder", "names": TEXT_KINDS[layout], "for": family, "use": "--text-encoder"}
 
 
-def _run(defaults: Defaults) -> dict[str, Any]:
-    """The fields of a detection that say how the model is run."""
-    return {name: getattr(defaults, name) for name in ("width", "height", "steps", "guidance", "sampler")}
-
-
-def count_under(tensors: TensorFile, prefix: str) -> int:
-    """Weights under a prefix: floating or packed tensors, without position numbers, the scales of packed ones, and
-    the second name of T5's embedding."""
-    total = 0
-    for name in tensors:
-        if not name.startswith(prefix) or name.endswith("position_ids"):
-            continue
-        if name.endswith(SECOND_EMBEDDING) and name.removesuffix(SECOND_EMBEDDING) + "shared.weight" in tensors:
-            continue
-        if not (name.endswith(SCALE) and name.removesuffix(SCALE) in tensors):
-            total += tensors.info(name).count
-    return total
-
-
-def main_dtype(tensors: TensorFile, prefix: str) -> str:
-    """How most weights under a prefix are stored: a dtype as torch names it, or a kind of quantisation."""
-    counts: Counter[str] = Counter()
-    for name in tensors:
-        if name.startswith(prefix):
-            counts[tensors.stored(name)] += tensors.info(name).count
-    return counts.most_common(1)[0][0] if counts else "none"
+LOOKS: tuple[Callable[[Path, TensorFile], dict[str, Any] | None], ...] = (_image_tower, _autoencoder, _text_encoder)

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from ..diffusion.prediction import Prediction
 from ..errors import InvalidRequest
 from ..latents import LatentFormat
@@ -104,10 +106,12 @@ class Parts:
     first one's, and the pooled vector is its alone. `size_numbers` says how many numbers on size the U-Net's vector has
     after the pooled text: 6 (original size, crop, target size), 5 (original size, crop, aesthetic score) or 0.
     `zero_empty` says that an empty negative prompt is all zeros. `guesses` says in plain sentences what neither the
-    file nor the caller told.
+    file nor the caller said.
 
     `unet` is the denoising network: a U-Net, or the MMDiT of Stable Diffusion 3. The latter reads the pooled vectors
     of both CLIP encoders, and after their tokens those of `t5` with `tokenizer3`, or zeros where it is left out.
+
+    `device` and `dtype` are those that the networks were loaded with; dtype None means as they were stored.
     """
 
     unet: UNet | MMDiT
@@ -130,6 +134,8 @@ class Parts:
     card: Card = field(default_factory=Card)
     source: Source | None = None
     guesses: tuple[str, ...] = ()
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype | None = torch.float32
 
     @property
     def full_vae(self) -> VAE:

@@ -1,4 +1,4 @@
-"""The kinds of adapters: each a pure function in a file of its own, and `delta`, which chooses by what a group holds.
+"""The formulas of adapters: each a pure function in its own file, and `delta`, which chooses by what a group holds.
 
 All differences are those at strength 1; a strength s adds s times the difference, whatever the kind.
 """
@@ -38,12 +38,12 @@ __all__ = [
     "rank",
 ]
 
-Group = Mapping[str, Tensor]
-"""What -> tensor, as `weights.adapter_keys` names them; without `alpha` and `on_input`, which are numbers."""
+Tensors = Mapping[str, Tensor]
+"""What -> tensor of one layer, as `keys` names them; without `alpha` and `on_input`, which are numbers."""
 
 
 def delta(
-    group: Group, weight: Tensor, *, alpha: float | None = None, on_input: bool = False, terms: int = TERMS
+    group: Tensors, weight: Tensor, *, alpha: float | None = None, on_input: bool = False, terms: int = TERMS
 ) -> Tensor | None:
     """The difference of a weight in the layout of the file [O,I,k..], or None where the group has none for it.
 
@@ -70,7 +70,7 @@ def delta(
         raise BrokenModel(f"its tensors {shapes} do not fit a weight {list(weight.shape)}") from error
 
 
-def _plain(group: Group, weight: Tensor, alpha: float | None, on_input: bool) -> Tensor | None:
+def _plain(group: Tensors, weight: Tensor, alpha: float | None, on_input: bool) -> Tensor | None:
     """The difference without a magnitude."""
     kind, get = kind_of(group if not {"ia3"} & set(group) else {*group, "on_input"}), group.get
     if kind == "LoRA":
@@ -96,7 +96,7 @@ def _plain(group: Group, weight: Tensor, alpha: float | None, on_input: bool) ->
     return get("diff", get("w_norm"))
 
 
-def bias_delta(group: Group, bias: Tensor, *, alpha: float | None = None) -> Tensor | None:
+def bias_delta(group: Tensors, bias: Tensor, *, alpha: float | None = None) -> Tensor | None:
     """The difference of a layer's bias [O], or None where the group has none for it."""
     if "set_bias" in group:
         found = group["set_bias"].reshape(-1) - bias if group["set_bias"].numel() == bias.numel() else group["set_bias"]
@@ -112,7 +112,7 @@ def bias_delta(group: Group, bias: Tensor, *, alpha: float | None = None) -> Ten
     return found.reshape(bias.shape)
 
 
-def rank(group: Group) -> int | None:
+def rank(group: Tensors) -> int | None:
     """r of a low-rank group; None where nothing in it is low rank."""
     for what, axis in (("down", 0), ("hada_w1_b", 0), ("lokr_w1_b", 0), ("lokr_w2_b", 0)):
         if what in group:
@@ -122,7 +122,7 @@ def rank(group: Group) -> int | None:
     return None
 
 
-def label(group: Group) -> str:
+def label(group: Tensors) -> str:
     """The kind of a group as people call it."""
     kind = kind_of(group if "ia3" not in group else {*group, "on_input"})
     blocks = group.get("oft_blocks", group.get("oft_diag"))
@@ -133,7 +133,7 @@ def label(group: Group) -> str:
     return kind or "unknown"
 
 
-def _scale(group: Group, alpha: float | None) -> float:
+def _scale(group: Tensors, alpha: float | None) -> float:
     """alpha / rank; 1 where alpha is missing or 0, which both mean "equal to the rank"."""
     found = rank(group)
     return 1.0 if not alpha or found is None or not math.isfinite(alpha) else alpha / max(found, 1)

@@ -47,7 +47,7 @@ def command(path: Path | None, as_json: bool, hashes: bool, check: bool, overrid
         return
     facts = _adapter_facts(path, hashes) or model_facts(path, hashes, overrides)
     if check:
-        from ...weights.containers.damage import damaged
+        from ...weights.check import damaged
 
         facts["damaged"] = damaged(_given_or_embedded(path), **overrides)
     _show(facts, as_json)
@@ -62,11 +62,11 @@ def _adapter_facts(path: Path | None, hashes: bool) -> dict[str, Any] | None:
     if path is None:
         return None
     from ...adapters.describe import adapter_facts
-    from ...weights.part_facts import part_facts
-    from ...weights.side_networks import side_facts
+    from ...weights.control import control_facts
+    from ...weights.describe import part_facts
 
     path = path.expanduser()
-    looks = (adapter_facts, side_facts, part_facts)
+    looks = (adapter_facts, control_facts, part_facts)
     return next((facts for look in looks if (facts := look(path, hashes=hashes)) is not None), None)
 
 
@@ -85,7 +85,7 @@ def model_facts(path: Path | None, hashes: bool, overrides: dict[str, Any] | Non
     from ...weights.describe import inspect
 
     try:
-        return {"kind": "model", **inspect(_given_or_embedded(path), hashes=hashes, **(overrides or {})).to_dict()}
+        return {"kind": "model", **inspect(_given_or_embedded(path), hashes=hashes, **(overrides or {}))}
     except UnknownModel as error:
         for family, reason in error.reasons.items():
             click.echo(f"note: not {family}: {reason}", err=True)

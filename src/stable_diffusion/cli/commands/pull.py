@@ -48,12 +48,12 @@ def command(
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks = {}
 
-        def told(name: str, done: int, total: int | None) -> None:
+        def show(name: str, done: int, total: int | None) -> None:
             if name not in tasks:
                 tasks[name] = bar.add_task(name, total=total)
             bar.update(tasks[name], completed=done, total=total)
 
-        made = pull(repo, folder or default_folder(), files=files, variant=variant, revision=revision, told=told)
+        made = pull(repo, folder or default_folder(), files=files, variant=variant, revision=revision, progress=show)
     if as_json:
         echo_json({"path": made.path, "files": list(made.files), "commit": made.commit})
     else:

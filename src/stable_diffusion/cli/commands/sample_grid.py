@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from ...request.axes import Axis, Grid, plain
-from ...request.request import START
 from ...request.settings import Canvas, Hires, Noise, Prompting, Refiner
 from .. import files
 from ..command import Command, SectionOption, Values
@@ -43,9 +42,9 @@ AXIS: Any = {"cls": SectionOption, "section": "Any setting", "metavar": "NAME=A,
 @click.option("--z", **AXIS, help="Blocks of rows.")
 @setting_options("negative_prompt", "image", section="Common options")
 @size_option
-@setting_options(START)
+@setting_options("image_guidance")
 @setting_options(Prompting.SECTION)
-@setting_options(Canvas.SECTION)
+@setting_options(Canvas.SECTION, without=("width", "height", "background"))
 @setting_options(Hires.SECTION)
 @setting_options(Refiner.SECTION)
 @setting_options(Noise.SECTION, without=("schedule",))

@@ -24,9 +24,9 @@ from ...models.unet import UNet
 from ...request.control import MODES, RESIZES, Control
 from ...weights.containers.hashes import legacy_hash, sha256
 from ...weights.containers.open import existing
+from ...weights.control import load_control_network
 from ...weights.networks.clip_vision import load_clip_vision
 from ...weights.networks.controlnet import UNION_TASKS
-from ...weights.side_networks import load_side_network
 from ..image import to_straight
 from ..loras import HASH
 from .control import ControlUnit, Hint
@@ -163,7 +163,7 @@ def _network(model: StableDiffusion, path: Path) -> nn.Module:
     def read() -> nn.Module:
         stack = stack_of(unet)
         own = {name: stack.original(name) for name, _ in unet.named_parameters()}
-        return load_side_network(path, unet, originals=own, dtype=model.dtype, device=model.device)
+        return load_control_network(path, unet, originals=own, dtype=model.dtype, device=model.device)
 
     return _kept(model, path, read)
 

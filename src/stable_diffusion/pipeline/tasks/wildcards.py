@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ...errors import InvalidRequest, nearest
-from ...request.prompt_file import read_text
+from ...request.prompt_file import read_small_text
 from ...text.prompt_styles import Style, parse_styles
 
 ENDING = ".txt"
@@ -57,7 +57,7 @@ class WildcardFolder:
     def _lines(self, path: Path) -> list[str]:
         if not path.resolve().is_relative_to(self.folder.resolve()):
             raise InvalidRequest(f"{path.name!r} is a link that leads out of the folder of wildcards")
-        lines = [line.strip() for line in read_text(path, "wildcard file").splitlines()]
+        lines = [line.strip() for line in read_small_text(path, "wildcard file").splitlines()]
         return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -65,4 +65,4 @@ def load_styles(path: Path | None) -> dict[str, Style]:
     """The styles of a file. InvalidRequest where none is given or it cannot be read."""
     if path is None:
         raise InvalidRequest("styles are named, but no file of styles is given; set styles_file (--styles-file)")
-    return parse_styles(read_text(path, "file of styles"))
+    return parse_styles(read_small_text(path, "file of styles"))

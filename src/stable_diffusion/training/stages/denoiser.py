@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from ...models.clip import CLIPText, CLIPTextConfig
 from ...models.unet import UNet, UNetConfig
 from ...models.vae import VAE, VAEConfig
 from ...types import Conditioning, Schedule
+from ...weights.containers.atomic import atomic_file
 from ...weights.load import load_parts
 from ..checkpoint import assign, load_part
 from ..config import DenoiserStage
@@ -138,13 +138,8 @@ class DenoiserTraining:
             with autocast(self.context.device, self.config):
                 mean = self.vae.encode(to_network(raw.to(self.context.device), self.config.size)).mean
             out[start : start + CHUNK] = self.latents.normalise(mean.float()).cpu().half().numpy()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.npy")
-        try:
-            np.save(temporary, out)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic_file(path) as file:
+            np.save(file, out)
 
     def condition(self, ids: Tensor) -> Conditioning:
         return condition(self.text, ids, self.context.device)

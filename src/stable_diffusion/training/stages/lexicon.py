@@ -67,13 +67,13 @@ def build_lexicon(folder: Path, cache: Path | None, device: torch.device) -> Lex
     words, owner = [word for word, name in rows if name], [place[name] for _, name in rows if name]
     free = [word for word, name in rows if not name]
     if cache is not None and free:
-        given = assign(free, names, cache, device)
+        given = nearest_names(free, names, cache, device)
         words += [word for word, number in zip(free, given, strict=True) if number >= 0]
         owner += [number for number in given if number >= 0]
     return Lexicon([*words, *names], [*owner, *range(len(names))], names)
 
 
-def assign(words: Sequence[str], names: Sequence[str], cache: Path, device: torch.device) -> list[int]:
+def nearest_names(words: Sequence[str], names: Sequence[str], cache: Path, device: torch.device) -> list[int]:
     """For each word the number of the name that the teacher finds nearest, or -1 where none is near."""
     texts = [f"a {word}" for word in (*words, *names)]
     vectors = torch.from_numpy(sentence_vectors(texts, cache, device)).float()

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...errors import InvalidRequest
 from ...pipeline.distilled import FORMAT
 from ...weights.containers.hashes import sha256
-from ...weights.containers.safetensors_writer import write_safetensors
+from ...weights.containers.safetensors import write_safetensors
 from ...weights.load import load_parts
 from ..checkpoint import load_part
 from .low_rank import adapter_tensors

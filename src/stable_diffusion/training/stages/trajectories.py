@@ -5,7 +5,6 @@ Legend: N ways, K jumps of the student, B batch, c h w latent shape.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from ...diffusion.samplers import sample
 from ...errors import InvalidRequest
 from ...types import Denoiser, Schedule
+from ...weights.containers.atomic import atomic_file
 
 CHUNK = 16
 
@@ -49,9 +49,8 @@ def remembered(folder: Path, count: int, shape: tuple[int, ...], make: Callable[
         path = folder / f"{start:06d}.npy"
         if not path.is_file():
             ways = make(range(start, start + CHUNK)).cpu().half().numpy()
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.npy")
-            np.save(temporary, ways)
-            os.replace(temporary, path)
+            with atomic_file(path) as file:
+                np.save(file, ways)
         part = np.load(path)
         if part.shape != (CHUNK, *shape):
             raise InvalidRequest(f"{path} holds {part.shape}, expected {(CHUNK, *shape)}; remove the folder {folder}")

@@ -12,40 +12,13 @@ from typing import Literal
 from ...diffusion.prediction import Prediction
 from ...errors import unknown_choice
 from ...latents import LatentFormat
+from ...models.mmdit import MMDiTConfig
+from ...models.unet import UNetConfig
+from ..networks.vae import SD3_LATENTS, SD_LATENTS, XL_LATENTS
 from ..parts import Defaults
 
-SD_LATENTS = LatentFormat(
-    channels=4,
-    downscale=8,
-    scale=0.18215,
-    preview=((0.298, 0.207, 0.208), (0.187, 0.286, 0.173), (-0.158, 0.189, 0.264), (-0.184, -0.271, -0.473)),
-)
-"""The latent space of Stable Diffusion 1 and 2; preview factors as published by the community for its 4 channels."""
-
-
-XL_LATENTS = LatentFormat(
-    channels=4,
-    downscale=8,
-    scale=0.13025,
-    preview=((0.392, 0.405, 0.455), (-0.263, -0.02, 0.065), (0.057, 0.169, -0.076), (-0.311, -0.236, -0.208)),
-)
-"""The latent space of Stable Diffusion XL; preview factors as published by the community."""
-
-
-SD3_LATENTS = LatentFormat(
-    channels=16,
-    downscale=8,
-    scale=1.5305,
-    shift=0.0609,
-    preview=(
-        (-0.0922, -0.0175, 0.0749), (0.0311, 0.0633, 0.0954), (0.1994, 0.0927, 0.0458), (0.0856, 0.0339, 0.0902),
-        (0.0587, 0.0272, -0.0496), (-0.0006, 0.1104, 0.0309), (0.0978, 0.0306, 0.0427), (-0.0042, 0.1038, 0.1358),
-        (-0.0194, 0.002, 0.0669), (-0.0488, 0.013, -0.0268), (0.0922, 0.0988, 0.0951), (-0.0278, 0.0524, -0.0542),
-        (0.0332, 0.0456, 0.0895), (-0.0069, -0.003, -0.081), (-0.0596, -0.0465, -0.0293), (-0.1448, -0.1463, -0.1189),
-    ),
-    preview_bias=(0.2394, 0.2135, 0.1925),
-)  # fmt: skip
-"""The latent space of Stable Diffusion 3; preview factors as published by the community for its 16 channels."""
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
+"""How the names of the denoising network, whichever it is, and of the autoencoder begin in a single file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,3 +132,41 @@ def family_named(name: str) -> Family:
     if name not in FAMILIES:
         raise unknown_choice("model family", name, FAMILIES)
     return FAMILIES[name]
+
+
+TOKEN_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
+"""Width of the tokens that the cross-attention of a U-Net reads -> the models of this width."""
+
+
+def family_of_width(width: int | None) -> str:
+    """The models whose tokens have this width, in words."""
+    if width is None:
+        return "a model of unknown kind"
+    return TOKEN_WIDTHS.get(width, f"a model whose tokens have width {width}")
+
+
+VARIANTS = {9: "-inpaint", 8: "-pix2pix", 5: "-depth"}
+"""Channels that a U-Net takes -> the end of the family's name."""
+
+
+def family_of_folder(
+    network: UNetConfig | MMDiTConfig, activation: str, prediction: str, texts: tuple[str, ...] = ()
+) -> Family:
+    """The family of a diffusers folder, whose configs say nearly all that matters.
+
+    `activation` is that of its first text encoder, `texts` are the names of the folders of its text encoders.
+    """
+    if isinstance(network, MMDiTConfig):
+        name = "sd3" if not network.qk_norm else "sd3.5-medium" if network.dual_attention else "sd3.5-large"
+        return FAMILIES[name]
+    if texts == ("text_encoder_2",):
+        return FAMILIES["sdxl-refiner"]
+    base = "sdxl" if "text_encoder_2" in texts else "sd1" if activation == "quick_gelu" else "sd2"
+    variant = FAMILIES.get(base + VARIANTS.get(network.in_channels, ""))
+    return named_for(FAMILIES[base] if variant is None else variant, prediction)
+
+
+def named_for(family: Family, prediction: str) -> Family:
+    """Stable Diffusion 2 and its base differ in nothing but the prediction."""
+    name = {"v": "sd2", "eps": "sd2-base"}.get(prediction) if family.name in ("sd2", "sd2-base") else None
+    return family if name is None else FAMILIES[name]

@@ -1,7 +1,7 @@
 """Models distilled to a few steps (Turbo, Lightning, LCM, TCD, Hyper): what they are called, and how they are run.
 
 The weights of such a model have the shapes of the model it was made from, so only its name, or the scheduler of its
-folder, tells; what we write tells it in a note besides. Sources: Sauer et al. 2023, "Adversarial diffusion
+folder, says so; what we write says it in a note besides. Sources: Sauer et al. 2023, "Adversarial diffusion
 distillation"; Lin et al. 2024, "SDXL-Lightning"; Luo et al. 2023, "Latent consistency models"; Zheng et al. 2024,
 "Trajectory consistency distillation"; Ren et al. 2024, "Hyper-SD"; Yin et al. 2024, "DMD2".
 """
@@ -48,12 +48,12 @@ NOTE = "_stable_diffusion"
 METADATA = "stable_diffusion.sampling"
 """Where the header of a single file keeps it, as JSON."""
 MOST_STEPS = 16
-TOLD_GUIDANCE = 8.5
-"""Guidance of models that are told it (Luo et al. 2023), as in the pipeline that was released with them."""
+GUIDED = 8.5
+"""Guidance of models that take it as an input (Luo et al. 2023), as in the pipeline that was released with them."""
 
 
 def few_step_defaults(defaults: Defaults, *names: str, flow: bool = False) -> tuple[Defaults, tuple[str, ...]]:
-    """The defaults of a model of these names (title, file name), and a sentence where a name says that it is quick.
+    """The defaults of a model of these names (title, file name), and a sentence where a name says "few steps".
 
     A `flow` model (Stable Diffusion 3.5 large turbo) keeps its own sampler and noise schedule.
     """
@@ -63,7 +63,7 @@ def few_step_defaults(defaults: Defaults, *names: str, flow: bool = False) -> tu
         if kind is None:
             continue
         steps = _steps_in(name) or KINDS[kind].steps
-        made = replace(defaults, steps=steps, guidance=1.0) if flow else _hurried(defaults, kind, steps)
+        made = replace(defaults, steps=steps, guidance=1.0) if flow else _with_kind(defaults, kind, steps)
         if re.search(r"sd[-_]?xl[-_]?turbo", name.lower()):  # the released one; fine-tunes of it paint at full size
             made = replace(made, width=512, height=512)
         return made, (f"{made.steps} steps without guidance are a guess from the word {kind!r} in the name {name!r}",)
@@ -77,17 +77,17 @@ def scheduler_defaults(
 
     The sentence says that the number of steps is one that the folder's `name` has.
     """
-    kind = _scheduled(scheduler)
+    kind = _kind_of_scheduler(scheduler)
     if kind is None:
         return None
     steps = _steps_in(name)
     if steps is None:
-        return _hurried(defaults, kind, KINDS[kind].steps), ()
-    return _hurried(defaults, kind, steps), (f"{steps} steps are a guess from the name {name!r}",)
+        return _with_kind(defaults, kind, KINDS[kind].steps), ()
+    return _with_kind(defaults, kind, steps), (f"{steps} steps are a guess from the name {name!r}",)
 
 
-def _scheduled(scheduler: Mapping[str, Any]) -> str | None:
-    """The kind that a scheduler_config.json tells."""
+def _kind_of_scheduler(scheduler: Mapping[str, Any]) -> str | None:
+    """The kind that a scheduler_config.json says."""
     name, trained = str(scheduler.get("_class_name", "")), scheduler.get("num_train_timesteps", 1000)
     if name == "LCMScheduler" and scheduler.get("original_inference_steps") == trained:
         return "dmd2"  # any timestep, and not those of a solver of 50 steps alone
@@ -95,26 +95,26 @@ def _scheduled(scheduler: Mapping[str, Any]) -> str | None:
     return SCHEDULERS.get(name) or ("turbo" if name == "EulerAncestralDiscreteScheduler" and trailing else None)
 
 
-def told_defaults(defaults: Defaults, network: UNetConfig | MMDiTConfig) -> Defaults | None:
-    """The defaults of a network that is told its guidance, which only latent consistency models are; else None."""
+def guided_defaults(defaults: Defaults, network: UNetConfig | MMDiTConfig) -> Defaults | None:
+    """The defaults of a network that takes its guidance as an input, as latent consistency models do; else None."""
     if not isinstance(network, UNetConfig) or network.guidance_dim is None:
         return None
-    steps = defaults.steps if defaults.guidance == 1 else KINDS["lcm"].steps  # 1: a name has told the steps
-    return replace(_hurried(defaults, "lcm", steps), guidance=TOLD_GUIDANCE)
+    steps = defaults.steps if defaults.guidance == 1 else KINDS["lcm"].steps  # 1: the steps are those of a name
+    return replace(_with_kind(defaults, "lcm", steps), guidance=GUIDED)
 
 
-def is_quick(defaults: Defaults) -> bool:
+def is_few_step(defaults: Defaults) -> bool:
     """Whether these are the settings of a model of few steps."""
     return defaults.steps <= MOST_STEPS and (defaults.guidance == 1 or defaults.sampler == "lcm")
 
 
-def quick_note(defaults: Defaults) -> dict[str, Any] | None:
+def few_step_note(defaults: Defaults) -> dict[str, Any] | None:
     """What is written beside a model of few steps, so that no name has to be guessed from; None for all others."""
-    return asdict(defaults) if is_quick(defaults) else None
+    return asdict(defaults) if is_few_step(defaults) else None
 
 
 def noted_defaults(defaults: Defaults, note: Any) -> Defaults | None:
-    """The inverse of `quick_note`: `defaults` with what a note tells, None where there is no note.
+    """The inverse of `few_step_note`: `defaults` with what a note says, None where there is no note.
 
     InvalidRequest where one of its values is none that we know.
     """
@@ -122,10 +122,10 @@ def noted_defaults(defaults: Defaults, note: Any) -> Defaults | None:
         return None
     if not isinstance(note, Mapping):
         raise InvalidRequest(f"the note on sampling is {repr(note)[:40]}; a table of settings is expected")
-    told = replace(defaults, **{name: note[name] for name in asdict(defaults) if name in note})
-    resolve_sampler(told.sampler)
-    resolve_schedule(told.schedule, SCHEDULE)
-    return told
+    noted = replace(defaults, **{name: note[name] for name in asdict(defaults) if name in note})
+    resolve_sampler(noted.sampler)
+    resolve_schedule(noted.schedule, SCHEDULE)
+    return noted
 
 
 def _steps_in(name: str) -> int | None:
@@ -134,6 +134,6 @@ def _steps_in(name: str) -> int | None:
     return int(found[1]) if found is not None and 1 <= int(found[1][:4]) <= MOST_STEPS else None
 
 
-def _hurried(defaults: Defaults, kind: str, steps: int) -> Defaults:
+def _with_kind(defaults: Defaults, kind: str, steps: int) -> Defaults:
     made = KINDS[kind]
     return replace(defaults, steps=steps, guidance=1.0, sampler=made.sampler, schedule=made.schedule)

@@ -1,25 +1,55 @@
-"""Diffusers folders: finding and reading the files of each component, without believing any path in them."""
+"""Diffusers folders: the files of each component, without believing any path in them, and the `Blueprint` of all."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...diffusion.prediction import Prediction
+from ...diffusion.schedule import DiscreteSchedule, FlowSchedule, ddpm_schedule
 from ...errors import BrokenModel, ModelFileError, UnknownModel, brief
-from ..containers.limits import check_plausible
+from ...models.clip import CLIPTextConfig
+from ...models.mmdit import MMDiTConfig
+from ...models.t5 import T5Config
+from ...models.unet import UNetConfig
+from ..build import Prefixed
+from ..containers.limits import check_plausible, using_config
 from ..containers.open import read_tensors
 from ..containers.tensors import TensorFile
+from ..keys import KeyTable
+from ..networks.clip import clip_from_words, clip_transformers
+from ..networks.mmdit import check_texts, mmdit_diffusers, mmdit_from_words
+from ..networks.t5 import T5_LEFTOVERS, t5_from_words, t5_transformers
+from ..networks.unet import unet_diffusers
+from ..networks.unet_words import size_numbers, unet_from_words
+from ..networks.vae import latents_from_words, vae_diffusers, vae_from_words
+from ..parts import Defaults, Source, TokenizerSource
+from .blueprint import Blueprint, NetworkPlan
+from .families import FAMILIES, Family, family_of_folder
+from .few_step import NOTE, few_step_defaults, guided_defaults, noted_defaults, scheduler_defaults
+from .scheduler import schedule_from_words
 
 JSON_LIMIT = 32 * 2**20
 NETWORKS = ("unet", "transformer")
 TRANSFORMER = "SD3Transformer2DModel"
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 INDEX = "model_index.json"
+T5, TOKENIZER = "text_encoder_3", "tokenizer_3"
+TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
+SCHEDULER = "scheduler/scheduler_config.json"
 
 
 def is_folder_model(path: Path) -> bool:
+    """Whether a folder is a whole model of diffusers."""
     return (path / INDEX).is_file()
+
+
+def has_t5_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds T5's vocabulary."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def read_index(path: Path) -> dict[str, Any]:
@@ -120,3 +150,144 @@ def _sharded(index: Path) -> TensorFile:
             raise BrokenModel(f"{index} expects {name[:80]!r} in {file}, which does not have it")
     infos = {name: shards[file].info(name) for name, file in weight_map.items()}
     return TensorFile(index, infos, lambda name: shards[weight_map[name]][name], kind="sharded")
+
+
+# --- the model -------------------------------------------------------------------------------------------------------
+
+
+def read_folder(folder: Path, variant: str | None, *, t5: bool = True) -> Blueprint:
+    """The model of a diffusers folder, from its configs and the headers of its files.
+
+    UnknownModel or BrokenModel where it is none that we run. `variant` is that of its weights, and `t5` False leaves
+    out T5.
+    """
+    index = read_index(folder)
+    texts = text_folders(index)
+    network = "unet" if has_part(index, "unet") else "transformer"
+    third = (T5,) if t5 and network == "transformer" and has_part(index, T5) else ()
+    words = {part: read_config(folder / part / "config.json") for part in (network, "vae", *texts, *third)}
+    files = {part: component(folder / part, variant) for part in words}
+    places = {part: folder / part / "config.json" for part in words}
+    with using_config(folder):
+        from_words = unet_from_words if network == "unet" else mmdit_from_words
+        config: UNetConfig | MMDiTConfig = from_words(words[network], places[network])
+        vae = vae_from_words(words["vae"], places["vae"])
+        clips = [
+            clip_from_words(
+                words[part],
+                places[part],
+                # the pooled vector of the first of two is used by Stable Diffusion 3 alone
+                projection="text_projection.weight" in files[part] and (part == texts[-1] or network == "transformer"),
+            )
+            for part in texts
+        ]
+        encoder = t5_from_words(words[T5], places[T5]) if third else None
+        latents = latents_from_words(words["vae"], vae)
+        if isinstance(config, MMDiTConfig):
+            _check_texts(folder, config, clips, encoder)
+        numbers = size_numbers(words[network], clips[-1].projection_dim or 0, places[network])
+    schedule, prediction, guesses = _schedule(folder, config)
+    family = family_of_folder(config, clips[0].activation, prediction, texts)
+    defaults, few_steps = _folder_defaults(folder, family, config, words[network].get("sample_size"), vae.downscale)
+    guesses, networks = guesses + few_steps, {}
+    for name, part, clip in zip(("clip", "clip2"), texts, clips, strict=False):
+        source, guess = _tokenizer(folder, part, clip, family)
+        networks[name], guesses = _plan(clip, clip_transformers, files[part], source), guesses + guess
+    networks["unet"] = _plan(config, unet_diffusers if network == "unet" else mmdit_diffusers, files[network])
+    networks["vae"] = _plan(vae, vae_diffusers, files["vae"])
+    if encoder is not None:
+        networks["t5"] = _plan(encoder, t5_transformers, files[T5], _t5_tokenizer(folder), T5_LEFTOVERS)
+    return Blueprint(
+        path=folder,
+        layout="diffusers",
+        container=files[network].kind,
+        family=family.name,
+        label=family.label,
+        networks=networks,
+        latents=latents,
+        schedule=schedule,
+        prediction=prediction,
+        defaults=defaults,
+        # folders of Stable Diffusion 2 leave the unused last layer out; those of XL and 3 have all
+        clip_layer=-1 if family.text_norm else family.clip_layer,
+        text_norm=family.text_norm,
+        size_numbers=numbers,
+        zero_empty=bool(index.get("force_zeros_for_empty_prompt", family.zero_empty)),
+        guesses=guesses,
+    )
+
+
+def _plan(
+    config: Any,
+    table: Callable[[Any], KeyTable],
+    file: TensorFile,
+    tokenizer: TokenizerSource | None = None,
+    drop: tuple[str, ...] = (),
+) -> NetworkPlan:
+    tensors = Prefixed(file, "", drop)
+    return NetworkPlan(config=config, table=table, tensors=tensors, what=str(file.path), tokenizer=tokenizer)
+
+
+def _check_texts(folder: Path, mmdit: MMDiTConfig, clips: list[CLIPTextConfig], t5: T5Config | None) -> None:
+    try:
+        check_texts(mmdit, tuple(clips), t5)
+    except BrokenModel as error:
+        raise BrokenModel(f"{folder} does not fit together: {error}") from None
+
+
+def _schedule(
+    folder: Path, network: UNetConfig | MMDiTConfig
+) -> tuple[DiscreteSchedule | FlowSchedule, Prediction, tuple[str, ...]]:
+    file = folder / SCHEDULER
+    if file.is_file():
+        return *schedule_from_words(read_config(file), file), ()
+    if isinstance(network, MMDiTConfig):
+        shift = FAMILIES["sd3"].shift
+        return FlowSchedule(shift), "flow", (f"the shift {shift:g} of noise levels: the folder has no scheduler",)
+    guess = "the noise schedule and prediction 'eps' are those of Stable Diffusion 1: the folder has no scheduler"
+    return ddpm_schedule(), "eps", (guess,)
+
+
+def _folder_defaults(
+    folder: Path, family: Family, network: UNetConfig | MMDiTConfig, size: Any, downscale: int
+) -> tuple[Defaults, tuple[str, ...]]:
+    """The family's, at the size of the U-Net's config; those of a few-step model where scheduler or name say so."""
+    # folders of before the size was written are 512 pixels wide
+    written = isinstance(size, int) and size > 0
+    pixels = size * downscale if written else family.size if not family.text_norm else 512
+    defaults = replace(family.defaults, width=pixels, height=pixels)
+    file = folder / SCHEDULER
+    name = Source(folder).name
+    scheduler = read_config(file) if file.is_file() else {}
+    with using_config(file):
+        noted = noted_defaults(defaults, scheduler.get(NOTE))
+    if noted is not None:
+        return noted, ()
+    scheduled = scheduler_defaults(defaults, scheduler, name)
+    if scheduled is None:
+        named, guesses = few_step_defaults(defaults, name, flow=family.prediction == "flow")
+        scheduled = replace(named, width=pixels, height=pixels), guesses
+    guided = guided_defaults(scheduled[0], network)
+    return scheduled if guided is None else (guided, ())
+
+
+def _tokenizer(
+    folder: Path, text: str, config: CLIPTextConfig, family: Family
+) -> tuple[TokenizerSource, tuple[str, ...]]:
+    """The tokenizer of a text encoder's folder; CLIP's own where there is none."""
+    name = text.replace("text_encoder", "tokenizer")
+    place = folder / name
+    if any((place / file).is_file() for file in ("vocab.json", "tokenizer.json")):
+        return TokenizerSource(folder=place), ()
+    if config.vocab_size != 49408:
+        raise BrokenModel(f"{folder} has no {name}, and its text encoder does not have CLIP's 49408 tokens")
+    pad = 0 if config.activation == "gelu" and not family.text_norm else None
+    return TokenizerSource(pad_token_id=pad), (f"the {name} is CLIP's own: the folder has none",)
+
+
+def _t5_tokenizer(folder: Path) -> TokenizerSource:
+    place = folder / TOKENIZER
+    if not has_t5_tokenizer(place):
+        expected = " or ".join(TOKENIZER_FILES)
+        raise BrokenModel(f"{folder} has {T5} but no {TOKENIZER} with {expected}; t5=False leaves T5 out")
+    return TokenizerSource(folder=place)

@@ -21,18 +21,21 @@ from ...diffusion.prediction import resolve_prediction
 from ...diffusion.schedule import schedule_from_config
 from ...errors import BrokenModel, InvalidRequest, ModelFileError
 from ...latents import LatentFormat
-from ...models.clip import CLIPText, CLIPTextConfig
+from ...models.clip import CLIPTextConfig
+from ...models.config import ModelConfig
 from ...models.unet import UNet, UNetConfig
-from ...models.vae import VAE, VAEConfig
-from ..build import build
+from ...models.vae import VAEConfig
+from ..build import Prefixed
 from ..containers.limits import check_latent_numbers, check_plausible, using_config
-from ..containers.packing import pack, unpack
-from ..containers.safetensors_writer import write_safetensors
+from ..containers.packing import pack
+from ..containers.safetensors import write_safetensors
 from ..containers.tensors import TensorFile
 from ..keys import KeyTable, Rule
-from ..parts import Card, Defaults, Parts, Source, TokenizerSource
+from ..parts import Card, Defaults, Parts, TokenizerSource
+from .blueprint import NETWORKS, Blueprint, NetworkPlan
 
 FORMAT = "stable_diffusion.v1"
+CONFIGS: dict[str, type[ModelConfig]] = {"unet": UNetConfig, "vae": VAEConfig, "clip": CLIPTextConfig}
 PREFIXES = {"unet": "unet.", "vae": "vae.", "clip": "text."}
 
 Record = TypeVar("Record")
@@ -98,7 +101,7 @@ def is_native(metadata: Mapping[str, str]) -> bool:
     return metadata.get("format", "").startswith("stable_diffusion.v")
 
 
-def read_config(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+def read_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """The parsed `config`; BrokenModel where it is of a later version or damaged."""
     if metadata.get("format") != FORMAT:
         raise BrokenModel(f"{path} has the format {metadata.get('format')!r}; this version reads {FORMAT}")
@@ -114,56 +117,50 @@ def read_config(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     return dict(config)
 
 
-def load_native(
-    path: Path,
-    tensors: TensorFile,
-    metadata: Mapping[str, str],
-    *,
-    dtype: torch.dtype | None = torch.float32,
-    device: torch.device | str = "cpu",
-) -> Parts:
-    """The model of a file in our format; BrokenModel where anything in it does not fit together."""
-    config = read_config(path, metadata)
+def read_native(tensors: TensorFile, metadata: Mapping[str, str]) -> Blueprint:
+    """The model of a file in our format; BrokenModel where anything in its header does not fit together."""
+    path = tensors.path
+    config = read_header(path, metadata)
+    tokenizer = TokenizerSource(json=metadata.get("tokenizer"), pad_token_id=config.get("pad_token_id"))
     with using_config(path):
         networks = {
-            "unet": (UNet, UNetConfig.from_dict(config["unet"])),
-            "vae": (VAE, VAEConfig.from_dict(config["vae"])),
-            "clip": (CLIPText, CLIPTextConfig.from_dict(config["clip"])),
+            part: NetworkPlan(
+                config=kind.from_dict(config[part]),
+                table=_own_names,
+                tensors=Prefixed(tensors, PREFIXES[part]),
+                what=f"{part} of {path}",
+                tokenizer=tokenizer if part == "clip" else None,
+                packed=True,
+            )
+            for part, kind in CONFIGS.items()
         }
-        about: dict[str, Any] = {
-            "tokenizer": TokenizerSource(json=metadata.get("tokenizer"), pad_token_id=config.get("pad_token_id")),
-            "latents": _latents(config["latents"]),
-            "schedule": schedule_from_config(config["schedule"]),
-            "prediction": resolve_prediction(config["prediction"]),
-            "family": str(config["family"]),
-            "defaults": record(Defaults, config.get("defaults", {})),
-            "clip_layer": int(config.get("clip_layer", -1)),
-            "card": record(Card, config.get("card", {})),
-        }
-    stored = _by_part(path, tensors)
-    for part, (kind, network_config) in networks.items():
-        about[part] = _build(kind, network_config, stored[part], f"{part} of {path}", dtype, device)
-    return Parts(source=Source(path), **about)
-
-
-def _by_part(path: Path, tensors: TensorFile) -> dict[str, dict[str, Tensor]]:
-    """Unpacked tensors of each network, under their own names."""
-    stored: dict[str, dict[str, Tensor]] = {part: {} for part in PREFIXES}
+        card = record(Card, config.get("card", {}))
+        found = Blueprint(
+            path=path,
+            layout="native",
+            container=tensors.kind,
+            family=str(config["family"]),
+            label=f"{card.name} {card.version}".strip() or "a model in this package's own format",
+            networks=networks,
+            latents=_latents(config["latents"]),
+            schedule=schedule_from_config(config["schedule"]),
+            prediction=resolve_prediction(config["prediction"]),
+            defaults=record(Defaults, config.get("defaults", {})),
+            clip_layer=int(config.get("clip_layer", -1)),
+            card=card,
+            metadata=metadata,
+        )
     for name in tensors:
-        part = next((part for part, prefix in PREFIXES.items() if name.startswith(prefix)), None)
-        if part is None:
+        if not name.startswith(tuple(PREFIXES.values())):
             raise BrokenModel(f"{path} has the tensor {name[:80]!r}; names begin with {', '.join(PREFIXES.values())}")
-        stored[part][name.removeprefix(PREFIXES[part])] = tensors[name]
-    return stored
+    return found
 
 
-def _build(
-    kind: Any, config: Any, stored: dict[str, Tensor], what: str, dtype: torch.dtype | None, device: torch.device | str
-) -> Any:
+def _own_names(config: Any) -> KeyTable:
+    """The key table of a network under its own names."""
     with torch.device("meta"):
-        names = list(kind(config).state_dict())
-    table = KeyTable(tuple(Rule((name,), (name,)) for name in names))
-    return build(lambda: kind(config), unpack(stored), table, what=what, dtype=dtype, device=device)
+        names = NETWORKS[type(config)](config).state_dict()
+    return KeyTable(tuple(Rule((name,), (name,)) for name in names))
 
 
 def _latents(values: Mapping[str, Any]) -> LatentFormat:

@@ -1,36 +1,27 @@
-"""A model as a diffusers folder, complete: configs, weights, tokenizers, scheduler and the index that names them.
-
-The folder is made beside its place under a temporary name and takes its name when all of it is there.
-"""
+"""What a diffusers folder of a model holds: the configs and tensors of its networks, and the index that names them."""
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...errors import InvalidRequest, ModelFileError
+from ...errors import InvalidRequest
 from ...models.clip import CLIPText, CLIPTextConfig
 from ...models.mmdit import MMDiT
-from ..containers.safetensors_writer import write_safetensors
-from ..networks.diffusers import clip_transformers, unet_diffusers, vae_diffusers
-from ..networks.mmdit import mmdit_diffusers, t5_transformers
+from ..networks.clip import clip_to_words, clip_transformers
+from ..networks.mmdit import mmdit_diffusers, mmdit_to_words
+from ..networks.t5 import t5_to_words, t5_transformers
+from ..networks.unet import unet_diffusers
+from ..networks.unet_words import unet_to_words
+from ..networks.vae import vae_diffusers, vae_to_words
+from ..networks.words import VERSION
 from ..parts import Parts, TokenizerSource
-from .beside import TOKENIZER
 from .families import family_named
-from .folder import INDEX, TRANSFORMER
-from .folder_load import T5
-from .save_configs import VERSION, clip_words, scheduler_words, unet_words, vae_words
-from .save_configs_sd3 import mmdit_words, t5_words
+from .folder import T5, TOKENIZER, TRANSFORMER
 
 PIPELINES = {
     "sd1": "StableDiffusionPipeline",
@@ -49,13 +40,9 @@ PIPELINES = {
     "sd3.5-large": "StableDiffusion3Pipeline",
 }
 """Family -> class of the pipeline in `model_index.json`."""
-
 TOKENIZERS = {TOKENIZER: "T5TokenizerFast"}
 """Folder -> class of its tokenizer; all others are CLIP's."""
 PROJECTION = "projection.weight"
-
-WriteTokenizer = Callable[[Path, TokenizerSource], None]
-"""(folder to write, where the tokenizer comes from)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,38 +54,6 @@ class Component:
     config: Mapping[str, Any]
     state: Mapping[str, Tensor]
     stem: str = "diffusion_pytorch_model"
-
-
-def write_folder(
-    place: Path,
-    parts: Parts,
-    write_tokenizer: WriteTokenizer,
-    *,
-    dtype: torch.dtype | None = None,
-    variant: str | None = None,
-    scheduler: Mapping[str, Any] | None = None,
-) -> None:
-    """Write `parts` to the new folder `place`; `dtype` None keeps each tensor's own, `variant` goes into file names.
-
-    `scheduler` is a scheduler_config.json to keep; None writes that of the model's family.
-
-    InvalidRequest where diffusers has no words for the model, ModelFileError where the disk refuses.
-    """
-    networks = components(parts)
-    scheduler = scheduler_words(parts) if scheduler is None else scheduler
-    tokenizers = {part.replace("text_encoder", "tokenizer"): source for part, _, source in _texts(parts)}
-    if parts.t5 is not None and parts.tokenizer3 is not None:
-        tokenizers[TOKENIZER] = parts.tokenizer3
-    dotted = "" if variant is None else f".{variant}"
-    with atomic_folder(place) as folder:
-        for part, network in networks.items():
-            _write_json(folder / part / "config.json", network.config)
-            file = folder / part / f"{network.stem}{dotted}.safetensors"
-            write_safetensors(file, network.state, {"format": "pt"}, dtype=dtype)
-        for part, source in tokenizers.items():
-            write_tokenizer(folder / part, source)
-        _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-        _write_json(folder / INDEX, index_words(parts, networks, str(scheduler["_class_name"]), tuple(tokenizers)))
 
 
 def components(parts: Parts) -> dict[str, Component]:
@@ -114,13 +69,18 @@ def components(parts: Parts) -> dict[str, Component]:
         "vae": Component(
             library="diffusers",
             kind="AutoencoderKL",
-            config=vae_words(vae.config, parts),
+            config=vae_to_words(
+                vae.config,
+                parts.latents,
+                size=parts.defaults.width,
+                upcast=bool(parts.size_numbers),  # the autoencoder of XL overflows in float16
+            ),
             state=vae_diffusers(vae.config).invert(vae.state_dict()),
         ),
     }
-    for part, clip, source in _texts(parts):
+    for part, clip, source in text_folders_of(parts):
         config = _folder_clip(clip, parts)
-        words = clip_words(config, projected=config.projection_dim is not None, pad_token_id=source.pad_token_id)
+        words = clip_to_words(config, projected=config.projection_dim is not None, pad_token_id=source.pad_token_id)
         table, kind = clip_transformers(config), str(words["architectures"][0])
         state = table.invert(_folder_weights(clip, config, set(table.our_names())))
         made[part] = Component(library="transformers", kind=kind, config=words, state=state, stem="model")
@@ -128,7 +88,7 @@ def components(parts: Parts) -> dict[str, Component]:
         t5 = parts.t5
         state = t5_transformers(t5.config).invert(t5.state_dict())
         made[T5] = Component(
-            library="transformers", kind="T5EncoderModel", config=t5_words(t5.config), state=state, stem="model"
+            library="transformers", kind="T5EncoderModel", config=t5_to_words(t5.config), state=state, stem="model"
         )
     return made
 
@@ -137,16 +97,16 @@ def _denoiser(parts: Parts) -> dict[str, Component]:
     """The U-Net or transformer, by the name of its folder."""
     network, side = parts.unet, parts.defaults.width // parts.latents.downscale
     if isinstance(network, MMDiT):
-        words = mmdit_words(network.config, version=VERSION, size=side)
+        words = mmdit_to_words(network.config, size=side)
         state = mmdit_diffusers(network.config).invert(network.state_dict())
         return {"transformer": Component(library="diffusers", kind=TRANSFORMER, config=words, state=state)}
     last = parts.clip if parts.clip2 is None else parts.clip2
-    words = unet_words(network.config, pooled=last.config.projection_dim, size_numbers=parts.size_numbers, size=side)
+    words = unet_to_words(network.config, pooled=last.config.projection_dim, size_numbers=parts.size_numbers, size=side)
     state = unet_diffusers(network.config).invert(network.state_dict())
     return {"unet": Component(library="diffusers", kind="UNet2DConditionModel", config=words, state=state)}
 
 
-def _texts(parts: Parts) -> Iterator[tuple[str, CLIPText, TokenizerSource]]:
+def text_folders_of(parts: Parts) -> Iterator[tuple[str, CLIPText, TokenizerSource]]:
     """(folder, CLIP encoder, tokenizer); the refiner's one encoder is the second of the base model."""
     alone = parts.clip2 is None and parts.size_numbers > 0
     yield "text_encoder_2" if alone else "text_encoder", parts.clip, parts.tokenizer
@@ -206,26 +166,3 @@ def index_words(
     index |= {part: ["transformers", TOKENIZERS.get(part, "CLIPTokenizer")] for part in tokenizers}
     index["scheduler"] = ["diffusers", scheduler]
     return dict(sorted(index.items()))
-
-
-@contextmanager
-def atomic_folder(place: Path) -> Iterator[Path]:
-    """A new folder that becomes `place` once the block is through, and vanishes on any error."""
-    temporary = place.parent / f".{place.name[:40]}.{secrets.token_hex(6)}.part"
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if os.path.lexists(place):
-            raise InvalidRequest(f"{str(place)!r} exists; give a name that is free")
-        os.rename(temporary, place)
-    except OSError as error:
-        raise ModelFileError(
-            f"{place} could not be written ({error.strerror or error}); nothing was changed"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -18,14 +18,14 @@ from ...diffusion.schedule import FlowSchedule, ddpm_schedule
 from ...errors import InvalidRequest
 from ...models.clip import CLIPText, CLIPTextConfig
 from ...models.mmdit import MMDiT
-from ..networks.diffusers import clip_transformers
-from ..networks.ldm import unet_ldm, vae_ldm
-from ..networks.mmdit import SECOND_EMBEDDING, mmdit_ldm, t5_transformers
-from ..networks.openclip import clip_openclip
+from ..networks.clip import CLIP_LAYOUTS
+from ..networks.mmdit import mmdit_ldm
+from ..networks.t5 import SECOND_EMBEDDING, t5_transformers
+from ..networks.unet import unet_ldm
+from ..networks.vae import vae_ldm
 from ..parts import Parts
-from .families import SD3_T5, Family, TextPlace, family_named
-from .few_step import METADATA, quick_note
-from .single import UNET, VAE
+from .families import SD3_T5, UNET, VAE, Family, TextPlace, family_named
+from .few_step import METADATA, few_step_note
 
 ARCHITECTURES = {
     "sd1": "stable-diffusion-v1",
@@ -83,7 +83,7 @@ def ldm_metadata(parts: Parts, title: str) -> dict[str, str]:
         about["modelspec.prediction_type"] = PREDICTIONS[parts.prediction]
     if parts.card.licence:
         about["modelspec.license"] = parts.card.licence
-    note = quick_note(parts.defaults)
+    note = few_step_note(parts.defaults)
     if note is not None:
         about[METADATA] = json.dumps(note)
     return about
@@ -100,8 +100,7 @@ def _text(place: TextPlace, clip: CLIPText, lacking: int, family: Family) -> dic
     config, weights = _with_all_layers(clip.config, clip.state_dict(), lacking)
     if family.network == "mmdit" and config.projection_dim is not None and not place.projected:
         config, weights = _without_projection(config, weights)
-    table = clip_transformers(config) if place.layout == "transformers" else clip_openclip(config)
-    return table.invert(weights)
+    return CLIP_LAYOUTS[place.layout].table(config).invert(weights)
 
 
 def _without_projection(
@@ -142,8 +141,8 @@ def _check_schedule(parts: Parts, family: Family) -> None:
     """A single file says no more of noise and latents than its family does."""
     flow = family.prediction == "flow"
     expected = FlowSchedule(family.shift) if flow else ddpm_schedule(zero_terminal_snr=_zero_snr(parts))
-    told = parts.schedule.to_config()  # type: ignore[attr-defined]
-    if parts.prediction not in (("flow",) if flow else PREDICTIONS) or told != expected.to_config():
+    found = parts.schedule.to_config()  # type: ignore[attr-defined]
+    if parts.prediction not in (("flow",) if flow else PREDICTIONS) or found != expected.to_config():
         raise InvalidRequest(
             f"a single file cannot say that the noise schedule is {_short(parts.schedule)} and the prediction "
             f"{parts.prediction!r}; write a diffusers folder instead"

@@ -1,309 +1,193 @@
-"""Which family a single file of the LDM layout belongs to, the configs of its networks, and what had to be guessed."""
+"""Single files in the layout of the released checkpoints: the `Blueprint` of one, from names, shapes and its header."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ...diffusion.prediction import Prediction, resolve_prediction
-from ...errors import BrokenModel, InvalidRequest, UnknownModel
+from ...diffusion.prediction import Prediction
+from ...diffusion.schedule import FlowSchedule, ddpm_schedule
+from ...errors import BrokenModel, InvalidRequest
 from ...models.clip import CLIPTextConfig
 from ...models.mmdit import MMDiTConfig
 from ...models.t5 import T5Config
 from ...models.unet import UNetConfig
 from ...models.vae import VAEConfig
+from ..build import Prefixed
+from ..containers.limits import check_plausible, using_config
 from ..containers.tensors import TensorFile
-from ..networks.shapes import Shapes, clip_fields, openclip_fields, unet_fields, vae_fields
-from ..other_kinds import other_kind
-from .beside import TOKENIZER, t5_tokenizer, with_texts
-from .families import FAMILIES, SD3_T5, Family, TextPlace, family_named
-from .single_sd3 import FIRST, check_texts, lacking, mmdit_config, mmdit_mismatch, t5_config
+from ..networks.clip import CLIP_LAYOUTS
+from ..networks.layout import layout_of
+from ..networks.mmdit import check_texts, mmdit_fields, mmdit_ldm
+from ..networks.t5 import T5_LEFTOVERS, t5_fields, t5_transformers
+from ..networks.unet import unet_fields, unet_ldm
+from ..networks.vae import VAE_LAYOUTS, VAE_LEFTOVERS
+from ..parts import Card, Defaults, TokenizerSource
+from .blueprint import Blueprint, NetworkPlan, Overrides
+from .components import AnyPath, rename_to_ldm, split_texts, t5_tokenizer, with_sidecars, with_text_files
+from .detect import FIRST, detect
+from .families import FAMILIES, SD3_T5, UNET, VAE, Family, TextPlace, named_for
+from .few_step import METADATA, few_step_defaults, guided_defaults, noted_defaults
+from .folder import TOKENIZER
 
-UNET = "model.diffusion_model."
-"""Prefix of the denoising network, whichever it is."""
-VAE = "first_stage_model."
-TEXTS = ("cond_stage_model.", "conditioner.")
-EMA = "model_ema."
-TOKEN_EMBEDDING = "token_embedding.weight"
-SD3_TEXTS = tuple(text.prefix for text in FAMILIES["sd3"].texts)
 SIZE_WIDTH = 256
 """Fourier features of each number on size (Podell et al. 2023, section 2.2)."""
-OTHER_NOISE = {"edm_mean": "a Playground 2.5 model", "edm_vpred.sigma_max": "a Stable Diffusion XL model of EDM kind"}
-"""Tensors that mark models with continuous noise levels of their own (Karras et al. 2022)."""
 T5_LEFT_OUT = "T5 is left out"
 """How a guess begins that says so."""
-STEP_OF_SD2_BASE = 875_000
-"""Training steps of the released Stable Diffusion 2 base checkpoint; the others were trained for v-prediction."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Overrides:
-    """What a caller may say of a model instead of leaving it to detection; None leaves it.
-
-    heads and head_dim: attention heads of the U-Net, or their width; clip_heads: those of the text encoder; clip_layer:
-    -1 the last hidden layer, -2 the one before; latent_scale: the factor from VAE latents to unit scale; variant: which
-    weights of a diffusers folder ("fp16"). Of Stable Diffusion 3, shift: of its noise levels; t5: False leaves its
-    largest text encoder out; text_folder: where text encoders that the file does not hold are looked for.
-    """
-
-    family: str | None = None
-    prediction: str | None = None
-    heads: int | tuple[int, ...] | None = None
-    head_dim: int | None = None
-    clip_heads: int | None = None
-    clip_layer: int | None = None
-    latent_scale: float | None = None
-    zero_terminal_snr: bool | None = None
-    variant: str | None = None
-    shift: float | None = None
-    t5: bool | None = None
-    text_folder: str | os.PathLike[str] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recognised:
-    """A single file understood: everything but the tensors' values.
-
-    `tensors` are the file's with those of text encoders that lie beside it; `t5_tokenizer` is a folder.
-    """
-
-    tensors: TensorFile
-    family: Family
-    unet: UNetConfig | MMDiTConfig
-    vae: VAEConfig
-    clip: CLIPTextConfig
-    clip2: CLIPTextConfig | None = None
-    t5: T5Config | None = None
-    t5_tokenizer: Path | None = None
-    prediction: Prediction
-    zero_terminal_snr: bool
-    guesses: tuple[str, ...] = ()
-
-    @property
-    def clips(self) -> tuple[CLIPTextConfig, ...]:
-        """The configs of all text encoders, in the order of `Family.texts`."""
-        return (self.clip,) if self.clip2 is None else (self.clip, self.clip2)
-
-    @property
-    def clip_layer(self) -> int:
-        """The family's; but files converted from diffusers lack the unused 24th layer of OpenCLIP-H."""
-        lacks_last = (self.clip.width, self.clip.layers) == (1024, 23)
-        return -1 if lacks_last else self.family.clip_layer
-
-    @property
-    def parts(self) -> dict[str, str]:
-        """Name of each network -> prefix of its tensors."""
-        texts = dict(zip(("clip", "clip2"), (text.prefix for text in self.family.texts), strict=False))
-        t5 = {} if self.t5 is None else {"t5": SD3_T5}
-        return {self.family.network: UNET, "vae": VAE, **texts, **t5}
-
-
-def under(tensors: TensorFile, prefix: str) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors whose names begin with `prefix`, by the rest of their names."""
-    return {name[len(prefix) :]: tensors.info(name).shape for name in tensors if name.startswith(prefix)}
-
-
-def recognise(tensors: TensorFile, metadata: Mapping[str, str], overrides: Overrides | None = None) -> Recognised:
-    """The family and configs of a file in the LDM layout.
+def read_single(
+    tensors: TensorFile,
+    metadata: Mapping[str, str],
+    overrides: Overrides | None = None,
+    *,
+    vae: NetworkPlan | None = None,
+    texts: Sequence[AnyPath] = (),
+) -> Blueprint:
+    """The model in the tensors of a single file, with the autoencoder and text encoders of other files.
 
     UnknownModel where no family matches (with why, family by family), BrokenModel where one does but tensors that
     decide its shape are missing.
     """
     given = Overrides() if overrides is None else overrides
+    files, folder = split_texts(texts)
+    given = given if folder is None else replace(given, text_folder=folder)
+    tensors = with_text_files(rename_to_ldm(tensors), files)
     notes: tuple[str, ...] = ()
     if UNET + FIRST in tensors:
-        tensors, notes = with_texts(tensors, given.text_folder, t5=given.t5 is not False)
+        tensors, notes = with_sidecars(tensors, given.text_folder, t5=given.t5 is not False)
     shapes = {name: tensors.info(name).shape for name in tensors}
-    if given.family is None:
-        matching = _matching(tensors.path, shapes, metadata)
-    else:
-        matching = [family_named(given.family)]
-    prediction, guess = _prediction(matching, tensors.path, shapes, metadata, given)
-    family = next((family for family in matching if family.prediction == prediction), matching[0])
-    guesses = [*notes, *([guess] if guess else [])]
-    t5, tokenizer = None, None
+    family, prediction, guess = detect(tensors.path, shapes, metadata, given)
     try:
-        unet = _network_config(family, under(tensors, UNET), given)
-        clips = [_clip_config(text, under(tensors, text.prefix), given) for text in family.texts]
-        if isinstance(unet, MMDiTConfig):
-            t5, tokenizer, missing = _t5(tensors, given)
-            guesses += missing
-            check_texts(unet, tuple(clips), t5)
-        else:
-            _check_vector(family, unet, clips[-1])
-        vae = VAEConfig(**vae_fields(_autoencoder(under(tensors, VAE))))
+        networks, guesses = _networks(tensors, family, given, vae)
     except InvalidRequest as error:
         raise BrokenModel(f"{tensors.path} looks like {family.label}, but has an impossible shape: {error}") from error
     except BrokenModel as error:
         raise BrokenModel(f"{tensors.path} looks like {family.label}, but {error}") from error
-    guesses += [guess for clip in clips for guess in _heads_guess(clip, given)]
-    return Recognised(
-        tensors=tensors,
-        family=family,
-        unet=unet,
-        vae=vae,
-        clip=clips[0],
-        clip2=clips[1] if len(clips) > 1 else None,
-        t5=t5,
-        t5_tokenizer=tokenizer,
+    pixels, zero_snr = networks["vae"].config, "ztsnr" in shapes or "ztsnr" in metadata
+    found = Blueprint(
+        path=tensors.path,
+        layout="ldm",
+        container=tensors.kind,
+        family=family.name,
+        label=family.label,
+        networks=networks,
+        latents=replace(family.latents, channels=pixels.latent_channels, downscale=pixels.downscale),
+        # a single file never says more of its noise levels than that they end in noise alone
+        schedule=FlowSchedule(family.shift)
+        if family.prediction == "flow"
+        else ddpm_schedule(zero_terminal_snr=zero_snr),
         prediction=prediction,
-        zero_terminal_snr="ztsnr" in shapes or "ztsnr" in metadata,
-        guesses=tuple(guesses),
+        defaults=family.defaults,
+        clip_layer=_clip_layer(family, networks["clip"].config),
+        text_norm=family.text_norm,
+        size_numbers=family.size_numbers,
+        zero_empty=family.zero_empty,
+        card=Card(name=metadata.get("modelspec.title", ""), licence=metadata.get("modelspec.license", "")),
+        metadata=metadata,
+    )
+    return with_prediction(found, prediction, (*notes, *([guess] if guess else []), *guesses))
+
+
+def with_prediction(found: Blueprint, prediction: Prediction, guesses: Sequence[str]) -> Blueprint:
+    """The same file with another prediction, and so with the defaults and the name of the family that has it."""
+    family = named_for(FAMILIES[found.family], prediction)
+    defaults, few_steps = _file_defaults(family, found)
+    return replace(
+        found,
+        family=family.name,
+        label=family.label,
+        prediction=prediction,
+        defaults=defaults,
+        guesses=tuple(dict.fromkeys((*guesses, *few_steps))),
     )
 
 
-def _matching(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> list[Family]:
-    """The families whose layout the file has; an error that says what it is instead where there is none."""
-    foreign = next((kind for key, kind in OTHER_NOISE.items() if key in shapes), None)
-    if foreign is not None:
-        raise UnknownModel(f"{path} is {foreign}, whose noise levels this version does not have")
-    reasons = mismatches(shapes)
-    matching = [family for name, family in FAMILIES.items() if reasons[name] is None]
-    if matching:
-        return matching
-    sd3 = UNET + FIRST in shapes
-    if sd3:
-        there = {prefix: any(name.startswith(prefix) for name in shapes) for prefix in SD3_TEXTS}
-        if not all(there.values()):
-            raise BrokenModel(f"{path} {lacking(FAMILIES['sd3'], there)}")
-    kind = None if sd3 else other_kind(shapes, metadata)
-    why = {name: reason for name, reason in reasons.items() if reason is not None}
-    if kind is not None:
-        raise UnknownModel(f"{path} is {kind}, which this version does not run as a model", why)
-    if f"{UNET}input_blocks.0.0.weight" in shapes and not any(name.startswith(TEXTS) for name in shapes):
-        raise BrokenModel(f"{path} has a U-Net but no text encoder; a whole Stable Diffusion checkpoint is expected")
-    raise UnknownModel(f"{path} is not a model of a family that this version knows: {_distinct(why)}", why)
+# --- networks --------------------------------------------------------------------------------------------------------
 
 
-def _distinct(reasons: Mapping[str, str]) -> str:
-    """Families with the same reason share a mention."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in reasons.items():
-        by_reason.setdefault(reason, []).append(name)
-    return "; ".join(f"not {', '.join(names)}, since {reason}" for reason, names in by_reason.items())
+def _networks(
+    tensors: TensorFile, family: Family, given: Overrides, vae: NetworkPlan | None
+) -> tuple[dict[str, NetworkPlan], list[str]]:
+    """The networks in the order in which they are read, and what had to be guessed of them; `vae` replaces the
+    file's own."""
+    guesses: list[str] = []
+    looks = f"{tensors.path} looks like {family.label}, but its"
+    theirs = Prefixed(tensors, UNET)
+    config = _denoiser_config(family, theirs, given)
+    clips = [_clip(place, Prefixed(tensors, place.prefix), given, looks) for place in family.texts]
+    networks = dict(zip(("clip", "clip2"), clips, strict=False))
+    if isinstance(config, MMDiTConfig):
+        t5, guesses = _t5(tensors, given, looks)
+        networks |= {} if t5 is None else {"t5": t5}
+        check_texts(config, tuple(plan.config for plan in clips), None if t5 is None else t5.config)
+        networks["unet"] = NetworkPlan(config=config, table=mmdit_ldm, tensors=theirs, what=f"{looks} transformer")
+    else:
+        _check_vector(family, config, clips[-1].config)
+        networks["unet"] = NetworkPlan(config=config, table=unet_ldm, tensors=theirs, what=f"{looks} U-Net")
+    networks["vae"] = _vae(tensors, looks) if vae is None else vae
+    return networks, guesses + [guess for plan in clips for guess in _heads_guess(plan.config, given)]
 
 
-def mismatches(shapes: Shapes) -> dict[str, str | None]:
-    """For each family why a file is not of it, or None where it is as far as layout and shapes tell."""
-    return {name: _mismatch(family, shapes) for name, family in FAMILIES.items()}
-
-
-def _mismatch(family: Family, shapes: Shapes) -> str | None:
-    if family.network == "mmdit":
-        network = {name.removeprefix(UNET): shape for name, shape in shapes.items() if name.startswith(UNET)}
-        return mmdit_mismatch(family, network) or _text_mismatch(family, shapes)
-    first = shapes.get(f"{UNET}input_blocks.0.0.weight")
-    if first is None or len(first) != 4:
-        return f"it has no U-Net under {UNET}"
-    if first[1] != family.in_channels:
-        return f"its U-Net takes {first[1]} channels instead of {family.in_channels}"
-    missing = _text_mismatch(family, shapes)
-    if missing is not None:
-        return missing
-    context = next((shape for name, shape in shapes.items() if name.endswith("attn2.to_k.weight")), None)
-    widths = [_token_width(shapes, text.prefix) for text in family.texts]
-    if context is None or len(context) != 2 or 0 in widths:
-        return "it has no cross-attention, or no token embedding"
-    if context[-1] != sum(widths):
-        makes = "its text encoder makes" if len(widths) == 1 else "its text encoders together make"
-        return f"its U-Net expects tokens of width {context[-1]}, and {makes} {sum(widths)}"
-    return None
-
-
-def _text_mismatch(family: Family, shapes: Shapes) -> str | None:
-    for text in family.texts:
-        if not any(name.startswith(text.prefix) for name in shapes):
-            return f"it has no text encoder under {text.prefix}"
-    return None
-
-
-def _token_width(shapes: Shapes, prefix: str) -> int:
-    """Width of the token embedding under a prefix, 0 where there is none."""
-    found = (shape for name, shape in shapes.items() if name.startswith(prefix) and name.endswith(TOKEN_EMBEDDING))
-    return next((shape[-1] for shape in found if shape), 0)
-
-
-def _prediction(
-    matching: list[Family], path: Path, shapes: Shapes, metadata: Mapping[str, str], given: Overrides
-) -> tuple[Prediction, str | None]:
-    """What the network predicts, and a sentence where that is a guess."""
-    if given.prediction is None and matching[0].prediction == "flow":
-        return "flow", None
-    if given.prediction is not None:
-        return resolve_prediction(given.prediction), None
-    written = _told_by_metadata(metadata)
-    if "v_pred" in shapes:  # put there on purpose; the text may be left over from a model that was merged in
-        doubt = "prediction 'v' is told by the tensor v_pred, though the file's text says epsilon"
-        return "v", doubt if written == "eps" else None
-    told = written or _told_by_yaml(path)
-    if told is not None:
-        return told, None
-    if len({family.prediction for family in matching}) == 1:
-        return matching[0].prediction, None
-    step = metadata.get("global_step", "")
-    if step.isdigit() and int(step) > 0:
-        found: Prediction = "eps" if int(step) == STEP_OF_SD2_BASE else "v"
-        return found, f"prediction {found!r} is inferred from the {step} training steps that the file mentions"
-    return "v", "prediction 'v' is a guess: nothing in the file tells a 768-pixel model (v) from a base model (eps)"
-
-
-def _told_by_metadata(metadata: Mapping[str, str]) -> Prediction | None:
-    """modelspec 1.0: `prediction_type` is epsilon or v; older writers only name the architecture."""
-    kind = metadata.get("modelspec.prediction_type", "").strip().lower()
-    if kind in ("v", "v_prediction", "v-prediction"):
-        return "v"
-    if kind in ("epsilon", "eps"):
-        return "eps"
-    architecture = metadata.get("modelspec.architecture", "").lower()
-    if architecture.startswith("stable-diffusion-v2-768-v"):
-        return "v"
-    return "eps" if architecture.startswith("stable-diffusion-v2-512") else None
-
-
-def _told_by_yaml(path: Path) -> Prediction | None:
-    """A training config beside the file, as the first releases had; only the one line that matters is looked at."""
-    config = path.with_suffix(".yaml")
-    if not config.is_file() or config.stat().st_size > 2**20:
-        return None
-    text = config.read_text(encoding="utf-8", errors="replace")
-    found = re.search(r"^\s*parameterization:\s*[\"']?(\w+)", text, re.MULTILINE)
-    if found is not None:
-        return {"v": "v", "eps": "eps", "x0": "x0"}.get(found.group(1))  # type: ignore[return-value]
-    # LDM's own default; a file that is no such config says nothing.
-    return "eps" if "unet_config" in text else None
-
-
-def _network_config(family: Family, shapes: Shapes, given: Overrides) -> UNetConfig | MMDiTConfig:
+def _denoiser_config(family: Family, tensors: Prefixed, given: Overrides) -> UNetConfig | MMDiTConfig:
+    shapes = tensors.shapes()
     if family.network == "mmdit":
         if isinstance(given.heads, tuple):
             raise InvalidRequest(f"heads is {given.heads}; {family.label} has one number of heads")
-        return mmdit_config(shapes, given.heads, given.head_dim)
-    heads: dict[str, int | tuple[int, ...] | None] = {"heads": family.heads, "head_dim": family.head_dim}
+        fields = mmdit_fields(shapes)
+        count = given.heads if given.head_dim is None else fields["width"] // max(1, given.head_dim)
+        return MMDiTConfig(**fields if count is None else {**fields, "heads": count})
+    heads: dict[str, Any] = {"heads": family.heads, "head_dim": family.head_dim}
     if given.heads is not None or given.head_dim is not None:
         heads = {"heads": given.heads, "head_dim": given.head_dim}
-    return UNetConfig(**unet_fields(shapes), **heads, upcast_attention=family.upcast_attention)  # type: ignore[arg-type]
+    return UNetConfig(**unet_fields(shapes), **heads, upcast_attention=family.upcast_attention)
 
 
-def _clip_config(text: TextPlace, shapes: Shapes, given: Overrides) -> CLIPTextConfig:
-    fields = clip_fields(shapes) if text.layout == "transformers" else openclip_fields(shapes)
+def _clip(place: TextPlace, tensors: Prefixed, given: Overrides, looks: str) -> NetworkPlan:
+    shapes = tensors.shapes()
+    layout = layout_of(CLIP_LAYOUTS, shapes) or CLIP_LAYOUTS[place.layout]
+    fields = layout.fields(shapes)
     heads = max(1, fields["width"] // 64) if given.clip_heads is None else given.clip_heads
-    if text.layout == "transformers" and not text.projected:
+    if place.layout == "transformers" and not place.projected:
         fields["projection_dim"] = None  # some files carry one that is never used
-    elif text.projected and fields["projection_dim"] is None:
-        raise BrokenModel(f"its text encoder lacks {text.prefix}text_projection")
-    return CLIPTextConfig(**fields, heads=heads, activation=text.activation)
+    elif place.projected and fields["projection_dim"] is None:
+        raise BrokenModel(f"its text encoder lacks {place.prefix}text_projection")
+    return NetworkPlan(
+        config=CLIPTextConfig(**fields, heads=heads, activation=place.activation),
+        table=layout.table,
+        tensors=tensors,
+        what=f"{looks} text encoder",
+        tokenizer=TokenizerSource(pad_token_id=place.pad_token_id),
+    )
 
 
-def _t5(tensors: TensorFile, given: Overrides) -> tuple[T5Config | None, Path | None, list[str]]:
-    """T5's config and the folder of its vocabulary; without the latter it is left out, and a sentence says so."""
-    config = None if given.t5 is False else t5_config(under(tensors, SD3_T5))
+def _t5(tensors: TensorFile, given: Overrides, looks: str) -> tuple[NetworkPlan | None, list[str]]:
+    """T5 and its vocabulary; without the latter it is left out, and a sentence says so."""
+    theirs = Prefixed(tensors, SD3_T5)
+    if given.t5 is False or not theirs:
+        return None, []
+    config = T5Config(**t5_fields(theirs.shapes()))
     folder = t5_tokenizer(tensors.path, given.text_folder)
-    if config is None or folder is not None:
-        return config, folder, []
-    return None, None, [f"{T5_LEFT_OUT}: no folder {TOKENIZER} with its tokenizer.json or spiece.model is beside it"]
+    if folder is None:
+        return None, [f"{T5_LEFT_OUT}: no folder {TOKENIZER} with its tokenizer.json or spiece.model is beside it"]
+    return NetworkPlan(
+        config=config,
+        table=t5_transformers,
+        tensors=Prefixed(tensors, SD3_T5, T5_LEFTOVERS),
+        what=f"{looks} text encoder T5",
+        tokenizer=TokenizerSource(folder=folder),
+    ), []
+
+
+def _vae(tensors: TensorFile, looks: str) -> NetworkPlan:
+    theirs = Prefixed(tensors, VAE, VAE_LEFTOVERS)
+    shapes = theirs.shapes()
+    layout = layout_of(VAE_LAYOUTS, shapes) or VAE_LAYOUTS["ldm"]
+    config = VAEConfig(**layout.fields(shapes))
+    return NetworkPlan(config=config, table=layout.table, tensors=theirs, what=f"{looks} autoencoder")
 
 
 def _check_vector(family: Family, unet: UNetConfig, clip: CLIPTextConfig) -> None:
@@ -321,9 +205,33 @@ def _heads_guess(clip: CLIPTextConfig, given: Overrides) -> list[str]:
     return [f"{clip.heads} heads of the text encoder of width {clip.width} are a guess: heads are 64 wide as a rule"]
 
 
-def _autoencoder(shapes: Shapes) -> Shapes:
-    return {name: shape for name, shape in shapes.items() if not name.startswith(AUTOENCODER_LEFTOVERS)}
+def _clip_layer(family: Family, clip: CLIPTextConfig) -> int:
+    """The family's; but files converted from diffusers lack the unused 24th layer of OpenCLIP-H."""
+    return -1 if (clip.width, clip.layers) == (1024, 23) else family.clip_layer
 
 
-AUTOENCODER_LEFTOVERS = ("loss.", "model_ema.")
-"""Tensors of the autoencoder's training (discriminator, averages) that some files still carry."""
+# --- defaults --------------------------------------------------------------------------------------------------------
+
+
+def _file_defaults(family: Family, found: Blueprint) -> tuple[Defaults, tuple[str, ...]]:
+    """Settings that a single file is run with, and a sentence where they are guessed from its title or name."""
+    noted = _noted(family.defaults, found.metadata, found.path)
+    if noted is not None:
+        return noted, ()
+    flow, names = family.prediction == "flow", (found.card.name, found.path.stem)
+    named, guesses = few_step_defaults(family.defaults, *names, flow=flow)
+    guided = guided_defaults(named, found.networks["unet"].config)
+    return (named, guesses) if guided is None else (guided, ())
+
+
+def _noted(defaults: Defaults, metadata: Mapping[str, str], path: Path) -> Defaults | None:
+    """What our own note in the header says of sampling, None where there is none."""
+    if METADATA not in metadata:
+        return None
+    with using_config(path):
+        try:
+            note = json.loads(metadata[METADATA])
+        except RecursionError:
+            raise InvalidRequest(f"{METADATA} is nested too deeply") from None
+        check_plausible(note, path)
+        return noted_defaults(defaults, note)

@@ -1,5 +1,5 @@
 """Numbers that are not finite (NaN, infinite) in weights: found when a network is first used, by `info --check`, and
-when a model is written anew.
+when a model is converted.
 
 Loading does not look for them, because weights that stay views of a mapped file are not read before they are used, and
 those of a network that is never used not at all. The first call of a network looks at all its weights once, in a pass
@@ -40,6 +40,11 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name in tensors if name in bad]
 
 
+def not_finite_in(tensors: TensorFile) -> list[str]:
+    """Names of the tensors of a file that hold NaN or infinite numbers; one of them at a time is in memory."""
+    return [name for name in tensors if not_finite({name: tensors[name]})]
+
+
 def _ends(tensor: Tensor) -> tuple[Tensor, Tensor]:
     """The least and the greatest number, each []: both are NaN where any is."""
     if tensor.is_complex():
@@ -66,7 +71,7 @@ class _FirstUse:
             return
         if torch.compiler.is_dynamo_compiling():
             # Code that has asked for `id` is run for this hook alone, and not for every network of these shapes. `done`
-            # stays, because code is compiled anew where what it has read is changed.
+            # stays, because code is compiled again where what it has read is changed.
             problem = self.problem_when_traced() if id(self) else ""
         else:
             problem = self.problem(module)
@@ -83,7 +88,7 @@ class _FirstUse:
     def problem(self, module: nn.Module) -> str:
         """The sentence about weights that are not finite, empty where all are."""
         stored, example = self.stored(module)
-        return "" if example is None else complaint(self.what, stored, example)
+        return "" if example is None else not_finite_message(self.what, stored, example)
 
     def stored(self, module: nn.Module) -> tuple[list[str], Tensor | None]:
         """The names in the file of the tensors that are not finite, and the first of them."""
@@ -114,7 +119,7 @@ def check_at_first_use(network: nn.Module, what: str, names: Mapping[str, Sequen
         part.register_forward_pre_hook(_FirstUse(part, what, names, f"{name}."))
 
 
-def look_now(network: nn.Module) -> Iterator[tuple[str, list[str]]]:
+def check_now(network: nn.Module) -> Iterator[tuple[str, list[str]]]:
     """(network and file, names in the file of the tensors that are not finite) of a loaded network; nothing where all
     its numbers are finite. It is not used by that: its first call looks once more."""
     found: dict[str, list[str]] = {}
@@ -125,7 +130,7 @@ def look_now(network: nn.Module) -> Iterator[tuple[str, list[str]]]:
     yield from ((what, names) for what, names in found.items() if names)
 
 
-def complaint(what: str, names: Sequence[str], example: Tensor | None = None) -> str:
+def not_finite_message(what: str, names: Sequence[str], example: Tensor | None = None) -> str:
     """The sentence about tensors that are not finite; `example` is one of them, where it may be one cast too narrow."""
     listed = ", ".join(names[:LISTED])
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
@@ -135,7 +140,7 @@ def complaint(what: str, names: Sequence[str], example: Tensor | None = None) ->
     return f"{text}; float16 may be too narrow for them: load it with dtype='float32'" if narrow else text
 
 
-def watched(file: TensorFile, bad: list[str]) -> TensorFile:
+def check_while_reading(file: TensorFile, bad: list[str]) -> TensorFile:
     """The same tensors without their numbers (on `meta`); the names of those not finite join `bad` when they are read.
 
     What is loaded from it reads as much as loading does, and holds one tensor at a time.

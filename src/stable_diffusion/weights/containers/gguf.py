@@ -2,8 +2,11 @@
 
 Layout (the specification of ggml): "GGUF", version (uint32), counts of tensors and of metadata entries (uint64 each);
 entries of key, type, value; tensors of name, dimensions (innermost first), type and offset; then the data, from the
-next multiple of `general.alignment`. Texts are a length (uint64) and UTF-8 bytes. The header is read here, bounded in
-time and memory; the arithmetic of quantised blocks is that of the library `gguf`, which is imported when one is read.
+next multiple of `general.alignment`. Texts are a length (uint64) and UTF-8 bytes.
+
+Why not the library's `GGUFReader`: a file of 121 bytes makes it exhaust 4 GiB. Here the header is bounded in time and
+memory before it is believed. The arithmetic of quantised blocks is that of the library `gguf`, which is imported when
+one is read.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BrokenModel, ModelFileError, UnsafeFile
-from .safetensors_reader import TENSOR_LIMIT
+from .safetensors import TENSOR_LIMIT
 from .tensors import MappedBytes, TensorFile, TensorInfo, is_addressable
 
 ENTRY_LIMIT = 10_000
@@ -32,7 +35,7 @@ KEPT = 4096
 """Longest text, and most characters of an array of numbers, that is kept as metadata."""
 ALIGNMENT = 32
 ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
-"""Metadata by which converters tell the shape of a tensor that was reshaped to whole blocks: one key per tensor."""
+"""Metadata in which converters keep the shape of a tensor that was reshaped to whole blocks: one key per tensor."""
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 TEXT, ARRAY = 8, 9
@@ -139,7 +142,7 @@ def read_gguf(path: Path) -> tuple[TensorFile, dict[str, str]]:
         claimed = [_claim(cursor) for _ in range(count)]
         start = _aligned(cursor, metadata)
     found = _checked(path, claimed, start, size)
-    return _tensor_file(path, found, metadata), {key: text for key, text in _told(metadata).items() if text}
+    return _tensor_file(path, found, metadata), {key: text for key, text in _public(metadata).items() if text}
 
 
 def _entry(cursor: Cursor) -> tuple[str, str]:
@@ -184,11 +187,11 @@ def _claim(cursor: Cursor) -> tuple[str, tuple[int, ...], int, int]:
 
 def _aligned(cursor: Cursor, metadata: dict[str, str]) -> int:
     """The first byte of the data."""
-    told = metadata.get("general.alignment", str(ALIGNMENT))
-    if not _is_number(told) or not 1 <= int(told) <= 2**20:
-        raise UnsafeFile(f"{cursor.path} has an alignment of {told[:20]}; a number from 1 to {2**20} is expected")
+    text = metadata.get("general.alignment", str(ALIGNMENT))
+    if not _is_number(text) or not 1 <= int(text) <= 2**20:
+        raise UnsafeFile(f"{cursor.path} has an alignment of {text[:20]}; a number from 1 to {2**20} is expected")
     position = cursor.file.tell()
-    return int(-(-position // int(told)) * int(told))
+    return int(-(-position // int(text)) * int(text))
 
 
 def _is_number(text: str) -> bool:
@@ -247,12 +250,12 @@ def _tensor_file(path: Path, entries: dict[str, Entry], metadata: dict[str, str]
 
 def _original(path: Path, name: str, entry: Entry, metadata: dict[str, str]) -> tuple[int, ...]:
     """The shape that a reshaped tensor had."""
-    told = metadata.get(ORIGINAL_SHAPE + name)
-    if not told:
+    text = metadata.get(ORIGINAL_SHAPE + name)
+    if not text:
         return entry.shape
-    shape = tuple(int(side) for side in told.split(",") if _is_number(side))
-    if prod(shape) != prod(entry.shape) or len(shape) != told.count(",") + 1 or not is_addressable(shape):
-        raise UnsafeFile(f"{path}: tensor {name[:80]!r} of shape {list(entry.shape)} cannot have been {told[:60]}")
+    shape = tuple(int(side) for side in text.split(",") if _is_number(side))
+    if prod(shape) != prod(entry.shape) or len(shape) != text.count(",") + 1 or not is_addressable(shape):
+        raise UnsafeFile(f"{path}: tensor {name[:80]!r} of shape {list(entry.shape)} cannot have been {text[:60]}")
     return shape
 
 
@@ -278,7 +281,7 @@ def _library(path: Path, stored: str) -> tuple[Callable[..., Any], Any]:
     return dequantize, GGMLQuantizationType
 
 
-def _told(metadata: dict[str, str]) -> dict[str, str]:
+def _public(metadata: dict[str, str]) -> dict[str, str]:
     """Metadata for people, with title and licence under the names that safetensors files have for them."""
     shown = {key: text for key, text in metadata.items() if not key.startswith((ORIGINAL_SHAPE, "tokenizer."))}
     for theirs, ours in (("general.name", "modelspec.title"), ("general.license", "modelspec.license")):

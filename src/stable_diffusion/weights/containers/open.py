@@ -1,6 +1,6 @@
 """One door to model files: what is at a path, and its tensors and metadata, whatever the container.
 
-The container is told by its first bytes, not by its name: a pickle called .safetensors gets the pickle reader's checks.
+The first bytes say which container it is, not the name: a pickle called .safetensors gets the pickle reader's checks.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...errors import BrokenModel, ModelFileError, UnknownModel
 from .gguf import read_gguf
-from .safetensors_reader import read_safetensors
+from .safetensors import read_safetensors
 from .scaled import unscaled
 from .tensors import TensorFile
 from .torch_file import read_stream, read_zip

@@ -1,7 +1,7 @@
 """The closed table of what a torch checkpoint's pickle may name, and what each name means to `PickleMachine`.
 
 Everything here builds plain records: a `Storage` is a claim about bytes elsewhere in the file, a `StoredTensor` a claim
-about a view of it. `pickle_reader` checks both claims against the file.
+about a view of it. `torch_file` checks both claims against the file.
 """
 
 from __future__ import annotations
@@ -134,11 +134,6 @@ class TorchMachine(PickleMachine):
         """(function, type, arguments, state): a tensor subclass, read as the plain tensor inside."""
         function, _, inner, _ = arguments
         return self.call(function, inner)
-
-
-def torch_machine(what: str) -> TorchMachine:
-    """A fresh machine for the file `what`."""
-    return TorchMachine(what)
 
 
 def _constants() -> dict[Global, Any]:

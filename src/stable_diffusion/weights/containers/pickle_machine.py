@@ -4,6 +4,9 @@ The stack machine is that of Python's `pickle` (protocols 0 to 5; opcodes docume
 a global is only ever the pair (module, name). "Calling" one looks the pair up in a closed table of our own functions;
 names that training frameworks leave in checkpoints become `Inert` records; every other name is refused with
 `UnsafeFile`. There is no setting that turns this off.
+
+Why not `torch.load(weights_only=True)`: it stops at the objects of Lightning and OmegaConf that released checkpoints of
+Stable Diffusion 1 hold beside their tensors, and reads all tensors at once.
 """
 
 from __future__ import annotations

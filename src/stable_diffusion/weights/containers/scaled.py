@@ -48,8 +48,8 @@ def _scaled_by(tensors: TensorFile, name: str) -> list[str]:
         return []
     count, dtype = tensors.info(name).count, tensors.info(name).dtype
     if count not in (1, shape[0]) or not dtype.is_floating_point:
-        told = f"{dtype} of shape {list(tensors.info(name).shape)}"
+        what = f"{dtype} of shape {list(tensors.info(name).shape)}"
         raise BrokenModel(
-            f"{tensors.path}: the scale {name[:80]!r} is {told}; expected one float, or one for each of {shape[0]} rows"
+            f"{tensors.path}: the scale {name[:80]!r} is {what}; expected one float, or one for each of {shape[0]} rows"
         )
     return [weight]

@@ -38,7 +38,7 @@ def is_addressable(shape: Sequence[int]) -> bool:
 
 
 class TensorFile(Mapping[str, Tensor]):
-    """Read-only mapping from tensor name to tensor; `info` tells dtype and shape without reading any bytes."""
+    """Read-only mapping from tensor name to tensor; `info` gives dtype and shape without reading any bytes."""
 
     def __init__(
         self,

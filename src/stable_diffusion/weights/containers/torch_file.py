@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BrokenModel, ModelFileError, UnsafeFile
-from .pickle_calls import Storage, StoredTensor, torch_machine
+from .pickle_calls import Storage, StoredTensor, TorchMachine
 from .pickle_machine import Global, Inert
 from .tensors import MappedBytes, TensorFile, TensorInfo, is_addressable
 
@@ -57,7 +57,7 @@ def read_zip(path: Path) -> tuple[TensorFile, dict[str, str]]:
         raise
     except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, OSError, ValueError) as error:
         raise BrokenModel(f"{path} is a damaged or cut-short checkpoint archive ({str(error)[:200]})") from error
-    root = torch_machine(str(path)).load(io.BytesIO(pickled))
+    root = TorchMachine(str(path)).load(io.BytesIO(pickled))
     mapped = MappedBytes(path)
 
     def storage_bytes(storage: Storage) -> Extent:
@@ -141,7 +141,7 @@ def _data_start(path: Path, mapped: MappedBytes, entry: zipfile.ZipInfo) -> int:
 
 def read_stream(path: Path) -> tuple[TensorFile, dict[str, str]]:
     """Tensors and scalar metadata of a checkpoint in the stream layout (torch before 1.6)."""
-    machine = torch_machine(str(path))
+    machine = TorchMachine(str(path))
     with path.open("rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as file:
         if machine.load(file) != STREAM_MAGIC:  # type: ignore[arg-type]
             raise UnsafeFile(f"{path} is a pickle that torch did not write; only torch checkpoints are read")

@@ -15,21 +15,20 @@ import torch
 
 from ...errors import UnknownModel
 from ...models.clip_vision import CLIPVision, CLIPVisionConfig
-from ..build import Under, build
+from ..build import Prefixed, build
 from ..checkpoints.folder import component, read_config
 from ..containers.limits import using_config
 from ..containers.open import existing, read_tensors
 from ..containers.tensors import TensorFile
 from ..keys import KeyTable, Op, Rule, module, modules
-from .diffusers import CLIP_LAYER
-from .openclip import LAYER as OPENCLIP_LAYER
-from .shapes import clip_vision_fields
+from .clip import CLIP_LAYER, openclip_layer
+from .layout import Shapes, length, need
 
 CONFIG = "config.json"
 TRANSFORMERS_MARK = "vision_model.embeddings.patch_embedding.weight"
 OPENCLIP = "visual."
 HEADS = {768: 12}
-"""Number of heads by width, where no config tells it; all larger towers (L, H, g, G) have 16."""
+"""Number of heads by width, where no config says it; all larger towers (L, H, g, G) have 16."""
 QUICK_GELU_WIDTHS = (768, 1024)
 """Widths of the towers that OpenAI released; those of OpenCLIP in use (1280, 1664) have the plain GELU."""
 
@@ -59,13 +58,31 @@ def clip_vision_openclip(config: CLIPVisionConfig) -> KeyTable:
     ]
     for index in range(config.layers):
         ours, theirs = f"layers.{index}", f"transformer.resblocks.{index}"
-        for part in ("weight", "bias"):
-            split = tuple(f"{ours}.attention.{name}.{part}" for name in ("query", "key", "value"))
-            rules.append(Rule(split, (f"{theirs}.attn.in_proj_{part}",), Op.SPLIT))
-        rules += modules(ours, theirs, OPENCLIP_LAYER)
+        rules += openclip_layer(ours, theirs)
     rules += module("norm_out", "ln_post")
     rules.append(Rule(("projection.weight",), ("proj",), Op.TRANSPOSE))
     return KeyTable(tuple(rules))
+
+
+def clip_vision_fields(shapes: Shapes) -> dict[str, Any]:
+    """Fields of `CLIPVisionConfig` from either layout, that of OpenCLIP without its leading `visual.`."""
+    if "conv1.weight" in shapes:
+        layers, mlp = "transformer.resblocks", "mlp.c_fc"
+        patch, positions = need(shapes, "conv1.weight"), need(shapes, "positional_embedding")
+        projection_dim = need(shapes, "proj")[1]
+    else:
+        layers, mlp, embeddings = "vision_model.encoder.layers", "mlp.fc1", "vision_model.embeddings"
+        patch = need(shapes, f"{embeddings}.patch_embedding.weight")
+        positions = need(shapes, f"{embeddings}.position_embedding.weight")
+        projection_dim = need(shapes, "visual_projection.weight")[0]
+    return {
+        "width": patch[0],
+        "layers": length(shapes, layers),
+        "mlp_width": need(shapes, f"{layers}.0.{mlp}.weight")[0],
+        "image_size": patch[-1] * round(max(positions[0] - 1, 1) ** 0.5),
+        "patch_size": patch[-1],
+        "projection_dim": projection_dim,
+    }
 
 
 def load_clip_vision(
@@ -79,7 +96,6 @@ def load_clip_vision(
     """
     place = existing(path)
     tensors = component(place) if place.is_dir() else read_tensors(place)[0]
-    told = (place if place.is_dir() else place.parent) / CONFIG
     layout = clip_vision_layout(tensors)
     if layout is None:
         raise UnknownModel(
@@ -87,11 +103,11 @@ def load_clip_vision(
             f"{OPENCLIP}conv1.weight (OpenCLIP) in it"
         )
     prefix, drop = layout
-    theirs = Under(tensors, prefix, drop)
+    theirs = Prefixed(tensors, prefix, drop)
     shapes = {name: theirs.shape(name) for name in theirs}
     with using_config(place):
         fields = clip_vision_fields(shapes)
-        config = CLIPVisionConfig(**fields, **_told(told, fields["width"]))
+        config = CLIPVisionConfig(**fields, **_settings(place if place.is_dir() else place.parent, fields["width"]))
     table = clip_vision_openclip(config) if prefix else clip_vision_transformers(config)
     return build(lambda: CLIPVision(config), theirs, table, what=f"{place}", dtype=dtype, device=device)
 
@@ -103,9 +119,9 @@ def clip_vision_layout(tensors: TensorFile) -> tuple[str, tuple[str, ...]] | Non
     return (OPENCLIP, ()) if f"{OPENCLIP}conv1.weight" in tensors and f"{OPENCLIP}class_embedding" in tensors else None
 
 
-def _told(path: Path, width: int) -> dict[str, Any]:
-    """Heads and activation, from a config of transformers where one lies there."""
-    config: Mapping[str, Any] = read_config(path) if path.is_file() else {}
+def _settings(folder: Path, width: int) -> dict[str, Any]:
+    """Heads and activation, from a config of transformers where one is in the folder."""
+    config: Mapping[str, Any] = read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     config = config.get("vision_config", config)  # a config of a whole CLIP
     if not isinstance(config, Mapping) or config.get("hidden_size") != width:
         config = {}  # of another network that lies in the same folder

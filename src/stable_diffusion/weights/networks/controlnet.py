@@ -18,15 +18,14 @@ from torch import Tensor
 from ...errors import BrokenModel
 from ...models.controlnet import ControlNet, ControlNetConfig
 from ...models.unet import UNetConfig
-from ..build import Under, build
+from ..build import Prefixed, build
 from ..checkpoints.folder import read_config
 from ..containers.limits import using_config
 from ..containers.tensors import TensorFile
-from ..keys import KeyTable, Op, Rule, module, modules
-from .diffusers import EMBEDDING_MLP, encoder_diffusers
-from .ldm import encoder_ldm
-from .openclip import LAYER as TASK_LAYER
-from .shapes import Shapes, encoder_fields, encoder_fields_diffusers
+from ..keys import KeyTable, Rule, module, modules
+from .clip import openclip_layer
+from .layout import Shapes
+from .unet import EMBEDDING_MLP, encoder_diffusers, encoder_fields, encoder_fields_diffusers, encoder_ldm
 
 PREFIX = "control_model."
 LORA_MARK = "lora_controlnet"
@@ -36,6 +35,7 @@ DIFFERENCE_MARK = "difference"
 """Tensor of a file whose way down is stored as its difference from that of the U-Net, as sd-scripts' author made them.
 """
 UP, DOWN = ".up", ".down"
+LABELS = {"control-LoRA": "control-LoRA", "ldm": "ControlNet", "diffusers": "ControlNet"}
 UNION_TASKS: dict[str, int] = {
     "openpose": 0,
     "depth": 1,
@@ -56,6 +56,12 @@ def controlnet_layout(tensors: TensorFile) -> str | None:
     if LDM_MARK in tensors or PREFIX + LDM_MARK in tensors:
         return "ldm"
     return "diffusers" if DIFFUSERS_MARK in tensors else None
+
+
+def controlnet_kind(tensors: TensorFile) -> str | None:
+    """What people call such a file; None where it is no ControlNet."""
+    layout = controlnet_layout(tensors)
+    return layout and ("union ControlNet" if "task_embedding" in tensors else LABELS[layout])
 
 
 def controlnet_ldm(config: ControlNetConfig) -> KeyTable:
@@ -92,16 +98,13 @@ def _tasks(config: ControlNetConfig) -> Iterator[Rule]:
     yield Rule(("tasks.embedding",), ("task_embedding",))
     for index in range(config.task_layers):
         ours, theirs = f"tasks.layers.{index}", f"transformer_layes.{index}"
-        for part in ("weight", "bias"):
-            split = tuple(f"{ours}.attention.{name}.{part}" for name in ("query", "key", "value"))
-            yield Rule(split, (f"{theirs}.attn.in_proj_{part}",), Op.SPLIT)
-        yield from modules(ours, theirs, TASK_LAYER)
+        yield from openclip_layer(ours, theirs)
     yield from module("tasks.shift", "spatial_ch_projs")
     yield from modules("tasks.switch_mlp", "control_add_embedding", EMBEDDING_MLP)
 
 
 def controlnet_config(shapes: Shapes, layout: str, base: UNetConfig) -> ControlNetConfig:
-    """Shape of a ControlNet from its tensors; what they cannot tell (heads, groups) is that of the U-Net it is for."""
+    """Shape of a ControlNet from its tensors; what they do not say (heads, groups) is that of the U-Net it is for."""
     if layout == "diffusers":
         fields = encoder_fields_diffusers(shapes)
         hints = [f"controlnet_cond_embedding.{name}.weight" for name in ("conv_in", *_strided(shapes))]
@@ -144,13 +147,13 @@ def build_controlnet(
 ) -> ControlNet:
     """The ControlNet of a file for a U-Net of shape `base`.
 
-    `originals` are the U-Net's parameters, from which a control-LoRA and a file of differences are told. BrokenModel
-    where tensors are missing, unexpected or of the wrong shape.
+    `originals` are the U-Net's parameters, from which a control-LoRA and a file of differences are made. BrokenModel
+    where tensors are missing, unexpected or of the wrong shape, or it is for another U-Net.
     """
     layout = controlnet_layout(tensors)
     assert layout is not None
     prefix = PREFIX if PREFIX + LDM_MARK in tensors else ""
-    theirs = Under(tensors, prefix, (DIFFERENCE_MARK,))
+    theirs = Prefixed(tensors, prefix, (DIFFERENCE_MARK,))
     shapes = {name: theirs.shape(name) for name in theirs}
     if layout == "control-LoRA":
         config = _lora_config(shapes, base)
@@ -163,11 +166,15 @@ def build_controlnet(
             state = added_weights(theirs, config, originals, tensors.path)
     table = controlnet_diffusers(config) if layout == "diffusers" else controlnet_ldm(config)
     what = f"the ControlNet {tensors.path}"
-    return build(lambda: ControlNet(config), state, table, what=what, dtype=dtype, device=device)
+    network = build(lambda: ControlNet(config), state, table, what=what, dtype=dtype, device=device)
+    found, wanted = config.skip_channels(), base.skip_channels()
+    if found != wanted or config.vector_dim != base.vector_dim:
+        raise BrokenModel(f"it gives features of {found} channels; this model's U-Net has {wanted}")
+    return network
 
 
 def _is_pooled(path: Path) -> bool:
-    """Whether a ControlNet adds means, which its tensors do not tell: diffusers' config beside it does, and else its
+    """Whether a ControlNet adds means, which its tensors do not say: diffusers' config beside it does, and else its
     name (the one released ControlNet of this kind reads shuffled pictures)."""
     beside = path.parent / "config.json"
     config = read_config(beside) if beside.is_file() else {}
@@ -177,7 +184,7 @@ def _is_pooled(path: Path) -> bool:
 
 
 def added_weights(
-    file: Under, config: ControlNetConfig, originals: Mapping[str, Tensor], path: Path
+    file: Prefixed, config: ControlNetConfig, originals: Mapping[str, Tensor], path: Path
 ) -> dict[str, Tensor]:
     """The tensors of the ControlNet of a file of differences, in LDM names: those that the U-Net has too are the sum
     of both. BrokenModel where the U-Net is of another shape."""
@@ -204,7 +211,7 @@ def _lora_config(shapes: Shapes, base: UNetConfig) -> ControlNetConfig:
 
 
 def whole_weights(
-    file: Under, config: ControlNetConfig, originals: Mapping[str, Tensor], path: Path
+    file: Prefixed, config: ControlNetConfig, originals: Mapping[str, Tensor], path: Path
 ) -> dict[str, Tensor]:
     """The tensors of the ControlNet that a control-LoRA means, in LDM names.
 

@@ -12,11 +12,11 @@ import torch
 from ...errors import BrokenModel, UnknownModel
 from ...models.ip_adapter import IPAdapter, IPAdapterConfig, cross_attentions
 from ...models.unet import UNet
-from ..build import Under, build
+from ..build import Prefixed, build
 from ..containers.limits import using_config
 from ..containers.tensors import TensorFile
 from ..keys import KeyTable, Op, Rule, module
-from .shapes import Shapes, length
+from .layout import Shapes, length
 
 PLAIN_MARK, PLUS_MARK = "image_proj.proj.weight", "image_proj.latents"
 OTHER_FORMS = {
@@ -26,9 +26,11 @@ OTHER_FORMS = {
 """Marks of forms that are known and not run."""
 
 
-def is_ip_adapter(tensors: TensorFile) -> bool:
-    """Whether the names are those of an IP-Adapter, of a form that is run or not."""
-    return any(name.startswith("image_proj.") for name in tensors)
+def ip_adapter_kind(tensors: TensorFile) -> str | None:
+    """What people call such a file, of a form that is run or not; None where it is no IP-Adapter."""
+    if not any(name.startswith("image_proj.") for name in tensors):
+        return None
+    return "IP-Adapter plus" if PLUS_MARK in tensors else "IP-Adapter"
 
 
 def ip_adapter_table(config: IPAdapterConfig, count: int) -> KeyTable:
@@ -62,7 +64,7 @@ def build_ip_adapter(tensors: TensorFile, unet: UNet, *, dtype: torch.dtype, dev
     form = next((what for name, what in OTHER_FORMS.items() if name in tensors), None)
     if form is not None:
         raise UnknownModel(f"{tensors.path} is {form}; expected a plain or plus IP-Adapter")
-    theirs = Under(tensors, "")
+    theirs = Prefixed(tensors, "")
     shapes = {name: theirs.shape(name) for name in theirs}
     with using_config(tensors.path):
         config = IPAdapterConfig(**_fields(shapes))

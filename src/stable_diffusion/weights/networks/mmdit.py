@@ -1,17 +1,25 @@
-"""Key tables of Stable Diffusion 3: its transformer in both layouts, and T5, whose names are the same everywhere.
+"""The transformer of Stable Diffusion 3: the config that its tensors tell, its key tables, and its settings as
+diffusers writes them.
 
 Single files have the names of the released code of Esser et al. 2024 (below `model.diffusion_model.`), in which query,
 key and value are one matrix, and the shift of an AdaLN comes before its scale. The folder `transformer/` has those of
-diffusers' SD3Transformer2DModel, which has the scale first where a stream ends. T5 has the names of transformers.
+diffusers' SD3Transformer2DModel, which has the scale first where a stream ends.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+from ...errors import BrokenModel
+from ...models.clip import CLIPTextConfig
 from ...models.mmdit import MMDiTConfig
 from ...models.t5 import T5Config
 from ..keys import KeyTable, Op, Rule, module, modules
+from .layout import Shapes, length, need
+from .words import VERSION, Word, Words, read_words, write_words
 
 QKV = ("query", "key", "value")
 DIFFUSERS_MLP = {
@@ -25,22 +33,9 @@ IMAGE_NORMS = {"query_norm": "norm_q", "key_norm": "norm_k"}
 TEXT_ATTENTION = {"query": "add_q_proj", "key": "add_k_proj", "value": "add_v_proj", "out": "to_add_out"}
 TEXT_NORMS = {"query_norm": "norm_added_q", "key_norm": "norm_added_k"}
 
-SECOND_EMBEDDING = "encoder.embed_tokens.weight"
-T5_LAYER = {
-    "attention_norm": "layer.0.layer_norm",
-    "attention.query": "layer.0.SelfAttention.q",
-    "attention.key": "layer.0.SelfAttention.k",
-    "attention.value": "layer.0.SelfAttention.v",
-    "attention.out": "layer.0.SelfAttention.o",
-    "mlp_norm": "layer.1.layer_norm",
-    "mlp.gate": "layer.1.DenseReluDense.wi_0",
-    "mlp.up": "layer.1.DenseReluDense.wi_1",
-    "mlp.down": "layer.1.DenseReluDense.wo",
-}
-
 
 def mmdit_ldm(config: MMDiTConfig) -> KeyTable:
-    """`joint_blocks` of single files."""
+    """Single files, below `model.diffusion_model.`."""
     rules = [
         *module("patches", "x_embedder.proj"),
         Rule(("positions",), ("pos_embed",)),
@@ -56,7 +51,7 @@ def mmdit_ldm(config: MMDiTConfig) -> KeyTable:
 
 
 def _ldm_stream(config: MMDiTConfig, index: int, stream: str, theirs: str) -> Iterator[Rule]:
-    ours, ends = f"blocks.{index}.{stream}", _ends(config, index, stream)
+    ours, ends = f"blocks.{index}.{stream}", _is_last(config, index, stream)
     yield from module(f"{ours}.modulation", f"{theirs}.adaLN_modulation.1")
     for attention, name in _attentions(config, index, stream):
         for part in ("weight", "bias"):
@@ -89,7 +84,7 @@ def mmdit_diffusers(config: MMDiTConfig) -> KeyTable:
 
 def _diffusers_stream(config: MMDiTConfig, index: int, stream: str) -> Iterator[Rule]:
     ours, theirs = f"blocks.{index}.{stream}", f"transformer_blocks.{index}"
-    ends, context = _ends(config, index, stream), "_context" if stream == "text" else ""
+    ends, context = _is_last(config, index, stream), "_context" if stream == "text" else ""
     modulation = (f"{ours}.modulation", f"{theirs}.norm1{context}.linear")
     yield from _swapped(*modulation) if ends else module(*modulation)
     linears, norms = (TEXT_ATTENTION, TEXT_NORMS) if context else (IMAGE_ATTENTION, IMAGE_NORMS)
@@ -109,7 +104,7 @@ def _swapped(ours: str, theirs: str) -> Iterator[Rule]:
         yield Rule((f"{ours}.{part}",), (f"{theirs}.{part}",), Op.SWAP_HALVES)
 
 
-def _ends(config: MMDiTConfig, index: int, stream: str) -> bool:
+def _is_last(config: MMDiTConfig, index: int, stream: str) -> bool:
     """Whether a stream is only read in this block."""
     return stream == "text" and index == config.depth - 1
 
@@ -121,12 +116,85 @@ def _attentions(config: MMDiTConfig, index: int, stream: str) -> Iterator[tuple[
         yield "second_attention", "attn2"
 
 
-def t5_transformers(config: T5Config) -> KeyTable:
-    """T5's encoder, in folders and single files; many files hold the token embedding under two names."""
-    theirs = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"
-    rules = [*module("token_embedding", "shared", bias=False), *module("position_bias", theirs, bias=False)]
-    for index in range(config.layers):
-        for our_name, their_name in T5_LAYER.items():
-            rules += module(f"layers.{index}.{our_name}", f"encoder.block.{index}.{their_name}", bias=False)
-    rules += module("final_norm", "encoder.final_layer_norm", bias=False)
-    return KeyTable(tuple(rules), {SECOND_EMBEDDING: "shared.weight"}, tied=frozenset({SECOND_EMBEDDING}))
+# --- the config ------------------------------------------------------------------------------------------------------
+
+
+def mmdit_fields(shapes: Shapes) -> dict[str, Any]:
+    """Fields of `MMDiTConfig` from the layout of single files; heads can be told only where queries are normed, and
+    are 64 wide elsewhere."""
+    width, in_channels, patch = need(shapes, "x_embedder.proj.weight")[:3]
+    depth = length(shapes, "joint_blocks")
+    table = shapes.get("pos_embed", ())
+    side = math.isqrt(table[-2]) if len(table) >= 2 else 0
+    if not side or side**2 != table[-2]:
+        raise BrokenModel(f"the table of positions (pos_embed) has the shape {list(table)}; expected n^2 rows")
+    norm = shapes.get("joint_blocks.0.x_block.attn.ln_q.weight")
+    dual = (block for block in range(depth) if f"joint_blocks.{block}.x_block.attn2.qkv.weight" in shapes)
+    return {
+        "in_channels": in_channels,
+        "out_channels": need(shapes, "final_layer.linear.weight")[0] // max(1, patch) ** 2,
+        "patch_size": patch,
+        "width": width,
+        "depth": depth,
+        "heads": max(1, width // (norm[0] if norm and norm[0] else 64)),
+        "context_dim": need(shapes, "context_embedder.weight")[1],
+        "vector_dim": need(shapes, "y_embedder.mlp.0.weight")[1],
+        "positions": side,
+        "qk_norm": norm is not None,
+        "dual_attention": tuple(dual),
+    }
+
+
+def check_texts(mmdit: MMDiTConfig, clips: tuple[CLIPTextConfig, ...], t5: T5Config | None) -> None:
+    """BrokenModel where the tokens or the pooled vectors of the text encoders are not what the transformer reads."""
+    pooled = [clip.projection_dim or clip.width for clip in clips]
+    if sum(pooled) != mmdit.vector_dim:
+        given = " + ".join(map(str, pooled))
+        raise BrokenModel(
+            f"its transformer takes a vector of {mmdit.vector_dim} numbers; the text encoders give {given}"
+        )
+    widths = {"CLIP": sum(clip.width for clip in clips), "T5": 0 if t5 is None else t5.width}
+    if widths["CLIP"] > mmdit.context_dim or widths["T5"] not in (0, mmdit.context_dim):
+        made = ", ".join(f"{name} {width}" for name, width in widths.items() if width)
+        raise BrokenModel(f"its transformer expects tokens of width {mmdit.context_dim}; the text encoders make {made}")
+
+
+# --- diffusers' words ------------------------------------------------------------------------------------------------
+
+QK_NORM = {None: False, "rms_norm": True}
+MMDIT_WORDS = (
+    Word("patch_size", "patch_size", 2, "number"),
+    Word("in_channels", "in_channels", 16, "number"),
+    Word("out_channels", "out_channels", 16),
+    Word("num_layers", "depth", 18, "number"),
+    Word("num_attention_heads", "heads", 18, "number"),
+    Word("attention_head_dim", "head_dim", 64, "number"),
+    Word("joint_attention_dim", "context_dim", 4096, "number"),
+    Word("caption_projection_dim", "width", 1152, "number"),
+    Word("pooled_projection_dim", "vector_dim", 2048, "number"),
+    Word("pos_embed_max_size", "positions", 96, "number"),
+    Word("dual_attention_layers", "dual_attention", (), "list"),
+    Word("qk_norm", lambda config: "rms_norm" if config.qk_norm else None),
+)
+
+
+def mmdit_from_words(words: Words, where: Path) -> MMDiTConfig:
+    """`transformer/config.json` -> `MMDiTConfig`, with diffusers' defaults; BrokenModel names what we do not have."""
+    norm = words.get("qk_norm")
+    if norm not in QK_NORM:
+        raise BrokenModel(f"{where} has qk_norm {norm!r}; this version runs 'rms_norm' or none")
+    fields = read_words(MMDIT_WORDS, words, where)
+    width = fields["heads"] * fields.pop("head_dim")
+    if fields["width"] != width:
+        raise BrokenModel(f"{where} has caption_projection_dim {words.get('caption_projection_dim')}; expected {width}")
+    if fields["out_channels"] is None:
+        fields["out_channels"] = fields["in_channels"]
+    return MMDiTConfig(**fields, qk_norm=QK_NORM[norm])
+
+
+def mmdit_to_words(config: MMDiTConfig, *, size: int) -> dict[str, Any]:
+    """`transformer/config.json`. `size` is the side of the latents that the model was made for."""
+    words: dict[str, Any] = {"_class_name": "SD3Transformer2DModel", "_diffusers_version": VERSION}
+    words |= {"sample_size": size, **write_words(MMDIT_WORDS, config)}
+    assert mmdit_from_words(words, Path("transformer/config.json")) == config, "every setting has a word"
+    return words

@@ -11,11 +11,12 @@ import torch
 
 from ...errors import BrokenModel
 from ...models.t2i_adapter import T2IAdapter, T2IAdapterConfig
-from ..build import Under, build
+from ...models.unet import UNetConfig
+from ..build import Prefixed, build
 from ..containers.limits import using_config
 from ..containers.tensors import TensorFile
 from ..keys import KeyTable, Rule, module, modules
-from .shapes import Shapes, length
+from .layout import Shapes, length
 
 PREFIX = "adapter."
 BLOCK = {"conv1": "block1", "conv2": "block2"}
@@ -25,9 +26,10 @@ FACTORS = (16, 8)
 """Pixels of the picture per feature of the first stage: 16 for XL, 8 for Stable Diffusion 1 and 2."""
 
 
-def is_t2i_adapter(tensors: TensorFile) -> bool:
-    """Whether the names are those of a T2I-Adapter in one of the layouts."""
-    return any(start + mark in tensors for start in ("", PREFIX) for mark in (FULL_MARK, LIGHT_MARK, DIFFUSERS_MARK))
+def t2i_adapter_kind(tensors: TensorFile) -> str | None:
+    """What people call such a file; None where the names are those of no T2I-Adapter in one of the layouts."""
+    marks = (start + mark for start in ("", PREFIX) for mark in (FULL_MARK, LIGHT_MARK, DIFFUSERS_MARK))
+    return "T2I-Adapter" if any(mark in tensors for mark in marks) else None
 
 
 def t2i_adapter_table(config: T2IAdapterConfig, *, released: bool) -> KeyTable:
@@ -52,16 +54,24 @@ def t2i_adapter_table(config: T2IAdapterConfig, *, released: bool) -> KeyTable:
     return KeyTable(tuple(rules))
 
 
-def build_t2i_adapter(tensors: TensorFile, *, dtype: torch.dtype, device: torch.device | str) -> T2IAdapter:
-    """The adapter of a file; BrokenModel where tensors are missing or of the wrong shape."""
-    theirs = Under(tensors, PREFIX if any(name.startswith(PREFIX) for name in tensors) else "")
+def build_t2i_adapter(
+    tensors: TensorFile, base: UNetConfig, *, dtype: torch.dtype, device: torch.device | str
+) -> T2IAdapter:
+    """The adapter of a file for a U-Net of shape `base`; BrokenModel where tensors are missing or do not fit it."""
+    theirs = Prefixed(tensors, PREFIX if any(name.startswith(PREFIX) for name in tensors) else "")
     shapes = {name: theirs.shape(name) for name in theirs}
     released = DIFFUSERS_MARK not in shapes
     with using_config(tensors.path):
         config = T2IAdapterConfig(**_fields(shapes, released))
     table = t2i_adapter_table(config, released=released)
     what = f"the T2I-Adapter {tensors.path}"
-    return build(lambda: T2IAdapter(config), theirs, table, what=what, dtype=dtype, device=device)
+    network = build(lambda: T2IAdapter(config), theirs, table, what=what, dtype=dtype, device=device)
+    stages = (*base.channels, base.channels[-1])
+    if config.channels not in (stages, stages[:-1]):
+        raise BrokenModel(
+            f"it gives features of {list(config.channels)} channels; this model's U-Net has {list(base.channels)}"
+        )
+    return network
 
 
 def _fields(shapes: Shapes, released: bool) -> dict[str, Any]:

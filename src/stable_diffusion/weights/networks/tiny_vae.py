@@ -6,11 +6,12 @@ layers without weights (ReLU, enlarging) are counted by both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ...errors import BrokenModel
 from ...models.tiny_vae import TinyVAEConfig
 from ..keys import KeyTable, Rule, module, modules
+from .layout import Shapes
 
 BLOCK = {"conv1": "conv.0", "conv2": "conv.2", "conv3": "conv.4"}
 LAYOUTS: tuple[tuple[str, str, int], ...] = (
@@ -21,8 +22,6 @@ LAYOUTS: tuple[tuple[str, str, int], ...] = (
 )
 """(names of the encoder begin with, those of the decoder, number of the decoder's first convolution); the last is a
 file of a decoder alone."""
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def tiny_layout(shapes: Shapes) -> tuple[str, str, int] | None:

@@ -1,0 +1,187 @@
+"""Which family a single file belongs to, and what its network predicts, from the names and shapes of its tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ...diffusion.prediction import Prediction, resolve_prediction
+from ...errors import BrokenModel, UnknownModel
+from ..identify import identify
+from ..networks.layout import Shapes
+from .blueprint import Overrides
+from .families import FAMILIES, UNET, Family, family_named
+
+FIRST = "x_embedder.proj.weight"
+JOINT = "joint_blocks.0.context_block.adaLN_modulation.1.weight"
+"""Tensors of the transformer of Stable Diffusion 3."""
+TEXTS = ("cond_stage_model.", "conditioner.")
+SD3_TEXTS = tuple(text.prefix for text in FAMILIES["sd3"].texts)
+TOKEN_EMBEDDING = "token_embedding.weight"
+OTHER_NOISE = {"edm_mean": "a Playground 2.5 model", "edm_vpred.sigma_max": "a Stable Diffusion XL model of EDM kind"}
+"""Tensors that mark models with continuous noise levels of their own (Karras et al. 2022)."""
+STEP_OF_SD2_BASE = 875_000
+"""Training steps of the released Stable Diffusion 2 base checkpoint; the others were trained for v-prediction."""
+
+
+def detect(
+    path: Path, shapes: Shapes, metadata: Mapping[str, str], given: Overrides
+) -> tuple[Family, Prediction, str | None]:
+    """(family, prediction, a sentence where the latter is a guess) of a file in the layout of the released ones.
+
+    UnknownModel where no family matches (with why, family by family), BrokenModel where whole networks are missing.
+    """
+    matching = _matching(path, shapes, metadata) if given.family is None else [family_named(given.family)]
+    prediction, guess = _prediction(matching, path, shapes, metadata, given)
+    return next((family for family in matching if family.prediction == prediction), matching[0]), prediction, guess
+
+
+def _matching(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> list[Family]:
+    """The families whose layout the file has; an error that says what it is instead where there is none."""
+    foreign = next((kind for key, kind in OTHER_NOISE.items() if key in shapes), None)
+    if foreign is not None:
+        raise UnknownModel(f"{path} is {foreign}, whose noise levels this version does not have")
+    reasons = mismatches(shapes)
+    matching = [family for name, family in FAMILIES.items() if reasons[name] is None]
+    if matching:
+        return matching
+    sd3 = UNET + FIRST in shapes
+    if sd3:
+        there = {prefix: any(name.startswith(prefix) for name in shapes) for prefix in SD3_TEXTS}
+        if not all(there.values()):
+            raise BrokenModel(f"{path} {_lacking(FAMILIES['sd3'], there)}")
+    kind = None if sd3 else identify(shapes, metadata)
+    why = {name: reason for name, reason in reasons.items() if reason is not None}
+    if kind is not None:
+        raise UnknownModel(f"{path} is {kind}, which this version does not run as a model", why)
+    if f"{UNET}input_blocks.0.0.weight" in shapes and not any(name.startswith(TEXTS) for name in shapes):
+        raise BrokenModel(f"{path} has a U-Net but no text encoder; a whole Stable Diffusion checkpoint is expected")
+    raise UnknownModel(f"{path} is not a model of a family that this version knows: {_distinct(why)}", why)
+
+
+def _distinct(reasons: Mapping[str, str]) -> str:
+    """Families with the same reason share a mention."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(name)
+    return "; ".join(f"not {', '.join(names)}, since {reason}" for reason, names in by_reason.items())
+
+
+def _lacking(family: Family, prefixes: Mapping[str, bool]) -> str:
+    """What a file without some text encoders needs, in words; `prefixes` says which are there."""
+    names = [text.prefix.split(".")[1] for text in family.texts if not prefixes[text.prefix]]
+    files = " and ".join(f"{name}.safetensors" for name in names)
+    return f"has a transformer of Stable Diffusion 3 but lacks text encoders; {files} would be found beside it"
+
+
+# --- the family ------------------------------------------------------------------------------------------------------
+
+
+def mismatches(shapes: Shapes) -> dict[str, str | None]:
+    """For each family why a file is not of it, or None where it is as far as layout and shapes tell."""
+    return {name: _mismatch(family, shapes) for name, family in FAMILIES.items()}
+
+
+def _mismatch(family: Family, shapes: Shapes) -> str | None:
+    if family.network == "mmdit":
+        network = {name.removeprefix(UNET): shape for name, shape in shapes.items() if name.startswith(UNET)}
+        return _mmdit_mismatch(family, network) or _text_mismatch(family, shapes)
+    first = shapes.get(f"{UNET}input_blocks.0.0.weight")
+    if first is None or len(first) != 4:
+        return f"it has no U-Net under {UNET}"
+    if first[1] != family.in_channels:
+        return f"its U-Net takes {first[1]} channels instead of {family.in_channels}"
+    missing = _text_mismatch(family, shapes)
+    if missing is not None:
+        return missing
+    context = next((shape for name, shape in shapes.items() if name.endswith("attn2.to_k.weight")), None)
+    widths = [_token_width(shapes, text.prefix) for text in family.texts]
+    if context is None or len(context) != 2 or 0 in widths:
+        return "it has no cross-attention, or no token embedding"
+    if context[-1] != sum(widths):
+        makes = "its text encoder makes" if len(widths) == 1 else "its text encoders together make"
+        return f"its U-Net expects tokens of width {context[-1]}, and {makes} {sum(widths)}"
+    return None
+
+
+def _mmdit_mismatch(family: Family, shapes: Shapes) -> str | None:
+    """Why a network (names without prefix) is not the transformer of this family, or None where it is."""
+    first = shapes.get(FIRST)
+    if first is None or len(first) != 4 or JOINT not in shapes:
+        return "it has no transformer of joint blocks"
+    if first[1] != family.in_channels:
+        return f"its transformer takes {first[1]} channels instead of {family.in_channels}"
+    normed = any(name.endswith("attn.ln_q.weight") for name in shapes)
+    if normed != family.qk_norm:
+        return f"its transformer {'norms' if normed else 'does not norm'} queries and keys"
+    dual = any(".attn2." in name for name in shapes)
+    if dual != family.dual_attention:
+        return f"its transformer has {'a' if dual else 'no'} second attention"
+    return None
+
+
+def _text_mismatch(family: Family, shapes: Shapes) -> str | None:
+    for text in family.texts:
+        if not any(name.startswith(text.prefix) for name in shapes):
+            return f"it has no text encoder under {text.prefix}"
+    return None
+
+
+def _token_width(shapes: Shapes, prefix: str) -> int:
+    """Width of the token embedding under a prefix, 0 where there is none."""
+    found = (shape for name, shape in shapes.items() if name.startswith(prefix) and name.endswith(TOKEN_EMBEDDING))
+    return next((shape[-1] for shape in found if shape), 0)
+
+
+# --- the prediction --------------------------------------------------------------------------------------------------
+
+
+def _prediction(
+    matching: list[Family], path: Path, shapes: Shapes, metadata: Mapping[str, str], given: Overrides
+) -> tuple[Prediction, str | None]:
+    """What the network predicts, and a sentence where that is a guess."""
+    if given.prediction is None and matching[0].prediction == "flow":
+        return "flow", None
+    if given.prediction is not None:
+        return resolve_prediction(given.prediction), None
+    written = _from_metadata(metadata)
+    if "v_pred" in shapes:  # put there on purpose; the text may be left over from a model that was merged in
+        doubt = "prediction 'v' is told by the tensor v_pred, though the file's text says epsilon"
+        return "v", doubt if written == "eps" else None
+    said = written or _from_yaml(path)
+    if said is not None:
+        return said, None
+    if len({family.prediction for family in matching}) == 1:
+        return matching[0].prediction, None
+    step = metadata.get("global_step", "")
+    if step.isdigit() and int(step) > 0:
+        found: Prediction = "eps" if int(step) == STEP_OF_SD2_BASE else "v"
+        return found, f"prediction {found!r} is inferred from the {step} training steps that the file mentions"
+    return "v", "prediction 'v' is a guess: nothing in the file tells a 768-pixel model (v) from a base model (eps)"
+
+
+def _from_metadata(metadata: Mapping[str, str]) -> Prediction | None:
+    """modelspec 1.0: `prediction_type` is epsilon or v; older writers only name the architecture."""
+    kind = metadata.get("modelspec.prediction_type", "").strip().lower()
+    if kind in ("v", "v_prediction", "v-prediction"):
+        return "v"
+    if kind in ("epsilon", "eps"):
+        return "eps"
+    architecture = metadata.get("modelspec.architecture", "").lower()
+    if architecture.startswith("stable-diffusion-v2-768-v"):
+        return "v"
+    return "eps" if architecture.startswith("stable-diffusion-v2-512") else None
+
+
+def _from_yaml(path: Path) -> Prediction | None:
+    """A training config beside the file, as the first releases had; only the one line that matters is looked at."""
+    config = path.with_suffix(".yaml")
+    if not config.is_file() or config.stat().st_size > 2**20:
+        return None
+    text = config.read_text(encoding="utf-8", errors="replace")
+    found = re.search(r"^\s*parameterization:\s*[\"']?(\w+)", text, re.MULTILINE)
+    if found is not None:
+        return {"v": "v", "eps": "eps", "x0": "x0"}.get(found.group(1))  # type: ignore[return-value]
+    # LDM's own default; a file that is no such config says nothing.
+    return "eps" if "unet_config" in text else None

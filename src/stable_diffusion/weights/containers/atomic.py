@@ -1,0 +1,62 @@
+"""Files and folders that appear under their name only when they are complete: a temporary one, then a rename."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from ...errors import InvalidRequest, ModelFileError
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of `path` once it is complete and on the disk, and vanishes on any error."""
+    path = Path(path)
+    # In the same folder, since a rename is atomic only within a file system.
+    temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(6)}.part"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise ModelFileError(f"{path} could not be written ({error.strerror or error}); nothing was changed") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def atomic_folder(place: Path) -> Iterator[Path]:
+    """A new folder that becomes `place` once the block is through, and vanishes on any error."""
+    temporary = place.parent / f".{place.name[:40]}.{secrets.token_hex(6)}.part"
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if os.path.lexists(place):
+            raise InvalidRequest(f"{str(place)!r} exists; give a name that is free")
+        os.rename(temporary, place)
+    except OSError as error:
+        raise ModelFileError(
+            f"{place} could not be written ({error.strerror or error}); nothing was changed"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut; systems that cannot open folders (Windows) do without."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
