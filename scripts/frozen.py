@@ -21,9 +21,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import frozen_adapters
 import frozen_hooks as hooks
 import frozen_samplers
 import frozen_tasks
+import frozen_words
 import torch
 from frozen_paint import Case, Entries, Entry, painted
 from frozen_shop import Shop
@@ -44,6 +46,11 @@ CASES: dict[str, Callable[[Shop], Iterator[Case]]] = {
     "noise": frozen_tasks.noise,
     "backgrounds": frozen_tasks.backgrounds,
     "sizes": frozen_tasks.sizes,
+    "prompts": frozen_words.prompts,
+    "embeddings": frozen_words.embeddings,
+    "embedded": frozen_words.embedded,
+    "loras": frozen_adapters.loras,
+    "controls": frozen_adapters.controls,
 }
 """Group -> its requests."""
 OTHERS: dict[str, Callable[[Shop], Entries]] = {}
@@ -64,13 +71,13 @@ def recorded(groups: tuple[str, ...], place: Path) -> dict[str, Entry]:
     """The entries of these groups, as the code makes them now."""
     shop, found = Shop(place), {}
     for group in groups:
-        start, before = time.monotonic(), len(found)
+        start, before = time.process_time(), len(found)
         entries = painted(shop, CASES[group](shop)) if group in CASES else OTHERS[group](shop)
         for name, entry in entries:
             key = f"{group}/{name}"
             assert key not in found, f"{key} is there twice"
             found[key] = entry
-        print(f"{group}: {len(found) - before} entries, {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
+        print(f"{group}: {len(found) - before} entries, {time.process_time() - start:.1f} s of processor", file=sys.stderr, flush=True)
     return found
 
 

@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-Sizes = Mapping[str, tuple[int, ...]]
+TEXT = "text_model."
+"""How names of text encoders begin, with older versions of transformers."""
 
 
 class Shop:
@@ -73,12 +74,13 @@ class Shop:
         return path
 
     def shapes(self, model: str) -> dict[str, tuple[int, ...]]:
-        """Shapes of a model's weights in diffusers' layout, by path of the layer, text encoders under their folders."""
+        """Shapes of a model's weights in diffusers' layout, by path of the layer; the second text encoder's after te2."""
         case, found = self.case(model), {}
-        for part, prefix in (("unet", ""), ("transformer", ""), ("text_encoder", ""), ("text_encoder_2", "te2.")):
+        for part, prefix in (("unet", ""), ("transformer", ""), ("text_encoder", TEXT), ("text_encoder_2", f"te2.{TEXT}")):
             for file in sorted((case.folder / part).glob("*.safetensors")):
                 for name, tensor in load_file(file).items():
-                    found[prefix + name.removesuffix(".weight")] = tuple(tensor.shape)
+                    path = name.removeprefix(TEXT).removesuffix(".weight")
+                    found[prefix + path] = tuple(tensor.shape)
         return found
 
     def save(self, name: str, state: Mapping[str, Tensor], **metadata: str) -> Path:
