@@ -208,7 +208,10 @@ def loras(shop: Shop) -> Iterator[Case]:
     made = low_rank(shape, 3)
     state = {f"base_model.model.{QUERY}.lora_A.weight": made["lora_down.weight"]}
     state[f"base_model.model.{QUERY}.lora_B.weight"] = made["lora_up.weight"]
-    for name, settings in {"plain": {"r": 2, "lora_alpha": 6}, "rs": {"r": 2, "lora_alpha": 3, "use_rslora": True}}.items():
+    for name, settings in {
+        "plain": {"r": 2, "lora_alpha": 6},
+        "rs": {"r": 2, "lora_alpha": 3, "use_rslora": True},
+    }.items():
         yield Case(f"peft-{name}", "sd1", {"loras": [peft_folder(shop, name, state, settings)]})
     turned = {f"base_model.model.{QUERY}.oft_R.weight": noise(1, shape[1] // 8, 28)}
     for name, told in {"exact": {"use_cayley_neumann": False}, "coft": {"coft": True, "eps": 0.1}}.items():
@@ -229,6 +232,17 @@ def loras(shop: Shop) -> Iterator[Case]:
     yield Case("inpaint-model", "sd1-inpaint", {"loras": [files["lora"]], "image": picture(), "mask": mask()})
     for name, model, path in other_models(shop):
         yield Case(name, model, {"loras": [(path, 0.7, 0.4)]})
+
+
+def tiny_decoder(shop: Shop, latents: int = 4) -> Path:
+    """A tiny autoencoder (TAESD) for these latents, as diffusers writes it."""
+    from diffusers import AutoencoderTiny
+
+    torch.manual_seed(12)
+    vae = AutoencoderTiny(
+        latent_channels=latents, encoder_block_out_channels=(16,) * 4, decoder_block_out_channels=(16,) * 4
+    )
+    return shop.save(f"tiny/taesd{latents}", vae.state_dict())
 
 
 class Networks:

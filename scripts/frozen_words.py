@@ -65,7 +65,7 @@ def _files(shop: Shop) -> Iterator[Case]:
     shop.text("cards/nature/tree.txt", "# trees\noak\n\nelm\n{tall|small} fir\n")
     shop.text("cards/colour.txt", "red\nblue\n__nature/tree__ green\n")
     cards = {"wildcards_dir": shop.place / "cards"}
-    styles = "name,prompt,negative_prompt\nink,{red|blue} ink of {prompt},photo\nsoft,\"soft, calm\",\n"
+    styles = 'name,prompt,negative_prompt\nink,{red|blue} ink of {prompt},photo\nsoft,"soft, calm",\n'
     file = shop.text("styles.csv", styles)
     for model in ("sd1", "native"):
         yield Case("wildcards", model, {"prompting": cards, "count": 3}, "a __nature/tree__, __colour__")
