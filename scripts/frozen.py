@@ -26,6 +26,7 @@ import frozen_cli
 import frozen_commands
 import frozen_files
 import frozen_hooks as hooks
+import frozen_pieces
 import frozen_samplers
 import frozen_tasks
 import frozen_words
@@ -57,6 +58,7 @@ CASES: dict[str, Callable[[Shop], Iterator[Case]]] = {
 }
 """Group -> its requests."""
 OTHERS: dict[str, Callable[[Shop], Entries]] = {
+    "pieces": frozen_pieces.pieces,
     "samples": frozen_files.samples,
     "info": frozen_files.told,
     "load": frozen_files.loads,
