@@ -10,7 +10,7 @@ import torch
 from closed_form import SCHEDULES
 from torch import Tensor
 
-from stable_diffusion.diffusion.loss import diffusion_loss, draw_times, min_snr_weight, to_timestep
+from stable_diffusion.diffusion.loss import diffusion_loss, draw_times, min_snr_weight, to_timestep, with_high_noise
 from stable_diffusion.diffusion.prediction import output_gain, target
 from stable_diffusion.diffusion.schedule import FlowSchedule, ddpm_schedule
 from stable_diffusion.errors import InvalidRequest
@@ -126,3 +126,21 @@ def test_bad_input() -> None:
         diffusion_loss(lambda x, t, c, *, vector=None: x, FlowSchedule(), "flow", *args, weighting="minsnr")
     with pytest.raises(InvalidRequest, match="network output"):
         diffusion_loss(lambda x, t, c, *, vector=None: x[:, :, :1], FlowSchedule(), "flow", *args)
+
+
+@pytest.mark.parametrize("shift", [1.0, 2.0])
+def test_high_noise_takes_its_share_evenly(shift: float) -> None:
+    """From 0.8 to pure noise in equal strata, whatever the shift; the rest of the batch stays what it was."""
+    schedule, generator = FlowSchedule(shift), torch.Generator().manual_seed(3)
+    timestep = to_timestep(schedule, draw_times(64, "logit_normal", mean=-2.0, generator=generator))
+    mixed = with_high_noise(schedule, timestep, 0.75, 0.8, generator=generator)
+    assert mixed.dtype == timestep.dtype and torch.equal(mixed[48:], timestep[48:])
+    strata = ((mixed[:48] / 1000 - 0.8) / 0.2 * 48).sort().values
+    assert torch.equal(strata.floor(), torch.arange(48.0))
+    assert torch.equal(with_high_noise(schedule, timestep, 0.0, 0.8), timestep)
+
+
+def test_high_noise_of_a_discrete_schedule_is_whole_timesteps() -> None:
+    schedule = ddpm_schedule("scaled_linear")
+    mixed = with_high_noise(schedule, torch.zeros(32), 1.0, 0.5, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(mixed, mixed.floor()) and mixed.min() >= 500 and mixed.max() <= 999

@@ -48,6 +48,14 @@ def test_errors_name_the_key_and_the_nearest(overrides: list[str], words: str) -
         load_config("vae", None, overrides)
 
 
+@pytest.mark.parametrize(
+    ("override", "words"), [("high_noise_share=1.5", "from 0 to 1"), ("high_noise_from=1.0", "less than 1")]
+)
+def test_shares_of_high_noise_are_checked(override: str, words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        load_config("denoiser", None, [override])
+
+
 def test_model_table_is_checked_against_the_model_config() -> None:
     with pytest.raises(InvalidRequest, match="did you mean 'patch_size'"):
         build(VAEConfig, {"patchsize": 2}, "vae")

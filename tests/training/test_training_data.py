@@ -36,6 +36,20 @@ def test_selection_by_kind_style_split_and_limit(pack_folder: Path) -> None:
         pack.select(DataConfig(kinds=("scene",)))
 
 
+def test_selection_by_concept_and_shard(pack_folder: Path) -> None:
+    pack = TrainingPack(pack_folder)
+    chosen = pack.select(DataConfig(concepts=("red disc", "*ue disc")))
+    assert {pack.records[i].concept for i in chosen} == {"red disc", "blue disc"}
+    everything = pack.select(DataConfig())
+    assert [i for i in everything if pack.records[i].concept in ("red disc", "blue disc")] == chosen.tolist()
+    small = pack.select(DataConfig(concepts=("red disc",), shards=("b",)))
+    assert {(pack.records[i].concept, pack.records[i].shard) for i in small} == {("red disc", 1)}
+    with pytest.raises(InvalidRequest, match=r"'rod disc'.*'red disc'"):
+        pack.select(DataConfig(concepts=("red disc", "rod disc")))
+    with pytest.raises(InvalidRequest, match="shard of the data pack 'c'"):
+        pack.select(DataConfig(shards=("c",)))
+
+
 def test_weights_multiply_and_unknown_names_are_errors(pack_folder: Path) -> None:
     pack = TrainingPack(pack_folder)
     rows = pack.select(DataConfig())

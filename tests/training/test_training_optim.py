@@ -9,17 +9,18 @@ from stable_diffusion.training.config import OptimiserConfig
 from stable_diffusion.training.optim import Group, Optimiser, learning_rate_factor, muon_eligible, orthogonalise
 
 
+@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("shape", [(24, 24), (16, 40), (40, 16)])
-def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, int]) -> None:
+def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, int], half: bool) -> None:
     torch.manual_seed(0)
     matrix = torch.randn(shape)
-    values = torch.linalg.svdvals(orthogonalise(matrix))
+    values = torch.linalg.svdvals(orthogonalise(matrix, half=half))
     assert values.min() > 0.5 and values.max() < 1.4
     # the same singular directions: U^T X V is near diagonal
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
-    inner = u.T @ orthogonalise(matrix) @ vh.T
+    inner = u.T @ orthogonalise(matrix, half=half) @ vh.T
     assert (inner - torch.diag(inner.diagonal())).abs().max() < 0.1
-    assert orthogonalise(matrix).dtype == torch.float32
+    assert orthogonalise(matrix, half=half).dtype == torch.float32
 
 
 class Net(nn.Module):

@@ -15,8 +15,13 @@ from tiny_training import settings
 
 from stable_diffusion.errors import InvalidRequest, TrainingDiverged
 from stable_diffusion.training import checkpoint as ckpt
+from stable_diffusion.training.config import load_config
+from stable_diffusion.training.data import TrainingPack
+from stable_diffusion.training.denoiser import DenoiserTraining
+from stable_diffusion.training.distributed import join_world
 from stable_diffusion.training.report import loss_curve
-from stable_diffusion.training.run import train
+from stable_diffusion.training.run import build_stage, train
+from stable_diffusion.training.stage import Context
 from stable_diffusion.training.vae import VAETraining
 
 STAGES = ("vae", "text", "denoiser", "joint")
@@ -54,6 +59,24 @@ def test_resumed_run_equals_unbroken(
 
 def _log(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_high_noise_and_shared_latents_reach_the_denoiser(
+    pack_folder: Path, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Half of the batch is drawn from 0.9 on; a second run reads the latents that the first one left."""
+    cache = tmp_path / "latents"
+    chosen = settings("denoiser", runs, high_noise_share=0.5, high_noise_from=0.9, latent_cache=str(cache))
+    context = Context(TrainingPack(pack_folder), join_world("cpu"), tmp_path / "one")
+    stage = build_stage("denoiser", load_config("denoiser", None, chosen), context)
+    assert isinstance(stage, DenoiserTraining)
+    steps = torch.stack([stage.draw(step)[2] for step in range(20)])
+    assert (steps[:, :2] >= 900).all() and (steps[:, 2:] < 900).any()
+    kept = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    assert len(kept) == 2
+    again = DenoiserTraining(stage.config, Context(context.pack, context.world, tmp_path / "two"))
+    assert torch.equal(again.data, stage.data)
+    assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == kept
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -64,6 +64,30 @@ def to_timestep(schedule: DiscreteSchedule | FlowSchedule, time: Tensor) -> Tens
     return (time * schedule.timesteps).floor().clamp(0, schedule.timesteps - 1)
 
 
+def with_high_noise(
+    schedule: DiscreteSchedule | FlowSchedule,
+    timestep: Tensor,
+    share: float,
+    lowest: float,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """`timestep` [B] with the first round(share B) of them drawn anew, evenly from `lowest` (0 to 1) to pure noise.
+
+    What a picture shows is settled at the highest noise levels, which a logit-normal distribution visits least. The
+    draws are stratified like those of `draw_times`. `lowest` is a noise level as the network is told it: timestep /
+    number of timesteps, whatever shift the schedule has.
+    """
+    count = round(share * len(timestep))
+    if count == 0:
+        return timestep
+    time = draw_times(count, "uniform", stratified=True, generator=generator, device=timestep.device)
+    high = (lowest + (1 - lowest) * time) * schedule.timesteps
+    if isinstance(schedule, DiscreteSchedule):
+        high = high.floor().clamp(0, schedule.timesteps - 1)
+    return torch.cat([high.to(timestep), timestep[count:]])
+
+
 def min_snr_weight(prediction: Prediction, schedule: Schedule, sigma: Tensor, gamma: float = 5.0) -> Tensor:
     """Weights [B] of the squared output error so that the x0 error is weighted with min(SNR, gamma) (Hang et al. 2023,
     arXiv:2303.09556, section 3.4): min(SNR, gamma) / SNR for eps, / (SNR + 1) for v, times sigma^2 for flow."""

@@ -19,14 +19,16 @@ from stable_diffusion.training.tables import build, parse_pair, put, read_toml
 class DataConfig:
     """Which records are drawn, how often, and which of their captions.
 
-    kinds, styles: keep only these (empty: all); exclude_styles: leave these out. weights: how often a kind, style,
-    source, concept or shard is drawn relative to 1.0 (products where several match; * and ? as in file names). chinese:
-    share of Chinese captions where a record has both. caption_dropout: share of empty captions. limit: first N records
-    only (0: all).
+    kinds, styles, concepts, shards: keep only these (empty: all; * and ? in concepts as in file names); exclude_styles:
+    leave these out. weights: how often a kind, style, source, concept or shard is drawn relative to 1.0 (products where
+    several match; * and ? as in file names). chinese: share of Chinese captions where a record has both.
+    caption_dropout: share of empty captions. limit: first N records only (0: all).
     """
 
     kinds: tuple[str, ...] = ()
     styles: tuple[str, ...] = ()
+    concepts: tuple[str, ...] = ()
+    shards: tuple[str, ...] = ()
     exclude_styles: tuple[str, ...] = ()
     weights: dict[str, float] = field(default_factory=dict)
     chinese: float = 0.35
@@ -161,7 +163,9 @@ class DenoiserStage(StageConfig):
     a model file that holds them.
 
     text_learning_rate: share of the denoiser's rate at which the text encoder is trained jointly (0: frozen).
-    times: "logit_normal" or "uniform"; weighting: "none" or "min_snr". prompts: what the sample sheet shows.
+    times: "logit_normal" or "uniform"; weighting: "none" or "min_snr". high_noise_share: share of each batch whose
+    noise level is uniform from high_noise_from to 1 instead, where the shape of a picture is decided. prompts: what the
+    sample sheet shows. latent_cache: folder of the latents that several runs share (empty: the run's own).
     """
 
     vae_run: str = ""
@@ -172,6 +176,9 @@ class DenoiserStage(StageConfig):
     time_std: float = 1.0
     shift: float = 1.0
     weighting: str = "none"
+    high_noise_share: float = 0.0
+    high_noise_from: float = 0.8
+    latent_cache: str = ""
     text_learning_rate: float = 0.3
     guidance: float = 3.5
     sample_steps: int = 20
@@ -197,6 +204,10 @@ class DenoiserStage(StageConfig):
         _choice("prediction", self.prediction, ("eps", "v", "flow", "x0"))
         _choice("time distribution", self.times, ("logit_normal", "uniform"))
         _choice("loss weighting", self.weighting, ("none", "min_snr"))
+        if not 0.0 <= self.high_noise_share <= 1.0:
+            raise InvalidRequest(f"high_noise_share = {self.high_noise_share} must be from 0 to 1")
+        if not 0.0 <= self.high_noise_from < 1.0:
+            raise InvalidRequest(f"high_noise_from = {self.high_noise_from} must be at least 0 and less than 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stable_diffusion.data.pack import TOKENIZER, Pack, Record
-from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.errors import InvalidRequest, unknown_choice
 from stable_diffusion.training.config import DataConfig
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -29,17 +29,36 @@ class TrainingPack(Pack):
 
     def select(self, config: DataConfig, split: str = "train") -> NDArray[np.int64]:
         """Indices of the records of `split` that the config keeps, in pack order; at least one, or InvalidRequest."""
+        concepts = self._concepts(config.concepts)
+        for name in config.shards:
+            if name not in self.shard_names:
+                raise unknown_choice("shard of the data pack", name, self.shard_names)
         keep = [
             index
             for index, record in enumerate(self.records)
             if record.split == split
             and (not config.kinds or record.kind in config.kinds)
             and (not config.styles or record.style in config.styles)
+            and (concepts is None or record.concept in concepts)
+            and (not config.shards or self.shard_names[record.shard] in config.shards)
             and record.style not in config.exclude_styles
         ]
         if not keep:
             raise InvalidRequest(f"the data pack {self.folder} has no {split!r} record that the [data] filter keeps")
         return np.array(keep[: config.limit] if config.limit else keep, dtype=np.int64)
+
+    def _concepts(self, patterns: Sequence[str]) -> set[str] | None:
+        """The concepts that the patterns name, None without patterns; InvalidRequest for a pattern that names none."""
+        if not patterns:
+            return None
+        known = {record.concept for record in self.records}
+        chosen: set[str] = set()
+        for pattern in patterns:
+            found = {pattern} & known or set(fnmatch.filter(known, pattern))
+            if not found:
+                raise unknown_choice("concept of the data pack", pattern, sorted(known))
+            chosen |= found
+        return chosen
 
     def weights(self, indices: NDArray[np.int64], config: DataConfig) -> NDArray[np.float64]:
         """Relative draw rate of each record: the product of the weights of what it is called.

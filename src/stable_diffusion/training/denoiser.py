@@ -2,7 +2,7 @@
 
 Legend: N records, B batch, c h w latent shape, T tokens, D token width, V vector width.
 The loss, the times and their weights are those of diffusion/loss.py. Every latent of the selection is computed once
-with the VAE's mean, normalised, and kept as float16 in the run folder.
+with the VAE's mean, normalised, and kept as float16 in the run folder or the config's latent_cache.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from stable_diffusion.diffusion.denoise import guided, network_denoiser
-from stable_diffusion.diffusion.loss import diffusion_loss, draw_times, to_timestep
+from stable_diffusion.diffusion.loss import diffusion_loss, draw_times, to_timestep, with_high_noise
 from stable_diffusion.diffusion.schedule import DiscreteSchedule, FlowSchedule, ddpm_schedule
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.latents import LatentFormat
@@ -35,6 +35,7 @@ from stable_diffusion.training.optim import Group
 from stable_diffusion.training.report import sheet
 from stable_diffusion.training.stage import (
     Context,
+    attention_with_gradients,
     autocast,
     autocast_network,
     condition,
@@ -115,7 +116,8 @@ class DenoiserTraining:
 
     def _cached(self, pack_rows: NDArray[np.int64]) -> Tensor:
         """Normalised latents [N,c,h,w] of these records, float16, on the device."""
-        path = self.context.out / f"latents-{self._key(pack_rows)}.npy"
+        folder = Path(self.config.latent_cache) if self.config.latent_cache else self.context.out
+        path = folder / f"latents-{self._key(pack_rows)}.npy"
         if self.context.world.main and not path.is_file():
             self._encode(pack_rows, path)
         self.context.world.barrier()
@@ -123,7 +125,8 @@ class DenoiserTraining:
 
     def _key(self, pack_rows: NDArray[np.int64]) -> str:
         weights = self.vae.encoder.conv_out.weight.detach().cpu().numpy()
-        digest = hashlib.sha256(weights.tobytes() + pack_rows.tobytes() + str(self.config.size).encode())
+        names = "\n".join(self.context.pack.records[int(row)].name for row in pack_rows)
+        digest = hashlib.sha256(weights.tobytes() + pack_rows.tobytes() + f"{self.config.size}{names}".encode())
         return f"{self.config.size}-{digest.hexdigest()[:12]}"
 
     @torch.no_grad()
@@ -167,15 +170,22 @@ class DenoiserTraining:
             stratified=True,
             generator=generator(torch.device("cpu"), config.seed, 4, step),
         )
-        timestep = to_timestep(self.schedule, times)[first : first + len(rows)]
-        return rows, ids, timestep.to(self.context.device)
+        timestep = with_high_noise(
+            self.schedule,
+            to_timestep(self.schedule, times),
+            config.high_noise_share,
+            config.high_noise_from,
+            generator=generator(torch.device("cpu"), config.seed, 7, step),
+        )
+        return rows, ids, timestep[first : first + len(rows)].to(self.context.device)
 
     def backward(self, step: int, progress: float) -> dict[str, Tensor]:
         world, config = self.context.world, self.config
         rows, ids, timestep = self.draw(step)
         x0 = self.data[torch.from_numpy(rows).to(self.data.device)].float()
         noise = shared_noise(tuple(x0.shape), world, seed=config.seed, salt=5, step=step)
-        loss = self.loss(x0, noise, timestep, ids, self.run_unet).mean()
+        with attention_with_gradients(self.context.device):
+            loss = self.loss(x0, noise, timestep, ids, self.run_unet).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": loss.detach()}
 

@@ -44,17 +44,26 @@ def learning_rate_factor(step: int, total: int | None, config: OptimiserConfig) 
     return warm * shape
 
 
-def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+def orthogonalise(matrix: Tensor, steps: int = 5, *, half: bool = False) -> Tensor:
     """About U V^T of the singular value decomposition of [rows, columns]: singular values land in about [0.7, 1.2].
 
     Every quintic step multiplies X from the left by M = a I + b G + c G^2, G = X X^T, so that only the small square
     G and the product Q of the M need iterating, and X is touched twice: 2 r + 17 square products for an r times wider
     matrix instead of 10 r + 5, and a 3x3 convolution has r = 9. Squaring X costs half the digits, hence float32.
+
+    half: multiply X itself by every M in bfloat16, which needs no digits to spare: twice as fast where the processor
+    has matrix units for bfloat16 and nowhere else.
     """
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
     x = (matrix.T if tall else matrix).float()
     x = x / (x.norm() + 1e-7)
+    if half:
+        x = x.bfloat16()
+        for _ in range(steps):
+            gram = x @ x.T
+            x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        return (x.T if tall else x).to(matrix.dtype)
     gram = x @ x.T
     product = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     for left in reversed(range(steps)):
@@ -74,10 +83,13 @@ def muon_eligible(name: str, parameter: Tensor) -> bool:
 
 
 class Optimiser:
-    """AdamW and, where the config says so, Muon, over named parameters; its state is a flat table of tensors."""
+    """AdamW and, where the config says so, Muon, over named parameters; its state is a flat table of tensors.
 
-    def __init__(self, groups: Sequence[Group], config: OptimiserConfig) -> None:
-        self.config = config
+    half: Muon's products in bfloat16 (see `orthogonalise`); weights and moments stay in float32.
+    """
+
+    def __init__(self, groups: Sequence[Group], config: OptimiserConfig, *, half: bool = False) -> None:
+        self.config, self.half = config, half
         self.named: dict[str, nn.Parameter] = {}
         self.rates: dict[str, float] = {}
         for group in groups:
@@ -129,7 +141,7 @@ class Optimiser:
             return
         momentum.lerp_(parameter.grad, 1 - self.config.momentum)
         update = parameter.grad.lerp(momentum, self.config.momentum)  # Nesterov
-        update = orthogonalise(update.reshape(update.shape[0], -1)).view_as(parameter)
+        update = orthogonalise(update.reshape(update.shape[0], -1), half=self.half).view_as(parameter)
         rows, columns = parameter.shape[0], parameter[0].numel()
         rate = self.config.muon_learning_rate * self.rates[name] * factor
         parameter.mul_(1 - rate * self.config.weight_decay)

@@ -11,7 +11,7 @@ import time
 
 import torch
 
-SIDE, TRIES = 192, 3
+SIDE, TRIES = 384, 7
 
 
 @functools.cache
@@ -25,7 +25,7 @@ def fast_bfloat16(device: str) -> bool:
 
 
 def product_seconds(dtype: torch.dtype) -> float:
-    """Least wall time of a few products of 192x192 matrices on the CPU (the first, which sets up, is not counted)."""
+    """Least wall time of a few products of 384x384 matrices on the CPU (the first, which sets up, is not counted)."""
     matrix = torch.ones(SIDE, SIDE, dtype=dtype)
     times = []
     for _ in range(TRIES + 1):

@@ -23,7 +23,7 @@ from stable_diffusion.training.distributed import World, join_world
 from stable_diffusion.training.ema import EMA, named_tensors
 from stable_diffusion.training.optim import Optimiser, learning_rate_factor
 from stable_diffusion.training.report import Log, Progress, loss_curve, save_png
-from stable_diffusion.training.stage import Context, Stage
+from stable_diffusion.training.stage import Context, Stage, uses_bfloat16
 from stable_diffusion.training.tables import to_table
 from stable_diffusion.training.warm_start import warm_start
 
@@ -144,7 +144,7 @@ class Loop:
         self.name, self.config, self.context, self.stage = name, config, context, stage
         self.world: World = context.world
         self.clock, self.on_progress = clock, on_progress
-        self.optimiser = Optimiser(stage.groups, config.optimiser)
+        self.optimiser = Optimiser(stage.groups, config.optimiser, half=uses_bfloat16(context.device, config))
         self.ema = EMA(stage.averaged, config.ema)
         self.plan = Plan(total=config.steps)
         self.window = Window()

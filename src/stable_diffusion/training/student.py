@@ -33,6 +33,7 @@ from stable_diffusion.training.optim import Group
 from stable_diffusion.training.report import sheet
 from stable_diffusion.training.stage import (
     Context,
+    attention_with_gradients,
     autocast,
     autocast_network,
     condition,
@@ -155,7 +156,8 @@ class StudentTraining:
         jumps = (np.arange(config.batch_size) + random.integers(config.jumps)) % config.jumps
         share = config.batch_size // world.size
         mine = slice(world.rank * share, (world.rank + 1) * share)
-        loss = self._loss(numbers[mine], jumps[mine], self.run_unet).mean()
+        with attention_with_gradients(self.context.device):
+            loss = self._loss(numbers[mine], jumps[mine], self.run_unet).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": loss.detach()}
 
