@@ -31,7 +31,7 @@ import frozen_samplers
 import frozen_tasks
 import frozen_words
 import torch
-from frozen_paint import Case, Entries, Entry, painted
+from frozen_paint import HEX, Case, Entries, Entry, painted
 from frozen_shop import Shop
 
 RECORD = Path(__file__).with_suffix(".json")
@@ -129,7 +129,8 @@ def _wrong(name: str, old: Entry, new: Entry, hashes: bool) -> str | None:
         return f"{name} rose from {before} to {now}" if now > before else None
     if before == now or (name in HASHES and not hashes):
         return None
-    return f"{name} differs" if isinstance(before, str) else f"{name} was {before} and is {now}"
+    is_hash = all(isinstance(value, str) and HEX.fullmatch(value) for value in (before, now))
+    return f"{name} differs" if is_hash else f"{name} was {before} and is {now}"
 
 
 def fallen(old: Mapping[str, Entry], new: Mapping[str, Entry]) -> dict[str, tuple[int, int]]:

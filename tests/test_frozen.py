@@ -12,7 +12,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 pytestmark = pytest.mark.skipif(not SCRIPTS.is_dir(), reason="scripts are not shipped with the tests")
 
 OLD = {
-    "a/one": {"pixels": "11", "words": "22", "steps": 3, "network": 6, "decodes": 2},
+    "a/one": {"pixels": "1" * 16, "words": "2" * 16, "steps": 3, "network": 6, "decodes": 2},
     "a/two": {"refused": "InvalidRequest"},
 }
 
@@ -35,8 +35,8 @@ def record(frozen: Any) -> dict[str, Any]:
     ("change", "says"),
     [
         ({}, []),
-        ({"pixels": "12"}, ["a/one: pixels differs"]),
-        ({"words": "23", "steps": 4}, ["a/one: steps was 3 and is 4; words differs"]),
+        ({"pixels": "3" * 16}, ["a/one: pixels differs"]),
+        ({"words": "3" * 16, "steps": 4}, ["a/one: steps was 3 and is 4; words differs"]),
         ({"network": 7}, ["a/one: network rose from 6 to 7"]),
         ({"encodes": 1}, ["a/one: encodes rose from 0 to 1"]),
         ({"network": 3, "decodes": 0}, []),
@@ -60,9 +60,9 @@ def test_entries_may_not_come_or_go(frozen: Any) -> None:
 
 
 def test_on_another_processor_words_and_counts_are_compared(frozen: Any) -> None:
-    other = {**OLD, "a/one": {**OLD["a/one"], "pixels": "99"}}
+    other = {**OLD, "a/one": {**OLD["a/one"], "pixels": "9" * 16}}
     assert frozen.differences(OLD, other, hashes=False) == []
-    other["a/one"] |= {"words": "99", "network": 8}
+    other["a/one"] |= {"words": "9" * 16, "network": 8}
     assert frozen.differences(OLD, other, hashes=False) == ["a/one: network rose from 6 to 8; words differs"]
 
 
