@@ -111,12 +111,12 @@ def loaded(shop: Shop, path: Path, **settings: Any) -> Entry:
             model = sd.load(path, device="cpu", **settings)
     except sd.StableDiffusionError as error:
         return {"refused": type(error).__name__}
-    state = hooks.states(model)
+    state, words = hooks.states(model), hooks.model_words(model)
     return {
         "state": digest(*[part for name in sorted(state) for part in (name, state[name])]),
         "names": digest([(name, list(state[name].shape), str(state[name].dtype)) for name in sorted(state)]),
-        "understood": digest(hooks.model_words(model)),
-        "family": model.parts.family,
+        "understood": digest(words),
+        "family": words["family"],
     }
 
 
