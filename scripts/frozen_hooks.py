@@ -219,7 +219,7 @@ def latent_channels(model: Any) -> int:
 
 def upscalers() -> tuple[str, ...]:
     """Those of hires."""
-    from stable_diffusion.pipeline.tasks.hires import UPSCALERS
+    from stable_diffusion.request.settings import UPSCALERS
 
     return tuple(UPSCALERS)
 
