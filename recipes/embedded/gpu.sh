@@ -18,7 +18,8 @@ OUT=${OUT:-runs/gpu/out}
 TRAVEL=data/travel PACKAGES=${PACKAGES:-data/packages} PACK=runs/gpu/pack RUN=runs/gpu/denoiser STUDENT=runs/gpu/student
 MODEL=src/stable_diffusion/embedded/model.safetensors
 LIMIT=${LIMIT:-560} STUDENT_LIMIT=${STUDENT_LIMIT:-150}
-MAKE="--size 256 --landscapes 4000 --placed 4000 --counted 2000 --shards objects art recoloured counted landscapes placed"
+MAKE="--size 256 --landscapes 4000 --placed 3000 --large 3000 --counted 2000"
+MAKE+=" --shards objects art recoloured counted landscapes placed large"
 TRAIN="" TEACH="--set batch_size=256 --set ways=4096 --set optimiser.warmup_steps=50" PYTHON=${PYTHON:-python3}
 if [[ ${REHEARSE:-} ]]; then
   SMALL='--set precision=float32 --set size=64 --set log_every=1 --set sample_steps=2'
