@@ -55,7 +55,6 @@ def test_python_examples_run(
     """On a tiny model in place of the embedded one, with a ControlNet for it; nothing else is replaced."""
     from PIL import Image
 
-    from stable_diffusion.pipeline import generate
     from stable_diffusion.pipeline import models as model
 
     def load(*arguments: Any, **settings: Any) -> Any:
@@ -68,7 +67,6 @@ def test_python_examples_run(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(stable_diffusion, "load", load, raising=False)
     monkeypatch.setattr(model, "load", load)
-    monkeypatch.setattr(generate, "load", load)
     exec(compile(code, f"{page.name} example", "exec"), {"__name__": "__main__"})
 
 

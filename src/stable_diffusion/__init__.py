@@ -24,9 +24,9 @@ if TYPE_CHECKING:
         UnsafeFile,
     )
     from .events import Images, Progress
+    from .images import save_image
     from .pipeline.generate import generate, generate_image
     from .pipeline.models import StableDiffusion, load
-    from .pipeline.output import save_image
     from .request.control import Control
     from .request.metadata import read_metadata
     from .request.names import SAMPLERS, SCHEDULES
@@ -45,7 +45,7 @@ _HOMES = {
         *("Canvas", "Hires", "Inpaint", "Noise", "Prompting", "Refiner", "SizeConditioning", "VariationSeed"),
     ),
     "stable_diffusion.request.metadata": ("read_metadata",),
-    "stable_diffusion.pipeline.output": ("save_image",),
+    "stable_diffusion.images": ("save_image",),
     "stable_diffusion.request.names": ("SAMPLERS", "SCHEDULES"),
     "stable_diffusion.errors": (
         "BrokenModel",
