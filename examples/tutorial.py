@@ -14,6 +14,7 @@ TEXT = "a beautiful sunset over the ocean"
 TEXTS = ("a red apple", "a green apple", "an apple tree", "a cat face", "two dogs", "a sunset at the beach", TEXT)
 OTHERS = ("a red apple", "a cat face", TEXT)
 SEED = 7
+STRENGTHS = (0.6, 0.7, 0.8, 0.9, 1.0)
 AFTER = (0, 50, 150, 300, 500, 700, 900)
 """How many steps of the forward chain lie before each state that is shown."""
 
@@ -78,12 +79,23 @@ def decoded(model: stable_diffusion.StableDiffusion) -> Image.Image:
     return grid([[*channels, picture]], [*names, "decoded"])
 
 
+def both_ways(model: stable_diffusion.StableDiffusion) -> Image.Image:
+    """An apple, taken some of the way into noise and back as a lemon."""
+    apple = stable_diffusion.generate_image(OTHERS[0], model=model, seed=SEED)
+    latent, row = model.image_encoder(apple), [apple]
+    for strength in STRENGTHS:
+        *_, last = model.denoising_process("a lemon", latent=latent, strength=strength, seed=SEED)
+        row.append(model.image_decoder(last.x)[0])
+    return grid([row], [OTHERS[0], *(f"strength {strength}" for strength in STRENGTHS)])
+
+
 FIGURES: dict[str, Callable[[stable_diffusion.StableDiffusion], Image.Image]] = {
     "tutorial_text.webp": text,
     "tutorial_forward.webp": forward,
     "tutorial_backward.webp": backward,
     "tutorial_guided.webp": guided,
     "tutorial_decoded.webp": decoded,
+    "tutorial_both_ways.webp": both_ways,
 }
 
 
