@@ -137,6 +137,29 @@ def test_example_scripts_draw_their_figure(
     assert len(figure.getcolors(10**6) or []) > 20, "the figure is nearly empty"
 
 
+def test_the_map_of_the_code_is_true() -> None:
+    """Its files exist, every room has a section and stands in the drawing, and what it may import is what it may."""
+    from house import PACKAGE
+    from test_architecture import GROUND, MAY_IMPORT
+
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    drawing = (ROOT / "docs/images/architecture.svg").read_text(encoding="utf-8")
+    table, _, rooms = page.partition("## The rooms")
+    for name in re.findall(r"`([\w/]+(?:\.py|/))`", table):
+        assert (PACKAGE / name).exists(), name
+    sections = {title: text for title, text in re.findall(r"^### (.+)\n((?:(?!^##).*\n)*)", rooms, re.MULTILINE)}
+    for name in re.findall(r">([\w/]+(?:\.py|/))<", drawing):
+        assert (PACKAGE / name).exists(), name
+    for room, allowed in MAY_IMPORT.items():
+        if room in GROUND or not (PACKAGE / room).is_dir():
+            continue
+        assert f">{room}<" in drawing, room
+        said = sections[room].partition("May import: ")[2]
+        assert set(re.findall(r"`(\w+)`", said)) == allowed, room
+        for name in re.findall(r"`([\w/]+(?:\.py|/))`", sections[room]):
+            assert (PACKAGE / room / name).exists() or (PACKAGE / name).exists(), (room, name)
+
+
 def test_transcripts_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `info` says of a file of every kind; scripts/checkpoint_page.py writes it anew."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
