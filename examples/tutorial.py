@@ -52,7 +52,10 @@ def backward(model: stable_diffusion.StableDiffusion) -> Image.Image:
     """The way back: at some steps the state, and beneath it the clean picture that the model expects."""
     steps = list(model.denoising_process(model.text_encoder(TEXT), seed=SEED))
     shown = steps[:: max(1, len(steps) // 6)][:6] + steps[-1:]
-    rows = [[model.image_decoder(state)[0] for state in states] for states in zip(*((s.x, s.denoised) for s in shown))]
+    rows = [
+        [model.image_decoder(state)[0] for state in states]
+        for states in ([s.x for s in shown], [s.denoised for s in shown])
+    ]
     return grid(rows, [f"step {step.index + 1}" for step in shown], ["state", "expected"])
 
 

@@ -21,11 +21,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import frozen_adapters
+import frozen_cli
+import frozen_commands
+import frozen_files
 import frozen_hooks as hooks
+import frozen_pieces
 import frozen_samplers
 import frozen_tasks
+import frozen_words
 import torch
-from frozen_paint import Case, Entries, Entry, painted
+from frozen_paint import HEX, Case, Entries, Entry, painted
 from frozen_shop import Shop
 
 RECORD = Path(__file__).with_suffix(".json")
@@ -44,11 +50,30 @@ CASES: dict[str, Callable[[Shop], Iterator[Case]]] = {
     "noise": frozen_tasks.noise,
     "backgrounds": frozen_tasks.backgrounds,
     "sizes": frozen_tasks.sizes,
+    "prompts": frozen_words.prompts,
+    "embeddings": frozen_words.embeddings,
+    "embedded": frozen_words.embedded,
+    "loras": frozen_adapters.loras,
+    "controls": frozen_adapters.controls,
 }
 """Group -> its requests."""
-OTHERS: dict[str, Callable[[Shop], Entries]] = {}
+OTHERS: dict[str, Callable[[Shop], Entries]] = {
+    "pieces": frozen_pieces.pieces,
+    "samples": frozen_files.samples,
+    "info": frozen_files.told,
+    "load": frozen_files.loads,
+    "convert": frozen_files.conversions,
+    "tables": frozen_files.tables,
+    "options": frozen_commands.options,
+    "commands": frozen_cli.commands,
+    "axes": frozen_cli.axes,
+    "metadata": frozen_cli.metadata,
+    "training": frozen_commands.training,
+}
 """Group -> entries that are no requests."""
 GROUPS = (*CASES, *OTHERS)
+LATENTS = ("text-to-image", "image-to-image", "inpainting", "outpainting", "other-inputs", "hires", "sizes")
+"""Groups whose requests are made once more as latents alone; for others the pictures before rounding are enough."""
 
 
 def about() -> dict[str, str]:
@@ -60,18 +85,28 @@ def about() -> dict[str, str]:
     }
 
 
-def recorded(groups: tuple[str, ...], place: Path) -> dict[str, Entry]:
+def recorded(groups: tuple[str, ...], shop: Shop) -> dict[str, Entry]:
     """The entries of these groups, as the code makes them now."""
-    shop, found = Shop(place), {}
+    found: dict[str, Entry] = {}
     for group in groups:
-        start, before = time.monotonic(), len(found)
-        entries = painted(shop, CASES[group](shop)) if group in CASES else OTHERS[group](shop)
+        start, before = time.process_time(), len(found)
+        entries = _entries(group, shop)
         for name, entry in entries:
             key = f"{group}/{name}"
             assert key not in found, f"{key} is there twice"
             found[key] = entry
-        print(f"{group}: {len(found) - before} entries, {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
+        print(
+            f"{group}: {len(found) - before} entries, {time.process_time() - start:.1f} s of processor",
+            file=sys.stderr,
+            flush=True,
+        )
     return found
+
+
+def _entries(group: str, shop: Shop) -> Entries:
+    if group in CASES:
+        return painted(shop, CASES[group](shop), latents=group in LATENTS)
+    return OTHERS[group](shop)
 
 
 def differences(old: Mapping[str, Entry], new: Mapping[str, Entry], *, hashes: bool = True) -> list[str]:
@@ -94,7 +129,8 @@ def _wrong(name: str, old: Entry, new: Entry, hashes: bool) -> str | None:
         return f"{name} rose from {before} to {now}" if now > before else None
     if before == now or (name in HASHES and not hashes):
         return None
-    return f"{name} differs" if isinstance(before, str) else f"{name} was {before} and is {now}"
+    is_hash = all(isinstance(value, str) and HEX.fullmatch(value) for value in (before, now))
+    return f"{name} differs" if is_hash else f"{name} was {before} and is {now}"
 
 
 def fallen(old: Mapping[str, Entry], new: Mapping[str, Entry]) -> dict[str, tuple[int, int]]:
@@ -111,12 +147,20 @@ def fallen(old: Mapping[str, Entry], new: Mapping[str, Entry]) -> dict[str, tupl
 
 def written(record: Mapping[str, Any]) -> str:
     """The record as JSON, an entry a line."""
-    lines = [
-        f"  {json.dumps(key)}: {json.dumps(record['entries'][key], sort_keys=True)}"
-        for key in sorted(record["entries"])
-    ]
-    head = json.dumps(record["about"], sort_keys=True)
-    return f'{{\n "about": {head},\n "entries": {{\n' + ",\n".join(lines) + "\n }\n}\n"
+    entries = record["entries"]
+    lines = [f"  {json.dumps(key)}: {json.dumps(entries[key], sort_keys=True)}" for key in sorted(entries)]
+    heads = [f' "{name}": {json.dumps(value, sort_keys=True)}' for name, value in record.items() if name != "entries"]
+    return "{\n" + ",\n".join([*heads, ' "entries": {\n' + ",\n".join(lines) + "\n }"]) + "\n}\n"
+
+
+def write(new: dict[str, Entry], exercised: set[str], groups: tuple[str, ...]) -> None:
+    """Put these entries into the record; entries of other groups stay."""
+    if groups != GROUPS and RECORD.exists():
+        old = json.loads(RECORD.read_text(encoding="utf-8"))
+        new = {key: entry for key, entry in old["entries"].items() if key.partition("/")[0] not in groups} | new
+        exercised = exercised | set(old["exercised"])
+    record = {"about": about(), "exercised": sorted(exercised), "entries": new}
+    RECORD.write_text(written(record), encoding="utf-8")
 
 
 def compare(new: Mapping[str, Entry], groups: tuple[str, ...]) -> int:
@@ -150,16 +194,18 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     groups = tuple(given.only)
     with tempfile.TemporaryDirectory() as place:
-        new = recorded(groups, Path(place).resolve())
+        shop, new = Shop(Path(place).resolve()), {}
+        for group in groups:
+            new |= recorded((group,), shop)
+            if given.write:
+                write(new, shop.exercised, groups)
     if given.keep is not None:
         given.keep.mkdir(parents=True, exist_ok=True)
         (given.keep / RECORD.name).write_text(written({"about": about(), "entries": new}), encoding="utf-8")
     if given.check:
         return compare(new, groups)
-    if groups != GROUPS and RECORD.exists():
-        old = json.loads(RECORD.read_text(encoding="utf-8"))["entries"]
-        new = {key: entry for key, entry in old.items() if key.partition("/")[0] not in groups} | new
-    RECORD.write_text(written({"about": about(), "entries": new}), encoding="utf-8")
+    unused = sorted(hooks.fields() - shop.exercised) if groups == GROUPS else []
+    print(f"{len(new)} entries; settings that no case gives: {', '.join(unused) or 'none'}")
     return 0
 
 

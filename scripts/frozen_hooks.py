@@ -70,13 +70,11 @@ def renamed(settings: Mapping[str, Any], group: str = "") -> dict[str, Any]:
     return found
 
 
-def fields() -> dict[str, tuple[str, ...]]:
-    """The fields of a request ("" is the request itself), of its groups and of controls."""
-    import dataclasses
-
+def settings_classes() -> dict[str, type]:
+    """Field of a request -> the class of its settings; "" is the request itself."""
     import stable_diffusion as sd
 
-    groups = {
+    return {
         "": sd.Request,
         "prompting": sd.Prompting,
         "noise": sd.Noise,
@@ -88,7 +86,45 @@ def fields() -> dict[str, tuple[str, ...]]:
         "canvas": sd.Canvas,
         "controls": sd.Control,
     }
-    return {name: tuple(field.name for field in dataclasses.fields(kind)) for name, kind in groups.items()}
+
+
+def fields() -> set[str]:
+    """The fields of a request and of its groups ("group.field"), as the cases name them."""
+    import dataclasses
+
+    names = {
+        f"{group}.{field.name}" if group else field.name
+        for group, kind in settings_classes().items()
+        for field in dataclasses.fields(kind)
+    }
+    back = {new: old for old, new in RENAMED.items()}
+    return {back.get(name, name) for name in names}
+
+
+def plain(value: Any) -> Any:
+    """A request, or a value in one, as JSON: fields that are not at their default, under the names of the cases.
+
+    Of paths the last name, of pictures their kind and size, so that nothing depends on a folder.
+    """
+    import dataclasses
+
+    from PIL import Image
+
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        group = next((name for name, kind in settings_classes().items() if isinstance(value, kind)), "")
+        found = {}
+        for field in dataclasses.fields(value):
+            item = getattr(value, field.name)
+            default = field.default_factory() if callable(field.default_factory) else field.default
+            if item is not None and item != default:
+                full = f"{group}.{field.name}" if group else field.name
+                found[next((old for old, new in RENAMED.items() if new == full), full)] = plain(item)
+        return found
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, Image.Image):
+        return [value.mode, *value.size]
+    return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
 def randomised(module: nn.Module, seed: int) -> nn.Module:
@@ -145,7 +181,7 @@ def write_native(path: Path) -> Path:
 
 def states(model: Any) -> dict[str, Tensor]:
     """All weights of a loaded model, by part."""
-    parts = {"unet": model.parts.unet, "vae": model.parts.full_vae, "clip": model.parts.clip}
+    parts = {"unet": model.parts.unet, "vae": model.parts.vae, "clip": model.parts.clip}
     parts |= {"clip2": model.parts.clip2, "t5": model.parts.t5}
     return {
         f"{part}.{name}": tensor
@@ -173,6 +209,21 @@ def model_words(model: Any) -> dict[str, Any]:
     }
 
 
+def has_alpha(model: Any) -> bool:
+    return bool(model.parts.vae.config.image_channels == 4)
+
+
+def latent_channels(model: Any) -> int:
+    return int(model.parts.latents.channels)
+
+
+def upscalers() -> tuple[str, ...]:
+    """Those of hires."""
+    from stable_diffusion.request.settings import UPSCALERS
+
+    return tuple(UPSCALERS)
+
+
 def tables() -> Iterator[tuple[str, Any]]:
     """(name, lines of text) of every key table, for released shapes and for tiny ones."""
     import released_shapes as shapes
@@ -180,11 +231,13 @@ def tables() -> Iterator[tuple[str, Any]]:
     import tiny_controls
     import tiny_xl
     from stable_diffusion.models.clip_vision import CLIPVisionConfig
+    from stable_diffusion.models.ip_adapter import IPAdapterConfig
     from stable_diffusion.models.t2i_adapter import T2IAdapterConfig
     from stable_diffusion.models.tiny_vae import TinyVAEConfig
     from stable_diffusion.weights.networks.clip import clip_openclip, clip_transformers
     from stable_diffusion.weights.networks.clip_vision import clip_vision_openclip, clip_vision_transformers
     from stable_diffusion.weights.networks.controlnet import controlnet_diffusers, controlnet_ldm
+    from stable_diffusion.weights.networks.ip_adapter import ip_adapter_table
     from stable_diffusion.weights.networks.mmdit import mmdit_diffusers, mmdit_ldm
     from stable_diffusion.weights.networks.t2i_adapter import t2i_adapter_table
     from stable_diffusion.weights.networks.t5 import t5_transformers
@@ -221,6 +274,8 @@ def tables() -> Iterator[tuple[str, Any]]:
     layout = tiny_layout(marks)
     assert layout is not None
     yield "taesd", tiny_table(TinyVAEConfig(), layout)
+    for name, depth in (("plain", 0), ("plus", 4)):
+        yield f"ip-adapter/{name}", ip_adapter_table(IPAdapterConfig(depth=depth), 16)
 
 
 def table_lines(table: Any) -> list[str]:

@@ -48,8 +48,9 @@ def digest(*parts: object) -> str:
     return total.hexdigest()[:16]
 
 
-def made(shop: Shop, case: Case) -> Entry:
-    """The record of a case: final latents, pictures before and after rounding, noise levels, text, and counts."""
+def made(shop: Shop, case: Case, *, latents: bool = True) -> Entry:
+    """The record of a case: pictures before and after rounding, noise levels, text, and counts; final latents too,
+    which are made by a second run, where they are asked for."""
     import stable_diffusion as sd
 
     model, request = shop.model(case.model), request_of(case)
@@ -58,16 +59,19 @@ def made(shop: Shop, case: Case) -> Entry:
     done = [event for event in events if isinstance(event, sd.Images)]
     images = [image for event in done for image in event.images]
     steps = [(e.index, e.total, e.picture, e.sigma) for e in events if isinstance(e, sd.Progress)]
-    latents = sd.generate(model, request, output="latent", batch=case.batch)
     entry: Entry = {
-        "latent": digest(*[event.tensor for event in latents if isinstance(event, sd.Images)]),
         "floats": digest(*[event.tensor for event in done]),
         "pixels": digest(*[part for image in images for part in (image.mode, image.size, image.tobytes())]),
         "sigmas": digest(steps),
         "steps": len(steps),
         "notes": sum(len(event.notes) for event in done),
+        "resolved": digest([hooks.plain(each) for event in done for each in event.requests]),
+        "read": digest([hooks.plain(sd.read_metadata(image).request) for image in images]),
         **text_of(shop, [image.info["parameters"] for image in images]),
     }
+    if latents:
+        again = sd.generate(model, request, output="latent", batch=case.batch)
+        entry["latent"] = digest(*[event.tensor for event in again if isinstance(event, sd.Images)])
     return entry | {name: counts[name] for name in hooks.COUNTS if counts[name]}
 
 
@@ -83,25 +87,35 @@ def request_of(case: Case) -> Any:
     return sd.Request(case.prompt, **settings)
 
 
+def given(settings: Mapping[str, Any], group: str = "") -> Iterator[str]:
+    """The names of fields that are set, those of groups and controls as "group.field"."""
+    for name, value in settings.items():
+        yield f"{group}.{name}" if group else name
+        for each in value if name == "controls" else [value]:
+            if isinstance(each, Mapping):
+                yield from given(each, name)
+
+
 def text_of(shop: Shop, texts: list[str]) -> Entry:
     """Hashes of texts: as they are, and with the hashes of files blotted out, which depend on the processor."""
     assert not any(str(shop.place) in text for text in texts), "a path of this machine is in the metadata"
     return {"parameters": digest(texts), "words": digest([HEX.sub("#", text) for text in texts])}
 
 
-def painted(shop: Shop, cases: Iterator[Case]) -> Entries:
+def painted(shop: Shop, cases: Iterator[Case], *, latents: bool = True) -> Entries:
     """The entries of cases. Warnings are no part of them."""
     for case in cases:
+        shop.exercised |= set(given({"prompt": case.prompt, **case.base, **case.settings}))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield f"{case.model}/{case.name}", made_or_refused(shop, case)
+            yield f"{case.model}/{case.name}", made_or_refused(shop, case, latents)
 
 
-def made_or_refused(shop: Shop, case: Case) -> Entry:
+def made_or_refused(shop: Shop, case: Case, latents: bool) -> Entry:
     """The record of a case, or which error says that the model cannot do it."""
     import stable_diffusion as sd
 
     try:
-        return made(shop, case)
+        return made(shop, case, latents=latents)
     except sd.StableDiffusionError as error:
         return {"refused": type(error).__name__}

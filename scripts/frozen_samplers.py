@@ -27,6 +27,9 @@ def samplers(shop: Shop) -> Iterator[Case]:
         for preset in SAMPLERS[name].presets:
             yield Case(preset, "sd1", {"sampler": preset, "steps": 5})
 
+    for model in MODELS:
+        yield Case("restart-restarts", model, {"sampler": "restart", "steps": 24})
+
 
 def schedules(shop: Shop) -> Iterator[Case]:
     from stable_diffusion import SCHEDULES

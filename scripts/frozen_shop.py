@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-Sizes = Mapping[str, tuple[int, ...]]
+TEXT = "text_model."
+"""How names of text encoders begin, with older versions of transformers."""
 
 
 class Shop:
-    """Makes what cases need, once; `place` is the folder of all of it."""
+    """Makes what cases need, once; `place` is the folder of all of it, `exercised` the settings that cases gave."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
+        self.exercised: set[str] = set()
         self._models: dict[str, Any] = {}
         self._cases: dict[str, Any] = {}
 
@@ -32,7 +35,9 @@ class Shop:
             import convert_cases
 
             (kind,) = (kind for kind in convert_cases.KINDS if kind.name == name)
-            self._cases[name] = convert_cases.make_case(kind, self.folder(f"models/{name}"))
+            case = convert_cases.make_case(kind, self.folder(f"models/{name}"))
+            single = case.single.rename(case.single.with_name(f"{name}.safetensors"))
+            self._cases[name] = replace(case, single=single)
         return self._cases[name]
 
     @cached_property
@@ -56,16 +61,7 @@ class Shop:
 
     def single(self, name: str) -> Path:
         """The single file of a model under its own name, which pictures hold."""
-        if name == "native":
-            return self.native
-        case = self.case(name)
-        path = case.single.with_name(f"{name}.safetensors")
-        if not path.exists():
-            path.symlink_to(case.single.name)
-            path.unlink()
-            case.single.rename(path)
-            case.single.symlink_to(path.name)
-        return path
+        return self.native if name == "native" else self.case(name).single
 
     def folder(self, name: str) -> Path:
         path = self.place / name
@@ -73,12 +69,14 @@ class Shop:
         return path
 
     def shapes(self, model: str) -> dict[str, tuple[int, ...]]:
-        """Shapes of a model's weights in diffusers' layout, by path of the layer, text encoders under their folders."""
+        """Shapes of a model's weights in diffusers' layout, by path; those of the second text encoder after "te2."."""
         case, found = self.case(model), {}
-        for part, prefix in (("unet", ""), ("transformer", ""), ("text_encoder", ""), ("text_encoder_2", "te2.")):
+        parts = {"unet": "", "transformer": "", "text_encoder": TEXT, "text_encoder_2": f"te2.{TEXT}"}
+        for part, prefix in parts.items():
             for file in sorted((case.folder / part).glob("*.safetensors")):
                 for name, tensor in load_file(file).items():
-                    found[prefix + name.removesuffix(".weight")] = tuple(tensor.shape)
+                    path = name.removeprefix(TEXT).removesuffix(".weight")
+                    found[prefix + path] = tuple(tensor.shape)
         return found
 
     def save(self, name: str, state: Mapping[str, Tensor], **metadata: str) -> Path:

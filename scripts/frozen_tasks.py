@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import frozen_hooks as hooks
 from frozen_paint import Case
 from frozen_shop import Shop, mask, picture
 from PIL import Image
@@ -33,8 +34,10 @@ def text_to_image(shop: Shop) -> Iterator[Case]:
         yield Case("rescale", model, {"guidance_rescale": 0.7, "guidance": 8.0})
         yield Case("interval", model, {"guidance_interval": (0.2, 0.7), "steps": 5})
         yield Case("clip-skip-2", model, {"clip_skip": 2})
+        yield Case("clip-skip-1", model, {"clip_skip": 1})
         yield Case("own", model, {}, base={"seed": 5, "width": 32, "height": 24, "steps": 2})
     yield Case("clip-skip-1", "sd2", {"clip_skip": 1})
+    yield Case("named", "sd1", {"model": "another"})
     yield Case("own", "sd3.5-medium", {})
     yield Case("own", "sd3.5-large", {})
 
@@ -61,7 +64,8 @@ def inpainting(shop: Shop) -> Iterator[Case]:
     for model in ("sd1", "native", "sd3", "sdxl"):
         yield Case("plain", model, MASKED)
         yield Case("soft", model, {**MASKED, "inpaint": {"soft": True}, "steps": 5})
-        yield Case("blur", model, {**MASKED, "inpaint": {"blur": 2.5}})
+        wide = {"image": picture(96, 64), "mask": mask(96, 64), "width": 96, "height": 64}
+        yield Case("blur", model, {**wide, "inpaint": {"blur": 2.5}})
     for fill in ("original", "fill", "latent noise", "latent nothing"):
         yield Case(f"fill-{fill}", "sd1", {**MASKED, "inpaint": {"fill": fill}, "sampler": A})
         yield Case(f"fill-{fill}", "native", {**MASKED, "inpaint": {"fill": fill}, "strength": 1.0})
@@ -135,12 +139,10 @@ def canvas(shop: Shop) -> Iterator[Case]:
 
 
 def hires(shop: Shop) -> Iterator[Case]:
-    from stable_diffusion.pipeline.tasks.hires import UPSCALERS
-
     for model in ("sd1", "native", "sd3", "sdxl"):
         yield Case("plain", model, {"hires": {"scale": 1.5}})
         yield Case("steps", model, {"hires": {"scale": 2, "steps": 2, "strength": 0.4}, "sampler": A})
-    for upscaler in UPSCALERS:
+    for upscaler in hooks.upscalers():
         yield Case(f"upscaler-{upscaler}", "sd1", {"hires": {"scale": 1.5, "upscaler": upscaler}})
     yield Case("three", "sd1", {"hires": {"scale": 1.5}, "count": 3, "sampler": A})
     yield Case("three-at-once", "sd1", {"hires": {"scale": 1.5, "upscaler": "Lanczos"}, "count": 3}, batch=3)

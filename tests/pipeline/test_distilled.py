@@ -10,10 +10,10 @@ import torch
 
 import stable_diffusion.pipeline.models as model_module
 from stable_diffusion.adapters.attach import attach
+from stable_diffusion.adapters.distilled import FORMAT
 from stable_diffusion.errors import BrokenModel, ModelFileError, UnknownModel
 from stable_diffusion.evaluation.bench import QUICK
 from stable_diffusion.evaluation.sections.stability import order_of
-from stable_diffusion.pipeline.distilled import FORMAT
 from stable_diffusion.pipeline.generate import generate_image
 from stable_diffusion.pipeline.models import load
 from stable_diffusion.weights.checkpoints.native import save_native

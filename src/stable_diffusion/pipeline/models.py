@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..adapters.attach import Attachment, attach
+from ..adapters.distilled import distilled
 from ..adapters.targets import Network, networks
 from ..adapters.textual_inversion import Embedding, read_embedding
 from ..diffusion.forward import DiffusionProcess
@@ -28,7 +29,6 @@ from ..weights.parts import Defaults, Parts
 from .cache import FileCache
 from .codec import ImageDecoder, ImageEncoder
 from .denoiser import AnySchedule, LatentNetwork
-from .distilled import distilled
 from .process import DenoisingProcess
 from .resolve import PixelGrid
 from .text import text_encoder

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...adapters.distilled import FORMAT
 from ...errors import InvalidRequest
-from ...pipeline.distilled import FORMAT
 from ...weights.containers.hashes import sha256
 from ...weights.containers.safetensors import write_safetensors
 from ...weights.load import load_parts
@@ -31,7 +31,7 @@ def save_student(
     budget  keep only the directions that matter most, at most so many numbers, each in 8 bits (`dtype` is not used)
     base    the model file that it is for, where that is the teacher under another hash (with other defaults, say)
 
-    The metadata holds what `pipeline.distilled` reads. Errors: InvalidRequest for a run of another stage or whose
+    The metadata holds what `adapters.distilled` reads. Errors: InvalidRequest for a run of another stage or whose
     teacher is gone, for a base that is not the teacher, and for a budget that leaves nothing.
     """
     weights, state = load_part(run, "lora")

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..adapters.attach import match
-from ..adapters.file import read_adapter
-from ..adapters.patch import stack_of
-from ..adapters.targets import networks
 from ..errors import BrokenModel, UnknownModel
 from ..weights.parts import Defaults, Parts, Source
+from .attach import match
+from .file import read_adapter
+from .patch import stack_of
+from .targets import networks
 
 FORMAT = "stable_diffusion.lora.v1"
 SETTINGS = ("steps", "guidance", "sampler", "schedule")
