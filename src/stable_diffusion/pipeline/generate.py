@@ -30,10 +30,11 @@ from ..images import XMP, GeneratedImage, Pictures
 from ..request.metadata import parameters_text
 from ..request.metadata_read import KEY
 from ..request.names import resolve_sampler
-from ..request.request import Request, Settings, unknown_setting, with_settings
+from ..request.request import Request, Settings, with_settings
 from .image import from_model, to_images
 from .models import StableDiffusion, as_model
 from .prepare import Batch, Plan, prepare
+from .process import unknown_option
 from .tasks.background import composite, matches, warn_mismatch, with_background_words
 from .tasks.hires import enlarged
 from .tasks.masks import start_latent
@@ -87,13 +88,12 @@ _SETTINGS = [field for field in dataclasses.fields(Request) if field.kw_only]
 
 def _check_options(request: Request, model: StableDiffusion, options: dict[str, Any]) -> None:
     """InvalidRequest for an option that neither the sampler nor `generate` has."""
-    sampler = resolve_sampler(model.defaults.sampler if request.sampler is None else request.sampler).id
-    known = ["final", *solver(sampler).options]
+    sampler = solver(resolve_sampler(model.defaults.sampler if request.sampler is None else request.sampler).id)
     for name in options:
         if any(name == field.name for field in _SETTINGS):
             raise InvalidRequest(f"{name} belongs in the request: Request(..., {name}=...)")
-        if name not in known:
-            raise unknown_setting(f"option of generate with the sampler {sampler!r}", name, known)
+        if name != "final" and name not in sampler.options:
+            raise unknown_option("option of generate", name, sampler, ["final"])
 
 
 def _stream(plan: Plan, output: Output, together: int | None, preview_every: int) -> Iterator[Event]:

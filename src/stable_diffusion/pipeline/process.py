@@ -6,7 +6,7 @@ Shapes: B batch, c h w latent channels, height and width; x0 and noise [B,c,h,w]
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ..diffusion.denoise import NetworkDenoiser
-from ..diffusion.samplers import Solver, solver
+from ..diffusion.samplers import SOLVERS, Solver, solver
 from ..diffusion.schedule import FlowSchedule
 from ..diffusion.sigmas import Table, grid_options, schedule_sigmas, truncate
-from ..errors import InvalidRequest, what_is
+from ..errors import InvalidRequest, unknown_choice, what_is
 from ..models.mmdit import MMDiT
 from ..models.unet import UNet
 from ..request.fields import Number, Whole
@@ -162,7 +162,7 @@ class DenoisingProcess:
         steps = self.defaults.steps if steps is None else steps
         for name in more:
             if name not in known and name not in solver(resolved.id).options:
-                raise _unknown(name, [*known, *solver(resolved.id).options])
+                raise _unknown(name, solver(resolved.id), known)
         if latent is not None:
             latent = batched_latent(latent, self.network.channels)
         levels = self.sigmas(resolved.id, schedule, steps, options.final, options.shift)
@@ -254,11 +254,18 @@ def _check_kinds(seed: object, steps: object, guidance: object) -> None:
         ANY_GUIDANCE.check("guidance", guidance)
 
 
-def _unknown(name: str, further: Sequence[str]) -> InvalidRequest:
+def _unknown(name: str, sampler: Solver, known: Iterable[str]) -> InvalidRequest:
     """The error for a setting that the denoising process has not."""
     if name in RENAMED:
         return InvalidRequest(f"{name} is called {RENAMED[name]} here")
-    return unknown_setting("setting of the denoising process", name, [*OWN_SETTINGS, *further])
+    return unknown_option("setting of the denoising process", name, sampler, [*OWN_SETTINGS, *known])
+
+
+def unknown_option(what: str, name: str, sampler: Solver, known: Sequence[str]) -> InvalidRequest:
+    """The error for a name that is neither among those `known` nor an option of this sampler."""
+    if any(name in each.options for each in SOLVERS.values()):
+        return unknown_choice(f"option of sampler {sampler.id!r}", name, sampler.options)
+    return unknown_setting(what, name, [*known, *sampler.options])
 
 
 OWN_SETTINGS = tuple(
