@@ -57,6 +57,8 @@ def said(*words: object) -> Entry:
     except ValueError:
         return {"exit": result.exit_code}
     sentences = {name: facts.pop(name, None) for name in SENTENCES}
+    if "path" in facts:
+        facts["path"] = Path(facts["path"]).name  # where the package lies is no fact of the model
     count = {name: len(value) for name, value in sentences.items() if isinstance(value, list)}
     return {"exit": result.exit_code, "facts": digest(facts), "keys": " ".join(facts), "sentences": digest(count)}
 
