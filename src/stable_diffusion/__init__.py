@@ -2,10 +2,20 @@
 
     import stable_diffusion
 
-    stable_diffusion.generate_image("a beautiful sunset over the ocean").save("sunset.png")
+    image = stable_diffusion.generate_image("a beautiful sunset over the ocean")
+    image.save("sunset.png")
 
-Every public name is found here and resolved on first use (PEP 562), so that `import stable_diffusion` costs no import
-of torch.
+The parts of a model can be used alone:
+
+    model = stable_diffusion.load()
+    words = model.text_encoder("a beautiful sunset over the ocean")
+    noisy = model.diffusion_process.add_gaussian_noise(image)         # one step into noise
+    for step in model.denoising_process(words, seed=7):               # out of noise, guided by the text
+        latent = step.x
+    (picture,) = model.image_decoder(latent)
+
+`help(stable_diffusion.generate_image)` names every setting. Every public name is found here and resolved on first use
+(PEP 562), so that `import stable_diffusion` costs no import of torch.
 """
 
 from __future__ import annotations
