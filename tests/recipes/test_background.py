@@ -215,7 +215,7 @@ def test_a_killed_process_is_taken_up_from_its_newest_checkpoint(table: Path, pl
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as process:
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 240
             while not (place.out / "red" / ckpt.PREVIOUS).is_file() and time.monotonic() < deadline:
                 time.sleep(0.05)
             with pytest.raises(InvalidRequest, match="only one"):
