@@ -275,6 +275,11 @@ def _read_source(reading: Reading) -> str | None:
     return "nv"
 
 
+def _read_compat(reading: Reading) -> str | None:
+    """A picture of A1111 is made its way again; this program says itself which way it took, and ComfyUI has its own."""
+    return reading.values.get("Compat") if reading.ours else None if reading.on_cpu else "a1111"
+
+
 def _read_tiling(reading: Reading) -> str | None:
     tiling = reading.values.get("Tiling", "False")
     if tiling in ("True", "x", "y", "both"):
@@ -339,6 +344,7 @@ _READERS: dict[str, Callable[[Reading], Any]] = {
     "prompting.emphasis": _read_emphasis,
     "prompting.variants": lambda reading: False if reading.values.get("Variants") == "False" else None,
     "noise.source": _read_source,
+    "noise.compat": _read_compat,
     "noise.eta": _read_eta,
     "variation.seed": _read_variation_seed,
     "hires.scale": _read_scale,
