@@ -276,8 +276,9 @@ def _read_source(reading: Reading) -> str | None:
 
 
 def _read_compat(reading: Reading) -> str | None:
-    """A picture of A1111 is made its way again; this program says itself which way it took, and ComfyUI has its own."""
-    return reading.values.get("Compat") if reading.ours else None if reading.on_cpu else "a1111"
+    """A picture of A1111 or its kin is made its way again; a text that names no program is taken for one of theirs."""
+    version = reading.values.get("Version", "v1")
+    return reading.values.get("Compat", "a1111" if re.match(r"[vf]\d", version) else None)
 
 
 def _read_tiling(reading: Reading) -> str | None:
