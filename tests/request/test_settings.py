@@ -122,6 +122,7 @@ OUT_OF_RANGE: dict[str, dict[str, tuple[Any, ...]]] = {
     "noise": {
         "source": ("gpu", None),
         "seed_delta": (0.5, True, 2**63),
+        "compat": ("comfy", 1111),
         "shift": (0, -3, NAN, "3"),
         "eta": (-0.1, 11, NAN, "1"),
         "s_churn": (-1, NAN),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.models.clip import CLIPText
 from stable_diffusion.text.encode import TextEncoder, from_empty, restore_mean
 from stable_diffusion.text.tokenizer import Tokenizer
-from stable_diffusion.text.windows import Window, split_windows
+from stable_diffusion.text.windows import ALONE, BATCH, Window, split_windows
 
 
 @pytest.fixture(scope="module")
@@ -189,3 +191,50 @@ def test_words_know_where_their_tokens_lie(encoder: TextEncoder, native: TextEnc
         "photorealistic"
     )
     assert [(w.text, w.positions) for w in native.words("the 猫")] == [("the", (1, 2)), ("猫", (3, 4, 5))]
+
+
+def distinct(count: int) -> str:
+    return " BREAK ".join(f"a cat number {number}" for number in range(count))
+
+
+def test_many_windows_run_in_batches_of_one_shape_and_each_distinct_one_once(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[int] = []
+    forward = encoder.clip.forward
+
+    def counted(ids: torch.Tensor, **settings: object) -> object:
+        shapes.append(len(ids))
+        return forward(ids, **settings)
+
+    monkeypatch.setattr(encoder.clip, "forward", counted)
+    assert encoder.encode(distinct(ALONE)).conditioning.tokens.shape[1] == ALONE * 77
+    assert shapes == [1] * ALONE
+    shapes.clear()
+    many = encoder.encode(distinct(1000)).conditioning.tokens
+    assert many.shape[1] == 77_000 and shapes == [BATCH] * math.ceil(1000 / BATCH)
+    shapes.clear()
+    same = encoder.encode(" BREAK ".join(["a cat", "a (dog:1.3)"] * 500)).conditioning.tokens
+    assert shapes == [1, 1] and torch.equal(same[:, :154], same[:, -154:])
+
+
+def test_a_window_among_many_is_what_it_is_alone_and_never_depends_on_the_others(encoder: TextEncoder) -> None:
+    many = encoder.encode(distinct(40)).conditioning.tokens
+    for number in (0, 7, 17, 39):
+        alone = encoder.encode(f"a cat number {number}").conditioning.tokens
+        torch.testing.assert_close(many[:, number * 77 : (number + 1) * 77], alone, rtol=1e-5, atol=1e-5)
+    fewer = encoder.encode(distinct(23)).conditioning.tokens
+    assert torch.equal(fewer, many[:, : 23 * 77])
+
+
+def test_weights_act_on_each_of_many_windows(encoder: TextEncoder) -> None:
+    texts = [f"a (cat:{1 + number / 20}) number {number}" for number in range(20)]
+    many = encoder.encode(" BREAK ".join(texts)).conditioning.tokens
+    for number, text in enumerate(texts):
+        alone = encoder.encode(text).conditioning.tokens
+        torch.testing.assert_close(many[:, number * 77 : (number + 1) * 77], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_too_many_windows_are_refused_in_a_sentence(encoder: TextEncoder) -> None:
+    with pytest.raises(InvalidRequest, match=r"falls into 2001 windows; expected at most 2000"):
+        encoder.encode(" BREAK ".join(["a cat"] * 2001))

@@ -88,3 +88,17 @@ def test_and(prompt: str, parts: list[tuple[str, float]]) -> None:
 def test_escaped_signs_of_all_kinds_are_text() -> None:
     (section,) = parse_prompt(r"\[a\|b\] 16\:9 \{x\}")
     assert [(span.text, span.weight) for span in section] == [("[a|b] 16:9 {x}", 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("[cat:dog:4]", [(2, "cat"), (10, "dog")]),
+        ("[cat:dog:5]", [(3, "cat"), (10, "dog")]),  # within the third step: with the fourth
+        ("[cat:dog:0.4]", [(4, "cat"), (10, "dog")]),
+        ("[cat:dog:0]", [(10, "dog")]),
+        ("[a|b]", [(i, "a" if i % 2 else "b") for i in range(1, 11)]),
+    ],
+)
+def test_whole_numbers_may_count_calls_of_the_network(prompt: str, expected: list[tuple[int, str]]) -> None:
+    assert prompt_steps(prompt, 10, calls=2) == expected

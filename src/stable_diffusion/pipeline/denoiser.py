@@ -227,7 +227,7 @@ class Pass:
             if step.index + 1 < step.total:
                 yield step
                 continue
-            sigma = torch.tensor([schedule.sigma_min], device=step.x.device)
+            sigma = torch.tensor([float(self.sigmas[-1])], device=step.x.device)
             yield replace(step, x=step.x * per_image(input_scale(schedule, sigma), step.x))
 
 

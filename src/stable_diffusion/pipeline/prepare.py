@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ..diffusion.a1111 import a1111_truncate
 from ..diffusion.sigmas import truncate
 from ..engine.base import Engine, Features
 from ..engine.torch import TORCH, engine_for
@@ -118,7 +119,8 @@ class Plan:
         resolved, process, factor = self.resolved, prompts.adapters.model.denoising_process, self.model.factor
         request, info = resolved.request, resolved.sampler
         size = (each.size[1] // factor, each.size[0] // factor)
-        levels = process.sigmas(info.id, resolved.schedule, each.total, self.final, request.noise.shift)
+        compat = request.noise.compat
+        levels = process.sigmas(info.id, resolved.schedule, each.total, self.final, request.noise.shift, compat)
         image, sizes, refined = self.channels[index], request.told_size, None
         prompt, negative = (_given(timeline, image) for timeline in prompts.passes[index])
         base = Expert.of(process.network, (prompt, negative), size, sizes, self.controls.units, engine)
@@ -139,15 +141,23 @@ class Plan:
                 request.guidance_interval,
                 resolved.image_guidance,
             ),
-            sigmas=levels if each.strength == 0 else truncate(levels, each.strength),
+            sigmas=self._visited(levels, each, whole=index > 0 or request.image is None),
             strength=each.strength,
             mask=self.init.mask if index == 0 else None,
             soft=request.inpaint.soft,
             wrap=request.canvas.wrap,
             window=resolved.window // factor,
             overlap=resolved.overlap // factor,
-            final=self.final,
+            final=self.final if float(levels[-1]) == 0 else "sigma_min",
         )
+
+    def _visited(self, levels: Tensor, each: ResolvedPass, *, whole: bool) -> Tensor:
+        """Of a pass's levels those that its strength leaves; `whole` where no picture is given."""
+        if each.strength == 0 or (whole and each.strength == 1):
+            return levels
+        if self.resolved.request.noise.compat == "a1111" and not whole:
+            return a1111_truncate(levels, each.total, each.strength)
+        return truncate(levels, each.strength)
 
 
 def _given(timeline: Timeline, image: Tensor | None) -> Timeline:
@@ -205,11 +215,13 @@ def _encoder(
     model: StableDiffusion, resolved: Resolved, refiner: StableDiffusion | None
 ) -> Callable[[str, str], EncodedPrompts]:
     steps, weights = [(each.steps, each.before) for each in resolved.passes], LoraWeights(model)
+    # A1111 runs a prompt's changes by calls of the network, of which its second-order samplers make two a step.
+    calls = 2 if resolved.request.noise.compat == "a1111" and resolved.sampler.calls == 2 else 1
 
     @functools.lru_cache(maxsize=2)
     def encode(prompt: str, negative: str) -> EncodedPrompts:
         request = replace(resolved.request, prompt=prompt, negative_prompt=negative)
-        return encode_prompts(model, request, steps, refiner, weights)
+        return encode_prompts(model, request, steps, refiner, weights, calls)
 
     return encode
 

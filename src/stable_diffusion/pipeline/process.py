@@ -13,9 +13,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from ..diffusion.a1111 import a1111_sigmas
 from ..diffusion.denoise import NetworkDenoiser
 from ..diffusion.samplers import SOLVERS, Solver, solver
-from ..diffusion.schedule import FlowSchedule
+from ..diffusion.schedule import DiscreteSchedule, FlowSchedule
 from ..diffusion.sigmas import Table, grid_options, schedule_sigmas, truncate
 from ..errors import InvalidRequest, unknown_choice, what_is
 from ..models.mmdit import MMDiT
@@ -23,7 +24,7 @@ from ..models.unet import UNet
 from ..request.fields import Number, Whole
 from ..request.names import automatic_schedule, resolve_sampler, resolve_schedule
 from ..request.request import unknown_setting
-from ..request.settings import FLAT, Noise, SizeConditioning, VariationSeed, Wrap
+from ..request.settings import FLAT, Compat, Noise, SizeConditioning, VariationSeed, Wrap
 from ..text.encode import TextEncoder
 from ..text.prompt_schedule import Timeline, encode_timeline
 from ..types import Conditioning, Denoiser, NoiseSource, Step
@@ -104,11 +105,18 @@ class DenoisingProcess:
         return self.network.guides_itself
 
     def sigmas(
-        self, sampler: str, schedule: str | None, steps: int, final: Final = "zero", shift: float | None = None
+        self,
+        sampler: str,
+        schedule: str | None,
+        steps: int,
+        final: Final = "zero",
+        shift: float | None = None,
+        compat: Compat | None = None,
     ) -> Tensor:
         """Noise levels of a run, descending, [steps + 1]; `shift` in place of the model's own, for flow models.
 
-        Some samplers leave out the lowest level above the end, as A1111 has them do (`Solver.skips_last`)."""
+        Some samplers leave out the lowest level above the end, as A1111 has them do (`Solver.skips_last`). With
+        `compat` there may be other levels, and not as many (`diffusion.a1111`)."""
         info = solver(resolve_sampler(sampler).id)
         automatic = automatic_schedule(info.id, flow=isinstance(self.schedule, FlowSchedule))
         name = resolve_schedule(schedule, automatic)
@@ -116,7 +124,11 @@ class DenoisingProcess:
         levels = self.schedule
         if shift is not None and isinstance(levels, FlowSchedule):
             levels = FlowSchedule(shift, levels.timesteps)
-        sigmas = schedule_sigmas(name, levels, steps + info.skips_last, final=final, **options)
+        sigmas: Tensor | None = None
+        if compat == "a1111" and isinstance(levels, DiscreteSchedule) and final == "zero":
+            sigmas = a1111_sigmas(name, levels, steps + info.skips_last, info.id)
+        if sigmas is None:
+            sigmas = schedule_sigmas(name, levels, steps + info.skips_last, final=final, **options)
         return torch.cat([sigmas[:-2], sigmas[-1:]]) if info.skips_last else sigmas
 
     def noise(

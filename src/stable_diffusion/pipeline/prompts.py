@@ -85,17 +85,19 @@ def encode_prompts(
     steps: Sequence[tuple[int, int]],
     refiner: StableDiffusion | None = None,
     weights: LoraWeights | None = None,
+    calls: int = 1,
 ) -> EncodedPrompts:
     """Encode the prompts of one picture, for the `refiner` too.
 
     steps    of each pass: how many, and how many were before them
+    calls    of the network in a step, where the numbers in `[a:b:10]` count those
     weights  of the LoRAs, shared by the pictures of a run
     """
     adapters = request_adapters(model, request, weights)
     emphasis = None if request.prompting.emphasis is None else EMPHASIS[request.prompting.emphasis]
 
     def encode(encoder: TextEncoder, count: int, before: int) -> tuple[Pair, list[str]]:
-        run = partial(encode_timeline, encoder.with_emphasis(emphasis), steps=count, before=before)
+        run = partial(encode_timeline, encoder.with_emphasis(emphasis), steps=count, before=before, calls=calls)
         prompt = run(adapters.prompt, clip_skip=request.clip_skip)
         negative = run(adapters.negative_prompt, clip_skip=request.clip_skip, negative=True)
         return (prompt.timeline, negative.timeline), [*prompt.notes(), *negative.notes()]

@@ -275,6 +275,12 @@ def _read_source(reading: Reading) -> str | None:
     return "nv"
 
 
+def _read_compat(reading: Reading) -> str | None:
+    """A picture of A1111 or its kin is made its way again; a text that names no program is taken for one of theirs."""
+    version = reading.values.get("Version", "v1")
+    return reading.values.get("Compat", "a1111" if re.match(r"[vf]\d", version) else None)
+
+
 def _read_tiling(reading: Reading) -> str | None:
     tiling = reading.values.get("Tiling", "False")
     if tiling in ("True", "x", "y", "both"):
@@ -339,6 +345,7 @@ _READERS: dict[str, Callable[[Reading], Any]] = {
     "prompting.emphasis": _read_emphasis,
     "prompting.variants": lambda reading: False if reading.values.get("Variants") == "False" else None,
     "noise.source": _read_source,
+    "noise.compat": _read_compat,
     "noise.eta": _read_eta,
     "variation.seed": _read_variation_seed,
     "hires.scale": _read_scale,

@@ -22,6 +22,9 @@ MAX_STEPS = 1000
 MAX_HIRES = 8.0
 MAX_SIGMA = 100_000.0
 
+Compat = Literal["a1111"]
+COMPATS: tuple[Compat, ...] = ("a1111",)
+"""Programs whose way of counting steps and placing levels can be asked for."""
 Source = Literal["cpu", "device", "nv"]
 SOURCES: tuple[Source, ...] = ("cpu", "device", "nv")
 Emphasis = Literal["Original", "ComfyUI", "No norm", "Ignore", "None"]
@@ -121,6 +124,9 @@ class Noise(SettingGroup):
     seed_delta: int = setting(
         Whole(-MAX_SEED, MAX_SEED), 0, flag="--ensd", key="ENSD", also="eta_noise_seed_delta", nullable=True,
         help="Added to the seed for all noise after the start (31337 for some pictures of A1111).")
+    compat: Compat | None = setting(
+        Choice(COMPATS), flag="--compat", key="Compat", metavar="PROGRAM", usual="as diffusers",
+        help="Count steps and place noise levels as this program does: a1111.")
     shift: float | None = setting(
         Number(0.01, 100), flag="--shift", key="Shift", usual="the model's own",
         help="Shift of the noise levels of Stable Diffusion 3: more stays longer at high noise.")

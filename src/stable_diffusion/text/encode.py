@@ -25,7 +25,7 @@ from ..types import Conditioning
 from .embeddings import NewWords
 from .prompt import Span, parse_prompt, plain_prompt
 from .tokenizer import Piece, Tokenizer
-from .windows import Window, split_windows
+from .windows import Window, run_windows, split_windows
 
 Emphasis = Literal["restore_mean", "from_empty", "no_norm", "ignore", "none"]
 EMPHASES: tuple[Emphasis, ...] = ("restore_mean", "from_empty", "no_norm", "ignore", "none")
@@ -249,30 +249,45 @@ class TextEncoder:
     @torch.no_grad()
     def _condition(self, windows: Sequence[Window], clip_skip: int | None) -> Conditioning:
         layer = self.hidden_layer(clip_skip)
-        # Window by window: the encoding of one never depends on how many others run beside it.
-        outputs = [self._window(window, layer) for window in windows]
+        outputs = self._outputs(windows, layer)
         tokens = torch.cat([tokens for tokens, _ in outputs], dim=1)  # [1, n T, D]
         counts = [max(len(window.ids), 1) for window in windows] if any(w.ids for w in windows) else [1] * len(windows)
         shares = [count / sum(counts) for count in counts]
         pooled = outputs[0][1] if len(outputs) == 1 else sum_of(shares, [pooled for _, pooled in outputs])  # [1, P]
         return Conditioning(tokens=tokens, pooled=pooled, vector=pooled if self.vector else None)
 
-    def _window(self, window: Window, layer: int) -> tuple[Tensor, Tensor]:
-        ids = self._tensor(window.ids)
+    def _outputs(self, windows: Sequence[Window], layer: int) -> list[tuple[Tensor, Tensor]]:
+        """Weighted tokens [1,T,D] and the pooled sentence [1,P] of each window."""
+        weighted = self.emphasis == "from_empty" and any(weight != 1.0 for w in windows for weight in w.weights)
+        empty = self._run([()], layer)[0][0] if weighted else None
+        features = self._run([window.ids for window in windows], layer)
+        return [
+            (self._weigh(tokens, window, empty), pooled)
+            for window, (tokens, pooled) in zip(windows, features, strict=True)
+        ]
+
+    def _run(self, windows: Sequence[tuple[int, ...]], layer: int) -> list[tuple[Tensor, ...]]:
+        """Tokens and pooled sentence of windows of ids, unweighted."""
         table = self._new.table()
-        extra = None if table is None else table.to(ids.device)
-        features = self.clip(ids, layer=layer, final_norm=self.final_norm, extra=extra)
-        if self.emphasis == "ignore" or all(weight == 1.0 for weight in window.weights):
+        extra = None if table is None else table.to(self.clip.token_embedding.weight.device)
+
+        def network(ids: Tensor) -> tuple[Tensor, Tensor]:
+            features = self.clip(ids, layer=layer, final_norm=self.final_norm, extra=extra)
             return features.tokens, features.pooled
+
+        return run_windows(windows, self._tensor, network)
+
+    def _weigh(self, tokens: Tensor, window: Window, empty: Tensor | None) -> Tensor:
+        if self.emphasis == "ignore" or all(weight == 1.0 for weight in window.weights):
+            return tokens
         weights = [1.0, *window.weights]
         weights += [1.0] * (self.tokenizer.context_length - len(weights))
-        factors = torch.tensor(weights, device=features.tokens.device)[None, :, None]  # [1, T, 1]
+        factors = torch.tensor(weights, device=tokens.device)[None, :, None]  # [1, T, 1]
         if self.emphasis == "restore_mean":
-            return restore_mean(features.tokens, factors), features.pooled
-        if self.emphasis == "no_norm":
-            return (features.tokens.float() * factors).to(features.tokens.dtype), features.pooled
-        empty = self.clip(self._tensor(()), layer=layer, final_norm=self.final_norm).tokens
-        return from_empty(features.tokens, empty, factors), features.pooled
+            return restore_mean(tokens, factors)
+        if self.emphasis == "no_norm" or empty is None:
+            return (tokens.float() * factors).to(tokens.dtype)
+        return from_empty(tokens, empty, factors)
 
     def _tensor(self, ids: Sequence[int]) -> Tensor:
         device = self.clip.token_embedding.weight.device

@@ -27,7 +27,7 @@ from .encode_two import PairedTextEncoder
 from .prompt import parse_prompt
 from .t5_tokenizer import CONTEXT
 from .tokenizer import Tokenizer
-from .windows import Window, split_windows
+from .windows import Window, run_windows, split_windows
 
 
 class TripleTextEncoder(PairedTextEncoder):
@@ -81,7 +81,7 @@ class TripleTextEncoder(PairedTextEncoder):
         read = [self._t5_windows(prompt, self.t5[1]) for prompt in prompts]
         most = max(map(len, read))
         rows = [[*windows, *[Window((), ())] * (most - len(windows))] for windows in read]
-        return torch.cat([torch.cat([self._t5_window(w, *self.t5) for w in row], dim=1) for row in rows])
+        return torch.cat([torch.cat(self._t5_outputs(row, *self.t5), dim=1) for row in rows])
 
     @staticmethod
     def _t5_windows(prompt: str, tokenizer: Tokenizer) -> list[Window]:
@@ -95,16 +95,23 @@ class TripleTextEncoder(PairedTextEncoder):
         return windows
 
     @staticmethod
-    def _t5_window(window: Window, t5: T5Encoder, tokenizer: Tokenizer) -> Tensor:
+    def _t5_outputs(windows: Sequence[Window], t5: T5Encoder, tokenizer: Tokenizer) -> list[Tensor]:
+        """Weighted tokens [1,S,D] of each window."""
         device = t5.token_embedding.weight.device
 
-        def read(ids: Sequence[int]) -> Tensor:
-            out: Tensor = t5(torch.tensor([tokenizer.window(ids)], device=device))  # [1, S, D]
-            return out
+        def row(ids: tuple[int, ...]) -> Tensor:
+            return torch.tensor([tokenizer.window(ids)], device=device)  # [1, S]
 
-        tokens = read(window.ids)
-        if all(weight == 1.0 for weight in window.weights):
-            return tokens
-        weights = [*window.weights, *[1.0] * (tokenizer.context_length - len(window.weights))]
-        factors = torch.tensor(weights, device=device)[None, :, None]  # [1, S, 1]
-        return from_empty(tokens, read(()), factors)
+        def run(ids: list[tuple[int, ...]]) -> list[Tensor]:
+            return [tokens for (tokens,) in run_windows(ids, row, lambda rows: (t5(rows),))]
+
+        made = run([window.ids for window in windows])
+        if all(weight == 1.0 for window in windows for weight in window.weights):
+            return made
+        (empty,) = run([()])
+        for place, window in enumerate(windows):
+            if any(weight != 1.0 for weight in window.weights):
+                weights = [*window.weights, *[1.0] * (tokenizer.context_length - len(window.weights))]
+                factors = torch.tensor(weights, device=device)[None, :, None]  # [1, S, 1]
+                made[place] = from_empty(made[place], empty, factors)
+        return made

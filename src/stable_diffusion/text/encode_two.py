@@ -66,14 +66,17 @@ class PairedTextEncoder(TextEncoder):
     @torch.no_grad()
     def _condition(self, windows: Sequence[Window], clip_skip: int | None) -> Conditioning:
         layer = self.hidden_layer(clip_skip)
-        outputs = [self._window(window, layer) for window in windows]
+        outputs = self._outputs(windows, layer)
         tokens = torch.cat([tokens for tokens, _ in outputs], dim=1)  # [1, n T, D1 + D2]
         pooled = outputs[0][1]  # [1, P]
         return Conditioning(tokens=tokens, pooled=pooled, vector=pooled)
 
-    def _window(self, window: Window, layer: int) -> tuple[Tensor, Tensor]:
-        outputs = [super()._window(window, layer), *(other._window(window, layer) for other in self.others)]
-        return torch.cat([tokens for tokens, _ in outputs], dim=-1), self._pooled([pooled for _, pooled in outputs])
+    def _outputs(self, windows: Sequence[Window], layer: int) -> list[tuple[Tensor, Tensor]]:
+        towers = [super()._outputs(windows, layer), *(other._outputs(windows, layer) for other in self.others)]
+        return [
+            (torch.cat([tokens for tokens, _ in each], dim=-1), self._pooled([pooled for _, pooled in each]))
+            for each in zip(*towers, strict=True)
+        ]
 
     def _pooled(self, outputs: Sequence[Tensor]) -> Tensor:
         """What the model reads of all encoders' pooled vectors: the last one's."""

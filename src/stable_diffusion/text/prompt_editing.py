@@ -10,6 +10,7 @@ weighting syntax may read them; a backslash takes a sign's meaning away.
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -30,10 +31,13 @@ class _Switch:
     when: float
     share: bool
 
-    def last(self, steps: int, before: int) -> int:
+    def last(self, steps: int, before: int, calls: int) -> int:
         """The last step at which `before` counts; of a second pass that follows `before` steps of a first one."""
         second = before > 0
-        value = (self.when - second) * steps if self.share else self.when - before
+        if self.share:
+            value = (self.when - second) * steps
+        else:
+            value = (self.when if calls == 1 else math.ceil(self.when / calls)) - before
         return int(min(max(value, 0), steps))
 
 
@@ -46,18 +50,19 @@ _Node = tuple["str | _Switch | _Turns", ...]
 """A run of text with what changes in it."""
 
 
-def prompt_steps(prompt: str, steps: int, before: int = 0) -> list[tuple[int, str]]:
+def prompt_steps(prompt: str, steps: int, before: int = 0, calls: int = 1) -> list[tuple[int, str]]:
     """(last step, text) of each stretch of steps with one text, counted from 1; the last one ends at `steps`.
 
     before   steps of the first pass, where the prompt is for a second one (hires fix) of `steps` steps: whole numbers
              then count on after it, and shares are those from 1 to 2
+    calls    of the network in a step, where whole numbers count those: a change within a step comes with the next
     """
     if steps < 1:
-        return [(steps, "".join(_text(_parsed(prompt), 1, 1, before)))]
+        return [(steps, "".join(_text(_parsed(prompt), 1, 1, before, calls)))]
     tree = _parsed(prompt)
     stretches: list[tuple[int, str]] = []
     for step in range(1, steps + 1):
-        text = "".join(_text(tree, step, steps, before))
+        text = "".join(_text(tree, step, steps, before, calls))
         if stretches and stretches[-1][1] == text:
             stretches[-1] = (step, text)
         else:
@@ -65,16 +70,16 @@ def prompt_steps(prompt: str, steps: int, before: int = 0) -> list[tuple[int, st
     return stretches
 
 
-def _text(node: _Node, step: int, steps: int, before: int) -> Iterator[str]:
+def _text(node: _Node, step: int, steps: int, before: int, calls: int) -> Iterator[str]:
     """The text at `step`."""
     for piece in node:
         if isinstance(piece, str):
             yield piece
         elif isinstance(piece, _Turns):
-            yield from _text(piece.options[(step - 1) % len(piece.options)], step, steps, before)
+            yield from _text(piece.options[(step - 1) % len(piece.options)], step, steps, before, calls)
         else:
-            chosen = piece.before if step <= piece.last(steps, before) else piece.after
-            yield from _text(chosen, step, steps, before)
+            chosen = piece.before if step <= piece.last(steps, before, calls) else piece.after
+            yield from _text(chosen, step, steps, before, calls)
 
 
 def _parsed(prompt: str) -> _Node:

@@ -63,15 +63,17 @@ def encode_timeline(
     steps: int,
     *,
     before: int = 0,
+    calls: int = 1,
     negative: bool = False,
     clip_skip: int | None = None,
 ) -> EncodedTimeline:
-    """Encode `prompt` for a run of `steps` steps; `before` as in `prompt_steps`, `negative` as in `TextEncoder.encode`.
+    """Encode `prompt` for a run of `steps` steps; `before` and `calls` as in `prompt_steps`, `negative` as in
+    `TextEncoder.encode`.
 
     A negative prompt has no `AND`: the word is text there, as in A1111.
     """
     parts = [(prompt, 1.0)] if negative else split_and(prompt)
-    schedules = [prompt_steps(text, steps, before) for text, _ in parts]
+    schedules = [prompt_steps(text, steps, before, calls) for text, _ in parts]
     texts = dict.fromkeys(text for schedule in schedules for _, text in schedule)
     known = {text: encoder.encode(text, clip_skip=clip_skip, negative=negative) for text in texts}
     ends = sorted({last for schedule in schedules for last, _ in schedule})

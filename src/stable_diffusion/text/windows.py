@@ -2,15 +2,31 @@
 
 A window that is full breaks after its last comma where one is near, and a word of several learned vectors (an
 embedding) is never cut in two: its vectors mean nothing apart.
+
+A few windows run through a text encoder one by one, as a prompt of one does. More run `BATCH` at a time, the last batch
+filled up with rows that nobody reads: every call has the same shape, so that what a window becomes does not depend on
+how many others the prompt has. Against a call of its own it may differ in the last bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidRequest
 
 BACKTRACK = 20
 """A full window breaks after a comma that lies at most this many tokens back (A1111's setting and default)."""
+ALONE = 8
+"""Up to so many distinct windows run one by one."""
+BATCH = 16
+MAX_WINDOWS = 2000
+"""Of one prompt: beyond it the steps themselves would hardly move."""
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -65,3 +81,30 @@ def _lengths(weighted: Sequence[tuple[int, float]], goes_on: Callable[[int], boo
         else:
             first = place
     return lengths
+
+
+def run_windows(
+    windows: Sequence[Key], row: Callable[[Key], Tensor], network: Callable[[Tensor], tuple[Tensor, ...]]
+) -> list[tuple[Tensor, ...]]:
+    """What `network` makes of each window: ids [B,T] -> tensors [B,...], cut into rows [1,...].
+
+    `row` makes ids [1,T] of a window. It is interrupted between two batches at the latest. InvalidRequest where there
+    are more than `MAX_WINDOWS`.
+    """
+    if len(windows) > MAX_WINDOWS:
+        raise InvalidRequest(
+            f"the prompt falls into {len(windows)} windows; expected at most {MAX_WINDOWS}, so leave out some text or "
+            "some BREAKs"
+        )
+    distinct = list(dict.fromkeys(windows))
+    if len(distinct) <= ALONE:
+        made = {window: network(row(window)) for window in distinct}
+        return [made[window] for window in windows]
+    rows = [row(window) for window in distinct]
+    rows += [rows[0]] * (-len(rows) % BATCH)
+    outputs: list[tuple[Tensor, ...]] = []
+    for first in range(0, len(rows), BATCH):
+        found = network(torch.cat(rows[first : first + BATCH]))
+        outputs += [tuple(part[k : k + 1] for part in found) for k in range(BATCH)]
+    made = dict(zip(distinct, outputs, strict=False))
+    return [made[window] for window in windows]

@@ -21,6 +21,7 @@ from . import ancestral, dpm_solver, multistep, one_step, sde
 from .registry import SOLVERS, Solver
 
 __all__ = [
+    "SAMPLERS",
     "SOLVERS",
     "Solver",
     "ancestral",
@@ -32,6 +33,9 @@ __all__ = [
     "sde",
     "solver",
 ]
+
+SAMPLERS = SOLVERS
+"""The former name of `SOLVERS`."""
 
 
 def solver(id: str) -> Solver:

@@ -22,6 +22,11 @@ from torch import Tensor
 from ...errors import InvalidRequest
 from ...types import Denoiser, Estimate, NoiseSource, PlainDenoiser, Schedule, Step
 
+STEEP = 100.0
+"""sigma / alpha from which a state is all but noise, as with zero terminal SNR, whose first sigma is 4096. A step down
+from there spans far more than the levels at which the picture forms: a mean of slopes over it is off by about
+sigma / (2 sigma'^2), so that samplers take it with x0 held constant. Levels of other models do not reach it."""
+
 
 @dataclass(frozen=True)
 class Level:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...errors import InvalidRequest
 from ...types import Step
-from .base import Level, Run, transfer
+from .base import STEEP, Level, Run, transfer
 from .registry import Options, one_of, sampler
 
 SHORTEST = 0.01
@@ -34,7 +34,7 @@ def dpm_fast(run: Run, x: Tensor, *, eta: float = 0.0, s_noise: float = 1.0) -> 
     for begin, end in head:
         x, step = _plain(run, x, begin, end, index, total)
         yield step
-        index = 1
+        index += 1
     places = torch.linspace(first.lam, last.lam, len(plan) + 1, dtype=torch.float64).tolist()
     for order, *pair in zip(plan, places, places[1:], strict=False):
         now, then = (torch.full((len(x),), place, dtype=torch.float64) for place in pair)
@@ -108,11 +108,11 @@ def _fast_orders(calls: int) -> list[int]:
 
 
 def _parts(run: Run) -> tuple[list[tuple[Level, Level]], tuple[Level, Level], list[tuple[Level, Level]]]:
-    """The step of order 1 from pure noise, where there is one; the solver's first and last level; the step to 0."""
+    """Steps of order 1 from pure noise, where there are any; the solver's first and last level; the step to 0."""
     levels = list(run.levels)
     head, tail = [], []
-    if levels[0].alpha == 0:
-        head = [(levels[0], levels[1])]
+    while len(levels) > 1 and levels[0].ratio >= STEEP:
+        head.append((levels[0], levels[1]))
         levels = levels[1:]
     if levels[-1].sigma == 0 and len(levels) > 1:
         tail = [(levels[-2], levels[-1])]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...types import Step
-from .base import Level, Run, ancestral, derivative, renoise, transfer
+from .base import STEEP, Level, Run, ancestral, derivative, renoise, transfer
 from .quadrature import lagrange, lagrange_weights, phi_2
 from .registry import one_of, order_up_to, sampler
 
@@ -59,7 +59,8 @@ def plms(run: Run, x: Tensor) -> Iterator[Step]:
     diffusers' PNDM with `skip_prk_steps`: n + 1 calls for n steps.
 
     dx/dsigma is averaged with the weights of Adams-Bashforth for even steps, whatever the steps, so the order is 2 in
-    general and higher where sigmas are evenly spaced. The first step calls twice (Heun); its second call is not kept.
+    general and higher where sigmas are evenly spaced. The first step calls twice (Heun), but for zero terminal SNR; its
+    second call is not kept.
     """
     slopes: list[Tensor] = []  # the latest first
     for index, (begin, end) in run.intervals():
@@ -69,7 +70,7 @@ def plms(run: Run, x: Tensor) -> Iterator[Step]:
         slope = terms[0]
         for term in terms[1:]:
             slope = slope + term
-        if index == 0 and end.sigma > 0:
+        if index == 0 and end.sigma > 0 and begin.sigma < STEEP:
             ahead = x + slope * (end.sigma - begin.sigma)
             slope = (slope + derivative(ahead, run.ask(ahead, end), end)) * 0.5
         x = x + slope * (end.sigma - begin.sigma)
@@ -154,21 +155,25 @@ def res_multistep(run: Run, x: Tensor, *, eta: float = 0.0, s_noise: float = 1.0
 
 @sampler(order=2)
 def res_multistep_ancestral(run: Run, x: Tensor, *, eta: float = 1.0, s_noise: float = 1.0) -> Iterator[Step]:
-    """`res_multistep` with ancestral noise."""
+    """`res_multistep` with ancestral noise.
+
+    The line through two calls is measured by the fall of the step between them, from which the noise then led back up,
+    as in ComfyUI's sampler: what the noise did to the estimate is no slope to follow.
+    """
     return _refined(run, x, eta, s_noise)
 
 
 def _refined(run: Run, x: Tensor, eta: float, s_noise: float) -> Iterator[Step]:
     before: Tensor | None = None
+    fall = math.inf  # of the last step, in lambda: to the level below the noise that it added
     for index, (begin, end) in run.intervals():
         denoised = run.ask(x, begin)
         down, std = ancestral(run, begin, end, eta)
         fallen, h = transfer(x, denoised, begin, down), down.lam - begin.lam
         if before is not None and down.sigma > 0 and 0 < h < math.inf:
-            weight = down.alpha * phi_2(h) * h / (begin.lam - run.levels[index - 1].lam)
-            fallen = fallen + (denoised - before) * weight
+            fallen = fallen + (denoised - before) * (down.alpha * phi_2(h) * h / fall)
         x = renoise(run, fallen, begin, down, end, std * s_noise)
-        before = denoised
+        before, fall = denoised, h
         yield run.step(index, x, denoised)
 
 

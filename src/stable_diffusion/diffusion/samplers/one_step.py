@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...types import Step
-from .base import Level, Run, derivative, forward, transfer
+from .base import STEEP, Level, Run, derivative, forward, transfer
 from .registry import Options, check_number, sampler
 
 
@@ -101,8 +101,8 @@ class Churn:
 
 
 def heun_step(run: Run, x: Tensor, denoised: Tensor, begin: Level, end: Level) -> Tensor:
-    """Heun's step from `begin` to `end`: with the mean of the slopes at both; Euler's where `end` is sigma 0."""
-    if end.sigma == 0:
+    """Heun's step from `begin` to `end`: with the mean of the slopes at both; Euler's to sigma 0 and from noise."""
+    if end.sigma == 0 or begin.sigma >= STEEP:
         return transfer(x, denoised, begin, end)
     slope = derivative(x, denoised, begin)
     ahead = x + slope * (end.sigma - begin.sigma)
@@ -111,8 +111,8 @@ def heun_step(run: Run, x: Tensor, denoised: Tensor, begin: Level, end: Level) -
 
 
 def midpoint_step(run: Run, x: Tensor, denoised: Tensor, begin: Level, end: Level) -> Tensor:
-    """DPM-Solver-2's step from `begin` to `end`; Euler's where `end` is sigma 0."""
-    if end.sigma == 0:
+    """DPM-Solver-2's step from `begin` to `end`; Euler's to sigma 0 and from noise."""
+    if end.sigma == 0 or begin.sigma >= STEEP:
         return transfer(x, denoised, begin, end)
     middle = run.at_sigma(math.sqrt(begin.sigma * end.sigma))
     halfway = transfer(x, denoised, begin, middle)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -75,13 +76,18 @@ def dpmpp_2m_sde(
         yield run.step(index, x, denoised)
 
 
+GROWTH = 2.0
+"""A parabola through noisy calls magnifies their noise by the square of how far it is followed beyond them."""
+
+
 @sampler(order=3, brownian=True, skips_last=True)
 def dpmpp_3m_sde(run: Run, x: Tensor, *, eta: float = 1.0, s_noise: float = 1.0) -> Iterator[Step]:
     """SDE-DPM-Solver++(3M), order 3 at eta 0, one call a step; k-diffusion's extension of the 2M solver.
 
     x0 is a parabola in lambda through the last three calls, integrated exactly (phi functions of exponential
     integrators, Lu et al. 2022, arXiv:2206.00927, appendix B). The second derivative is twice the second divided
-    difference; k-diffusion's and diffusers' solvers leave the 2 out and so reach order 2.
+    difference; k-diffusion's and diffusers' solvers leave the 2 out and so reach order 2. With noise, a step more than
+    `GROWTH` times as long as one of the two before it takes the line through two calls.
     """
     history: list[tuple[float, Tensor]] = []  # (lambda, x0), the latest first
     for index, (begin, end) in run.intervals():
@@ -90,12 +96,18 @@ def dpmpp_3m_sde(run: Run, x: Tensor, *, eta: float = 1.0, s_noise: float = 1.0)
         x = exponential_step(x, denoised, begin, end, eta)
         history = [(lam, x0) for lam, x0 in [(begin.lam, denoised), *history[:2]] if math.isfinite(lam)]
         if len(history) > 1 and math.isfinite(h):
-            first, second = _derivatives(history, h)
+            far = eta * s_noise > 0 and _longest(history, h) > GROWTH
+            first, second = _derivatives(history[:2] if far else history, h)
             x = x + first * (end.alpha * phi_2(h * (1 + eta)))
             if second is not None:
                 x = x - second * (end.alpha * phi_3(h * (1 + eta)))
         x = _with_noise(run, x, begin, end, eta, s_noise)
         yield run.step(index, x, denoised)
+
+
+def _longest(history: list[tuple[float, Tensor]], h: float) -> float:
+    """How many times as long as the shortest step between the calls this one is."""
+    return max(h / (now - before) for (now, _), (before, _) in pairwise(history))
 
 
 def _derivatives(history: list[tuple[float, Tensor]], h: float) -> tuple[Tensor, Tensor | None]:
@@ -210,19 +222,21 @@ def sa_solver(
 
     `eta` is tau, the share of the SDE's noise, between timesteps 200 and 800; outside there is none, as the authors
     set it. Each call both corrects the step that led to it, with that step's noise, and predicts the next. Two nodes
-    use the authors' weights for few steps. `lower_order_final` lowers the orders towards the last step. The step to
-    sigma 0 returns x0, and a step from pure noise of a flow is of order 1 and not corrected.
+    use the authors' weights for few steps. `lower_order_final` lowers the orders towards the last step that ends above
+    sigma 0, which is the authors' last one and ComfyUI's last but one. The step to sigma 0 returns x0, and a step from
+    pure noise of a flow is of order 1 and not corrected.
     """
     history: list[tuple[Level, Tensor]] = []  # (level, x0), the latest first
     start, tau, fresh = x, 0.0, None  # of the last step: state, share of noise, noise with its std
+    last = run.steps - (run.levels[-1].sigma == 0)  # the step to 0 returns x0 whatever the order
     for index, (begin, end) in run.intervals():
         denoised = run.ask(x, begin)
         history = [(begin, denoised), *history[: max(order, corrector_order - 1)]]
         if index > 0 and run.levels[index - 1].alpha > 0:
-            count = min(corrector_order, run.steps - index + 2) if lower_order_final else corrector_order
+            count = min(corrector_order, last - index + 2) if lower_order_final else corrector_order
             x = _adams(start, history[:count], run.levels[index - 1], begin, tau, fresh)
         history = [(level, x0) for level, x0 in history if level.alpha > 0 or level is begin]
-        count = min(order, run.steps - index) if lower_order_final else order
+        count = max(1, min(order, last - index)) if lower_order_final else order
         start, tau = x, _tau(run, begin, eta)
         std = end.sigma * math.sqrt(1 - (end.ratio / begin.ratio) ** (2 * tau**2))
         fresh = run.fresh(x, begin, end) * (std * s_noise) if std * s_noise > 0 else None
