@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from .images import save_image
     from .pipeline.generate import generate, generate_image
     from .pipeline.models import StableDiffusion, load
+    from .pipeline.renamed import SAMPLERS, SCHEDULES
     from .request.control import Control
     from .request.metadata import read_metadata
-    from .request.names import SAMPLERS, SCHEDULES
     from .request.request import Request
     from .request.settings import Canvas, Hires, Inpaint, Noise, Prompting, Refiner, SizeConditioning, VariationSeed
 
@@ -56,7 +56,7 @@ _HOMES = {
     ),
     "stable_diffusion.request.metadata": ("read_metadata",),
     "stable_diffusion.images": ("save_image",),
-    "stable_diffusion.request.names": ("SAMPLERS", "SCHEDULES"),
+    "stable_diffusion.pipeline.renamed": ("SAMPLERS", "SCHEDULES"),
     "stable_diffusion.errors": (
         "BrokenModel",
         "InvalidRequest",

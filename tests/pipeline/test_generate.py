@@ -115,7 +115,7 @@ def test_events_come_in_order(tiny_model: StableDiffusion) -> None:
     ]
     assert [p.fraction for p in progress] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1])
     assert progress[0].sigma > progress[1].sigma > progress[2].sigma > 0
-    assert all(p.preview is None for p in progress)
+    assert not any(p.preview for p in progress)
     done = [e for e in events if isinstance(e, Images)]
     assert [d.seeds for d in done] == [(1,), (2,)] and [d.first for d in done] == [0, 1]
     assert done[1].requests[0].count == 1 and done[1].requests[0].sampler == "euler"
@@ -126,6 +126,8 @@ def test_previews_are_made_where_they_are_asked_for(tiny_model: StableDiffusion)
     shown = [e.preview for e in events if isinstance(e, Progress)]
     assert [picture is not None for picture in shown] == [False, True, False, True, False]
     assert shown[1] is not None and shown[1].size == (48, 32)
+    never = generate(tiny_model, Request("a cat", seed=1, steps=2), preview_every=0)
+    assert all(e.preview is None for e in never if isinstance(e, Progress))
     with pytest.raises(InvalidRequest, match="preview_every is -1; expected at least 0"):
         generate(tiny_model, Request("a"), preview_every=-1)
 

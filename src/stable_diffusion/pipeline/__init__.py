@@ -7,5 +7,6 @@ loras.py      adapters of a request                                    attention
 models.py     `StableDiffusion`, `ModelCache`, `load`                  cache.py     what is kept in memory
 process.py    from noise to a latent, usable alone                   codec.py     pictures to latents and back
 image.py      Pillow pictures to tensors and back                      grid.py      sheets of pictures
+renamed.py    names of the last release
 text.py       the text encoder of a model                              tasks/       what a request may ask beyond text
 """

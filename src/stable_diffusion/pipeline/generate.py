@@ -14,6 +14,7 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -35,6 +36,7 @@ from .image import from_model, to_images
 from .models import StableDiffusion, as_model
 from .prepare import Batch, Plan, prepare
 from .process import unknown_option
+from .renamed import late_preview
 from .tasks.background import composite, matches, warn_mismatch, with_background_words
 from .tasks.hires import enlarged
 from .tasks.masks import start_latent
@@ -51,7 +53,7 @@ def generate(
     output: Output = "pil",
     batch: int | None = None,
     engine: Engine = TORCH,
-    preview_every: int = 0,
+    preview_every: int | None = None,
     **options: Any,
 ) -> Iterator[Event]:
     """Checks everything, then returns the stream: `Progress` after every step, `Images` after every picture or batch.
@@ -63,7 +65,8 @@ def generate(
     batch    pictures denoised together: None means one on a CPU, all on a GPU. With 1 a picture never depends on the
              others, bit for bit; more is faster on a GPU and may differ in the last bits there
     engine   what runs the networks; what it refuses runs on torch, with a note
-    preview_every  steps from one `Progress.preview` to the next; 0 for none
+    preview_every  steps from one `Progress.preview` to the next; 0 for none. Left out, `preview` is false, and for one
+             version more it can be called, as in the last release
     options  of the sampler, such as `eta`, and `final` (see `DenoisingOptions`)
 
     Closing the stream stops the work at the next step. InvalidRequest where the request does not fit the model.
@@ -96,7 +99,7 @@ def _check_options(request: Request, model: StableDiffusion, options: dict[str, 
             raise unknown_option("option of generate", name, sampler, ["final"])
 
 
-def _stream(plan: Plan, output: Output, together: int | None, preview_every: int) -> Iterator[Event]:
+def _stream(plan: Plan, output: Output, together: int | None, preview_every: int | None) -> Iterator[Event]:
     for batch in plan.batches(together):
         latent = yield from _denoise(plan, batch, preview_every)
         notes = (*batch.prompts.notes, *plan.resolved.notes, *plan.controls.notes, *filter(None, [batch.note]))
@@ -108,7 +111,7 @@ def _stream(plan: Plan, output: Output, together: int | None, preview_every: int
         yield _finish(plan, batch, straight, notes, keep=output == "straight")
 
 
-def _denoise(plan: Plan, batch: Batch, preview_every: int) -> Generator[Event, None, Tensor]:
+def _denoise(plan: Plan, batch: Batch, preview_every: int | None) -> Generator[Event, None, Tensor]:
     """The progress of all passes of a batch; returns the latents [B,c,h,w]."""
     resolved, network = plan.resolved, plan.model.denoising_process.network
     request, latent, done = resolved.request, plan.init.latent, 0
@@ -129,6 +132,7 @@ def _denoise(plan: Plan, batch: Batch, preview_every: int) -> Generator[Event, N
         total = 0
         for step in each.steps(source, noise, latent):
             latent, index, total = step.x, done + step.index + 1, step.total
+            preview = partial(plan.model.image_decoder.preview, step.denoised)
             shown = preview_every and index % preview_every == 0
             yield Progress(
                 index=index,
@@ -136,7 +140,7 @@ def _denoise(plan: Plan, batch: Batch, preview_every: int) -> Generator[Event, N
                 sigma=step.sigma,
                 picture=batch.first,
                 pictures=plan.count,
-                preview=plan.model.image_decoder.preview(step.denoised) if shown else None,
+                preview=preview() if shown else late_preview(preview, preview_every),
             )
         done += total
     assert latent is not None  # the first pass starts from noise, or from a latent
@@ -157,7 +161,9 @@ def decode(plan: Plan, latent: Tensor) -> Tensor:
     return from_model(even_poles(picture) if canvas.panorama else picture).cpu()
 
 
-def _match_background(plan: Plan, batch: Batch, straight: Tensor, preview_every: int) -> Generator[Event, None, Tensor]:
+def _match_background(
+    plan: Plan, batch: Batch, straight: Tensor, preview_every: int | None
+) -> Generator[Event, None, Tensor]:
     """Pictures that match the background: those that do not are generated once more, with words for it."""
     background = plan.resolved.request.background
     if background is None or not plan.model.has_alpha:
@@ -221,7 +227,7 @@ def generate_image(
     said: set[str] = set()
     for request in requests:
         ready = as_model(request.model if named is not None else model)
-        for event in generate(ready, request):
+        for event in generate(ready, request, preview_every=0):
             if isinstance(event, Progress):
                 if callback is not None:
                     callback(event)

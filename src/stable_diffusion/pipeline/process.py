@@ -31,6 +31,7 @@ from ..types import Conditioning, Denoiser, NoiseSource, Step
 from ..weights.parts import Defaults
 from .codec import batched_latent
 from .denoiser import AnySchedule, Expert, Final, Guidance, LatentNetwork, Pass, prompted
+from .renamed import new_options, old_attribute
 from .tasks.control import ControlUnit
 
 Prompt: TypeAlias = str | Conditioning | Timeline
@@ -85,6 +86,9 @@ class DenoisingProcess:
     def with_networks(self, unet: UNet | MMDiT, text_encoder: TextEncoder) -> DenoisingProcess:
         """The same process over other networks of the same shape, for one run; this one stays as it is."""
         return DenoisingProcess(replace(self.network, unet=unet), text_encoder, self.defaults, self.table)
+
+    def __getattr__(self, name: str) -> Any:
+        return old_attribute(self, name)
 
     @property
     def unet(self) -> UNet | MMDiT:
@@ -166,7 +170,7 @@ class DenoisingProcess:
         latent  [1 or B,c,h,w]: start from it instead of from pure noise
         more    `DenoisingOptions`, and those of the sampler, such as `eta`
         """
-        known = {each.name for each in fields(DenoisingOptions)}
+        known, more = {each.name for each in fields(DenoisingOptions)}, new_options(more)
         _check_kinds(seed, steps, guidance)
         options = DenoisingOptions(**{name: value for name, value in more.items() if name in known})
         resolved = resolve_sampler(self.defaults.sampler if sampler is None else sampler)
@@ -207,7 +211,7 @@ class DenoisingProcess:
         image_guidance. A prompt that changes while the picture is made is read as at its first step.
         """
         levels = torch.tensor([self.schedule.sigma_max, 0.0])
-        options = DenoisingOptions(rescale=rescale, **more)
+        options = DenoisingOptions(rescale=rescale, **new_options(more))
         plan = self._pass((prompt, negative), levels, self._default_size, guidance, solver("euler"), options)
         plan = replace(plan, guidance=replace(plan.guidance, interval=interval))
         return prompted(plan.base, plan)
