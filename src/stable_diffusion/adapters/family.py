@@ -35,7 +35,10 @@ CROSS_KEYS = (
     *("cross_attention.key", "cross_attention.value"),
 )
 """How the stems of the layers end that read tokens."""
-TEXT_STARTS = ("lora_te", "text_encoder", "text.", "te.", "cond_stage_model", "text_model.", "lycoris_te")
+TEXT_STARTS = (
+    *("lora_te", "text_encoder", "text.", "text_2.", "text_3.", "te.", "te1.", "te2.", "te3.", "cond_stage_model"),
+    *("conditioner.", "text_model.", "lycoris_te", "clip_l", "clip_g", "clip_h", "t5", "lora_clip_", "lora_t5"),
+)
 SECOND = re.compile(r"(lora_te[12]_|lycoris_te[12]_|lycoris_text_encoder_2_|te[12]_|text_encoder_2_|text_2_)")
 """How flat stems of text encoders begin where a model has two; kohya calls the first one te1 then."""
 DEEP = re.compile(r"(attentions|input_blocks|middle_block|output_blocks)_.*transformer_blocks_[1-9]")
@@ -44,6 +47,12 @@ FINE = re.compile(
     r"down_blocks_0_attentions|up_blocks_3_|down_blocks_3_|input_blocks_[12]_1_|(in|out)put_blocks_(9|1\d)_"
 )
 """Layers that a U-Net of XL does not have: attention at the finest size, and a fourth size."""
+
+
+def is_text(stem: str) -> bool:
+    """Whether a stem is a layer of a text encoder, by its name."""
+    plain = stem.removeprefix("base_model.model.")
+    return plain.startswith(TEXT_STARTS) or "text_model" in plain or ".SelfAttention." in plain
 
 
 def adapter_family(tensors: TensorFile, groups: Groups, metadata: Mapping[str, str]) -> tuple[str, str]:

@@ -27,6 +27,7 @@ from .containers.open import existing, read_tensors
 from .containers.tensors import TensorFile
 from .identify import identify
 from .networks.controlnet import build_controlnet, controlnet_kind
+from .networks.ip_adapter import NOT_RUN as IP_NOT_RUN
 from .networks.ip_adapter import build_ip_adapter, ip_adapter_kind
 from .networks.t2i_adapter import build_t2i_adapter, t2i_adapter_kind
 
@@ -115,6 +116,8 @@ def control_facts(path: Path, *, hashes: bool = True) -> dict[str, Any] | None:
         facts["tasks"] = tensors.info("task_embedding").shape[0]
     facts["parameters"] = {"network": sum(tensors.info(name).count for name in tensors)}
     facts["dtype"] = main_dtype(tensors, "")
+    if kind in IP_NOT_RUN:
+        facts["not_run"] = IP_NOT_RUN[kind]
     if hashes and path.is_file():
         full = sha256(path)
         facts |= {"hash": full, "short_hash": full[:12]}

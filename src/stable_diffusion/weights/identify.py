@@ -73,6 +73,7 @@ VAE_ENDS = ("encoder.conv_in.weight", "first_stage_model.encoder.conv_in.weight"
 
 CONTROL = ("zero_convs.0.0.weight", "control_model.zero_convs.0.0.weight", "controlnet_cond_embedding.conv_in.weight")
 
+FACE_ID = ("image_proj.perceiver_resampler.", ".to_k_ip_lora", "ip_adapter.0.to_q_lora.", "ip_adapter.1.to_q_lora.")
 T2I_ADAPTER = (
     *("body.0.block1.weight", "body.0.resnets.0.block1.weight", "adapter.body.0.resnets.0.block1.weight"),
     *("body.0.out_conv.weight", "adapter.body.0.out_conv.weight"),
@@ -80,9 +81,10 @@ T2I_ADAPTER = (
 
 KINDS: tuple[tuple[str, Test], ...] = (
     ("a control-LoRA", _has("lora_controlnet")),
+    ("an IP-Adapter FaceID", _contains(*FACE_ID)),
+    ("an IP-Adapter", _starts("ip_adapter.", "image_proj.")),
     ("a LoRA", _lora),
     ("a ControlNet", _has(*CONTROL, "controlnet_blocks.0.weight")),
-    ("an IP-Adapter", _starts("ip_adapter.", "image_proj.")),
     ("a T2I-Adapter", _has(*T2I_ADAPTER)),
     ("a CLIP image tower", _has("vision_model.embeddings.patch_embedding.weight")),
     ("a textual inversion embedding", _embedding),
