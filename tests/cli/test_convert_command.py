@@ -94,8 +94,8 @@ def test_what_does_not_fit_is_one_sentence(run: Run, files: Path, here: Path) ->
 
 def test_what_is_written_follows_what_is_set(run: Run, files: Path, here: Path) -> None:
     for source in ("sd1", "model.safetensors"):
-        result = run("convert", files / source, here / f"from-{source}", "--set", "prediction=v")
+        result = run("convert", files / source, here / f"from-{Path(source).stem}", "--set", "prediction=v")
         assert result.exit_code == 0, result.stderr
-        words = json.loads((here / f"from-{source}" / "scheduler" / "scheduler_config.json").read_text())
+        words = json.loads((here / f"from-{Path(source).stem}" / "scheduler" / "scheduler_config.json").read_text())
         assert words["prediction_type"] == "v_prediction"
-        assert load_parts(here / f"from-{source}").prediction == "v"
+        assert load_parts(here / f"from-{Path(source).stem}").prediction == "v"
