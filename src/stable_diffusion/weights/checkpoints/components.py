@@ -27,7 +27,7 @@ from ...models.vae import VAEConfig
 from ..build import Prefixed
 from ..containers.limits import using_config
 from ..containers.open import existing, read_tensors
-from ..containers.tensors import TensorFile, without_prefix
+from ..containers.tensors import TensorFile
 from ..networks.clip import CLIP_LAYOUTS
 from ..networks.layout import Shapes, layout_of
 from ..networks.t5 import T5_LEFTOVERS, t5_fields, t5_transformers
@@ -81,7 +81,7 @@ def rename_to_ldm(tensors: TensorFile) -> TensorFile:
 
     Files that hold a denoiser alone leave its prefix out; stable-diffusion.cpp has text encoders at places of its own.
     """
-    tensors = _with_unet_prefix(without_prefix(tensors, "state_dict."))
+    tensors = _with_unet_prefix(tensors)
     if any(name.startswith(CPP_SECOND) for name in tensors):
         return _moved(tensors, {CLIP_L.prefix: XL_CLIP_L.prefix, CPP_SECOND: XL_CLIP_G.prefix})
     projection = next((name for name in tensors if name.startswith(UNET) and name.endswith(".proj_in.weight")), None)

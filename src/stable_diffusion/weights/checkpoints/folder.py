@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,12 @@ JSON_LIMIT = 32 * 2**20
 NETWORKS = ("unet", "transformer")
 TRANSFORMER = "SD3Transformer2DModel"
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+ENDINGS = (".safetensors", ".bin")
+VARIANT = re.compile(
+    rf"(?:{'|'.join(STEMS)})(?:\.(?:safetensors|bin)\.index)?\.(?!safetensors|bin|index|json)(?P<variant>\w+)"
+    r"\.(?:safetensors|bin|json)(?:\.index\.json)?"
+)
+"""Names of weights of a variant, whole or by their index: diffusion_pytorch_model.fp16.safetensors."""
 INDEX = "model_index.json"
 T5, TOKENIZER = "text_encoder_3", "tokenizer_3"
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
@@ -112,15 +119,34 @@ def component(folder: Path, variant: str | None = None) -> TensorFile:
 
     Without a `variant`, full precision is preferred, then fp16, then any one that is there; safetensors before pickles.
     """
-    for found in (None, "fp16") if variant is None else (variant,):
-        for ending in (".safetensors", ".bin"):
+    for found in (None, "fp16", *variants(folder)) if variant is None else (variant,):
+        for ending in ENDINGS:
             for stem in STEMS:
                 tensors = _weights(folder, stem, ending, found)
                 if tensors is not None:
                     return tensors
-    present = sorted(item.name for item in folder.iterdir() if item.suffix in (".safetensors", ".bin"))
+    present = sorted(item.name for item in folder.iterdir() if item.suffix in ENDINGS)
     wanted = "" if variant is None else f" of the variant {variant!r}"
     raise BrokenModel(f"{folder} has no weights{wanted}; there are {', '.join(present[:10]) or 'none at all'}")
+
+
+def variants(folder: Path) -> list[str]:
+    """The variants that the weights of a component are there under, in the order of their names."""
+    names = sorted(item.name for item in folder.iterdir())
+    return list(dict.fromkeys(match["variant"] for name in names if (match := VARIANT.fullmatch(name))))
+
+
+def _components(folder: Path, parts: Iterable[str], variant: str | None) -> tuple[dict[str, TensorFile], list[str]]:
+    """The tensors of each component, and sentences on those that are not there as `variant`: as in diffusers, one that
+    is there as it alone is enough. BrokenModel where none is."""
+    there = {part: None if variant is None else variant in variants(folder / part) for part in parts}
+    if variant is not None and not any(there.values()):
+        found = sorted({name for part in there for name in variants(folder / part)})
+        raise BrokenModel(f"{folder} has no weights of the variant {variant!r}; there are {', '.join(found) or 'none'}")
+    files = {part: component(folder / part, variant if there[part] else None) for part in there}
+    others = [f"the {part} is not there as the variant {variant!r}, so that {files[part].path.name} is read"
+              for part in there if there[part] is False]  # fmt: skip
+    return files, others
 
 
 def _weights(folder: Path, stem: str, ending: str, variant: str | None) -> TensorFile | None:
@@ -166,7 +192,7 @@ def read_folder(folder: Path, variant: str | None, *, t5: bool = True) -> Bluepr
     network = "unet" if has_part(index, "unet") else "transformer"
     third = (T5,) if t5 and network == "transformer" and has_part(index, T5) else ()
     words = {part: read_config(folder / part / "config.json") for part in (network, "vae", *texts, *third)}
-    files = {part: component(folder / part, variant) for part in words}
+    files, others = _components(folder, words, variant)
     places = {part: folder / part / "config.json" for part in words}
     with using_config(folder):
         from_words = unet_from_words if network == "unet" else mmdit_from_words
@@ -213,7 +239,7 @@ def read_folder(folder: Path, variant: str | None, *, t5: bool = True) -> Bluepr
         text_norm=family.text_norm,
         size_numbers=numbers,
         zero_empty=bool(index.get("force_zeros_for_empty_prompt", family.zero_empty)),
-        guesses=guesses,
+        guesses=(*guesses, *others),
     )
 
 
