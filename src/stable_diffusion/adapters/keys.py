@@ -12,10 +12,8 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-WRAPPED = re.compile(
-    r"(?:^|(?<=[._]))(?:_orig_mod|_forward_module|_fsdp_wrapped_module|_checkpoint_wrapped_module)[._]"
-)
-"""What torch.compile, DeepSpeed, FSDP and checkpointing put before the names of a module, at any depth."""
+from ..weights.containers.wrappers import bare_name
+
 NAMED = re.compile(
     r"\.(lora_[ABE]|lora_embedding_[AB]|lora_magnitude_vector|ranknum|oft_R|ia3_l|modules_to_save"
     r"|hada_[wt][12](?:_[ab])?|lokr_[wt][12](?:_[ab])?)\.(?!(?:weight|bias)$)([^.]+)(?=$|\.weight$|\.bias$)"
@@ -109,7 +107,7 @@ class Grouped:
 
 def plain_name(name: str) -> str:
     """The name of a tensor without wrappers and without the name of PEFT's adapter."""
-    return NAMED.sub(r".\1", WRAPPED.sub("", name))
+    return NAMED.sub(r".\1", bare_name(name))
 
 
 def group_names(names: Iterable[str]) -> Grouped:

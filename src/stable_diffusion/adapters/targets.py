@@ -36,8 +36,8 @@ from ..weights.networks.mmdit import mmdit_diffusers, mmdit_ldm
 from ..weights.networks.t5 import t5_transformers
 from ..weights.networks.unet import unet_diffusers, unet_ldm
 
-WRAPPED = re.compile(r"(?:^|(?<=\.))(?:base_model\.model|module)\.|(?<=^lora_unet_)module_|(?<=^lora_te_)module_")
-"""What PEFT and parallel training put before the names of a module; it says nothing, wherever it stands."""
+WRAPPED = re.compile(r"(?:^|(?<=\.))base_model\.model\.")
+"""What PEFT puts before the names of a module; it says nothing, wherever it stands."""
 UNET_DOTTED = ("", "unet.", "lora_unet.", "diffusion_model.", "model.diffusion_model.")
 UNET_FLAT = ("lora_unet_", "lycoris_", "lycoris_unet_")
 MMDIT_DOTTED = (*UNET_DOTTED, "transformer.", "lora_transformer.")

@@ -11,6 +11,7 @@ from ...errors import BrokenModel, UnknownModel
 from ..identify import identify
 from ..networks.layout import Shapes
 from .blueprint import Overrides
+from .edm import edm_kind
 from .families import FAMILIES, UNET, Family, family_named
 
 FIRST = "x_embedder.proj.weight"
@@ -19,8 +20,6 @@ JOINT = "joint_blocks.0.context_block.adaLN_modulation.1.weight"
 TEXTS = ("cond_stage_model.", "conditioner.")
 SD3_TEXTS = tuple(text.prefix for text in FAMILIES["sd3"].texts)
 TOKEN_EMBEDDING = "token_embedding.weight"
-OTHER_NOISE = {"edm_mean": "a Playground 2.5 model", "edm_vpred.sigma_max": "a Stable Diffusion XL model of EDM kind"}
-"""Tensors that mark models with continuous noise levels of their own (Karras et al. 2022)."""
 STEP_OF_SD2_BASE = 875_000
 """Training steps of the released Stable Diffusion 2 base checkpoint; the others were trained for v-prediction."""
 
@@ -39,9 +38,6 @@ def detect(
 
 def _matching(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> list[Family]:
     """The families whose layout the file has; an error that says what it is instead where there is none."""
-    foreign = next((kind for key, kind in OTHER_NOISE.items() if key in shapes), None)
-    if foreign is not None:
-        raise UnknownModel(f"{path} is {foreign}, whose noise levels this version does not have")
     reasons = mismatches(shapes)
     matching = [family for name, family in FAMILIES.items() if reasons[name] is None]
     if matching:
@@ -145,6 +141,8 @@ def _prediction(
         return "flow", None
     if given.prediction is not None:
         return resolve_prediction(given.prediction), None
+    if edm_kind(shapes) is not None:
+        return edm_kind(shapes), None  # type: ignore[return-value]  # not None
     written = _from_metadata(metadata)
     if "v_pred" in shapes:  # put there on purpose; the text may be left over from a model that was merged in
         doubt = "prediction 'v' is told by the tensor v_pred, though the file's text says epsilon"

@@ -29,6 +29,7 @@ from ..networks.unet_words import size_numbers, unet_from_words
 from ..networks.vae import latents_from_words, vae_diffusers, vae_from_words
 from ..parts import Defaults, Source, TokenizerSource
 from .blueprint import Blueprint, NetworkPlan
+from .edm import scheduled_defaults
 from .families import FAMILIES, Family, family_of_folder
 from .few_step import NOTE, few_step_defaults, guided_defaults, noted_defaults, scheduler_defaults
 from .scheduler import schedule_from_words
@@ -286,6 +287,7 @@ def _folder_defaults(
     name = Source(folder).name
     scheduler = read_config(file) if file.is_file() else {}
     with using_config(file):
+        defaults = scheduled_defaults(defaults, scheduler)
         noted = noted_defaults(defaults, scheduler.get(NOTE))
     if noted is not None:
         return noted, ()

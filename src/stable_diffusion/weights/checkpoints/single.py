@@ -29,6 +29,7 @@ from ..parts import Card, Defaults, TokenizerSource
 from .blueprint import Blueprint, NetworkPlan, Overrides
 from .components import AnyPath, rename_to_ldm, split_texts, t5_tokenizer, with_sidecars, with_text_files
 from .detect import FIRST, detect
+from .edm import edm_defaults, edm_latents, edm_schedule
 from .families import FAMILIES, SD3_T5, UNET, VAE, Family, TextPlace, named_for
 from .few_step import METADATA, few_step_defaults, guided_defaults, noted_defaults
 from .folder import TOKENIZER
@@ -68,6 +69,7 @@ def read_single(
     except BrokenModel as error:
         raise BrokenModel(f"{tensors.path} looks like {family.label}, but {error}") from error
     pixels, zero_snr = networks["vae"].config, "ztsnr" in shapes or "ztsnr" in metadata
+    noise = edm_schedule(tensors, prediction)
     found = Blueprint(
         path=tensors.path,
         layout="ldm",
@@ -75,11 +77,12 @@ def read_single(
         family=family.name,
         label=family.label,
         networks=networks,
-        latents=replace(family.latents, channels=pixels.latent_channels, downscale=pixels.downscale),
-        # a single file never says more of its noise levels than that they end in noise alone
+        latents=edm_latents(tensors, pixels)
+        or replace(family.latents, channels=pixels.latent_channels, downscale=pixels.downscale),
+        # beside the levels of EDM models a single file says no more of noise than that it ends in noise alone
         schedule=FlowSchedule(family.shift)
         if family.prediction == "flow"
-        else ddpm_schedule(zero_terminal_snr=zero_snr),
+        else noise or ddpm_schedule(zero_terminal_snr=zero_snr),
         prediction=prediction,
         defaults=family.defaults,
         clip_layer=_clip_layer(family, networks["clip"].config),
@@ -215,11 +218,12 @@ def _clip_layer(family: Family, clip: CLIPTextConfig) -> int:
 
 def _file_defaults(family: Family, found: Blueprint) -> tuple[Defaults, tuple[str, ...]]:
     """Settings that a single file is run with, and a sentence where they are guessed from its title or name."""
-    noted = _noted(family.defaults, found.metadata, found.path)
+    defaults = edm_defaults(family.defaults, found.schedule)
+    noted = _noted(defaults, found.metadata, found.path)
     if noted is not None:
         return noted, ()
     flow, names = family.prediction == "flow", (found.card.name, found.path.stem)
-    named, guesses = few_step_defaults(family.defaults, *names, flow=flow)
+    named, guesses = few_step_defaults(defaults, *names, flow=flow)
     guided = guided_defaults(named, found.networks["unet"].config)
     return (named, guesses) if guided is None else (guided, ())
 
