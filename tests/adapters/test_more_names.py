@@ -1,5 +1,5 @@
-"""Spellings of trainers: adapter names of PEFT, wrappers, OneTrainer's prefixes, folders of parts, AdaLoRA, IA3 and token
-embeddings of PEFT; kinds that are not run are called by their name; one layer in two spellings is one layer."""
+"""Spellings of trainers: adapter names of PEFT, wrappers, OneTrainer's prefixes, folders of parts, AdaLoRA, IA3 and
+token embeddings of PEFT; kinds that are not run are called by their name; one layer in two spellings is one layer."""
 
 from __future__ import annotations
 

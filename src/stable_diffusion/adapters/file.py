@@ -106,13 +106,11 @@ def read_adapter(path: str | os.PathLike[str]) -> AdapterFile:
 
 def _what(place: Path, tensors: TensorFile, metadata: Mapping[str, str]) -> str:
     """What a file is that is no adapter, in words."""
+    foreign = foreign_kind(tensors)
+    if foreign is not None:
+        return f"{place} is {foreign}, which this version does not run"
     kind = identify({name: tensors.info(name).shape for name in tensors}, metadata)
-    kind = foreign_kind(tensors) or kind
-    return (
-        f"{place} is {kind}, not an adapter that is run here"
-        if kind
-        else f"{place} holds no adapter that is known here"
-    )
+    return f"{place} is {kind}, not an adapter" if kind else f"{place} holds no adapter that is known here"
 
 
 def _has_peft(folder: Path) -> bool:

@@ -94,7 +94,8 @@ class EDMSchedule(DiscreteSchedule):
 
     Time is counted as in `DiscreteSchedule`, by N levels evenly spaced in log sigma, and exact between them. The
     network is given `network_time` instead and sees x / sqrt(sigma^2 + sigma_data^2) (`input_scale`); see `prediction`
-    for what it answers. InvalidRequest where a number is not from 0.000001 to 100000, or the ends are in the wrong order.
+    for what it answers. InvalidRequest where a number is not from 0.000001 to 100000, or the ends are the wrong way
+    round.
     """
 
     def __init__(

@@ -138,12 +138,9 @@ def edm_from_words(words: Words, where: Path) -> tuple[EDMSchedule, Prediction]:
         raise BrokenModel(
             f"{where} has sigma_schedule {str(words['sigma_schedule'])[:80]!r}; known are {', '.join(SPACINGS)}"
         )
-    return EDMSchedule(
-        words.get("sigma_min", LOWEST_LEVEL),
-        words.get("sigma_max", HIGHEST_LEVEL),
-        words.get("sigma_data", EDM_DATA),
-        words.get("num_train_timesteps", 1000),
-    ), prediction
+    given = {name: words[name] for name in ("sigma_min", "sigma_max", "sigma_data") if words.get(name) is not None}
+    levels = {"sigma_min": LOWEST_LEVEL, "sigma_max": HIGHEST_LEVEL, "sigma_data": EDM_DATA, **given}
+    return EDMSchedule(**levels, timesteps=words.get("num_train_timesteps", 1000)), prediction
 
 
 def scheduled_defaults(defaults: Defaults, words: Words) -> Defaults:

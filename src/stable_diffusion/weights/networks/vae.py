@@ -246,7 +246,7 @@ def latents_from_words(words: Words, vae: VAEConfig) -> LatentFormat:
     if mean is not None or std is not None:
         if shift:
             raise InvalidRequest("latents_mean beside a shift_factor; one of them is expected")
-        return normalised_latents(mean, std, scale, vae.latent_channels, vae.downscale)
+        return normalised_latents(mean, std, float(scale), vae.latent_channels, vae.downscale)  # type: ignore[arg-type]
     for known in (SD_LATENTS, XL_LATENTS, SD3_LATENTS):
         if (vae.latent_channels, vae.downscale, scale, shift) == (known.channels, 8, known.scale, known.shift):
             return known
