@@ -16,6 +16,7 @@ from ..errors import BrokenModel, UnknownModel
 from ..weights.containers.hashes import adapter_hash
 from ..weights.containers.open import existing, read_tensors
 from ..weights.containers.tensors import TensorFile
+from ..weights.foreign import refuse_foreign
 from ..weights.identify import identify
 from .formulas.oft_columns import TERMS
 from .keys import group_names, kind_of
@@ -71,6 +72,7 @@ def read_adapter(path: str | os.PathLike[str]) -> AdapterFile:
     if place.is_dir():
         place = next((place / name for name in FOLDER_FILES if (place / name).is_file()), place)
     tensors, metadata = read_tensors(place)
+    refuse_foreign(tensors)
     grouped = group_names(tensors)
     whole = {stem: names for stem, names in grouped.groups.items() if kind_of(names) is not None}
     if not whole:

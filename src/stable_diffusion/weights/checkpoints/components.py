@@ -28,6 +28,7 @@ from ..build import Prefixed
 from ..containers.limits import using_config
 from ..containers.open import existing, read_tensors
 from ..containers.tensors import TensorFile
+from ..foreign import refuse_foreign
 from ..networks.clip import CLIP_LAYOUTS, CLIP_LEFTOVERS
 from ..networks.layout import layout_of
 from ..networks.t5 import T5_LAYOUTS, T5_LEFTOVERS
@@ -134,7 +135,9 @@ def read_component(path: AnyPath, part: str) -> TensorFile:
     """The tensors of a file, of a component's folder, or of the component `part` of a diffusers folder."""
     place = existing(path)
     if not place.is_dir():
-        return read_tensors(place)[0]
+        tensors = read_tensors(place)[0]
+        refuse_foreign(tensors)
+        return tensors
     return component(place / part if (place / INDEX).is_file() else place)
 
 
