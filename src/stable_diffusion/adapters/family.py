@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from ..weights.checkpoints.families import TOKEN_WIDTHS, family_of_width
 from ..weights.containers.tensors import TensorFile
+from ..weights.foreign import foreign_adapter
 
 Groups = Mapping[str, Mapping[str, str]]
 """Stem -> what -> name in the file, as `keys.group_names` makes them."""
@@ -62,6 +63,9 @@ def adapter_family(tensors: TensorFile, groups: Groups, metadata: Mapping[str, s
         written = next((family for start, family in ARCHITECTURES.items() if value.startswith(start)), None)
         if written is not None:
             return written, ""
+    foreign = foreign_adapter(tensors)
+    if foreign is not None:
+        return f"{foreign}, which is not run here", ""
     crossing = {stem: names for stem, names in groups.items() if stem.endswith(CROSS_KEYS)}
     for shown in (True, False):
         for names in crossing.values():

@@ -16,6 +16,7 @@ from ..errors import BrokenModel, UnknownModel, brief
 from ..weights.containers.hashes import adapter_hash
 from ..weights.containers.open import existing, read_tensors
 from ..weights.containers.tensors import TensorFile
+from ..weights.foreign import refuse_foreign
 from ..weights.identify import identify
 from .family import adapter_family
 from .formulas.oft_columns import TERMS
@@ -86,6 +87,7 @@ def read_adapter(path: str | os.PathLike[str]) -> AdapterFile:
             return _joined(place, [read_adapter(part) for part in parts])
         place = place if found is None else found
     tensors, metadata = read_tensors(place)
+    refuse_foreign(tensors)
     grouped = group_names(tensors)
     whole = {stem: names for stem, names in grouped.groups.items() if kind_of(names) is not None}
     words, unread = bundled_words(tensors)

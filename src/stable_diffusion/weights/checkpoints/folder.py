@@ -20,6 +20,7 @@ from ..build import Prefixed
 from ..containers.limits import check_plausible, using_config
 from ..containers.open import read_tensors
 from ..containers.tensors import TensorFile
+from ..foreign import PIPELINES, refuse_foreign
 from ..keys import KeyTable
 from ..networks.clip import clip_from_words, clip_transformers
 from ..networks.mmdit import check_texts, mmdit_diffusers, mmdit_from_words
@@ -68,6 +69,11 @@ def read_index(path: Path) -> dict[str, Any]:
         raise UnknownModel(f"{path} is a folder without {INDEX}, so it is not a diffusers model{hint}")
     index = read_json(path / INDEX)
     kind = brief(index.get("_class_name", "model of no stated class"))
+    if kind in PIPELINES:
+        name, use = PIPELINES[kind]
+        raise UnknownModel(
+            f"{path} is {name} ({kind}), which {use}; this version runs Stable Diffusion 1, 2, XL and 3 alone"
+        )
     networks, texts = [part for part in NETWORKS if has_part(index, part)], text_folders(index)
     sd3 = networks == ["transformer"] and index["transformer"][-1] == TRANSFORMER and len(texts) == 2
     if not sd3 and (networks != ["unet"] or not texts):
@@ -125,6 +131,7 @@ def component(folder: Path, variant: str | None = None) -> TensorFile:
             for stem in STEMS:
                 tensors = _weights(folder, stem, ending, found)
                 if tensors is not None:
+                    refuse_foreign(tensors)
                     return tensors
     present = sorted(item.name for item in folder.iterdir() if item.suffix in ENDINGS)
     wanted = "" if variant is None else f" of the variant {variant!r}"
