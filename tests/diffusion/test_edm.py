@@ -82,7 +82,7 @@ def test_levels_that_are_none_are_refused(numbers: Any) -> None:
 
 WIDER = (
     *("euler_cfg_pp", "euler_ancestral_cfg_pp", "ddim_cfg_pp", "lcm", "tcd", "ddpm", "dpmpp_3m_sde", "er_sde"),
-    *("euler_ancestral", "res_multistep_ancestral", "dpm_adaptive"),
+    *("euler_ancestral", "res_multistep_ancestral", "dpm_adaptive", "sa_solver"),
 )
 """Samplers whose spread at these steps is not that of the data by their own formulas; they are asked to be finite."""
 

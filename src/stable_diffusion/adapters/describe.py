@@ -87,7 +87,7 @@ def _adapter(tensors: TensorFile, metadata: Mapping[str, str]) -> dict[str, Any]
         "dtype": _dtype(tensors),
         "title": metadata.get("modelspec.title", metadata.get("ss_output_name", "")),
         "words": metadata.get("modelspec.trigger_phrase", ""),
-        "bundled_words": [word.names[0] for word in words],
+        **({"bundled_words": [word.names[0] for word in words]} if words else {}),
         "unknown_tensors": len(unread) + sum(not name.startswith(BUNDLED) for name in grouped.leftovers),
         "guesses": [guess] if guess else [],
     }
