@@ -283,6 +283,26 @@ def test_an_adapter_for_tokens_of_another_width_is_refused(tiny_model: StableDif
         tiny_model.attach(tmp_path / "sd2.safetensors")
 
 
+def test_the_word_of_a_file_decides_where_shapes_cannot(
+    tiny_model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CLIP-L is the same in Stable Diffusion 1 and XL: of a LoRA for it alone only the header says which it is for."""
+    save_file(lora_state(tiny_model, (TEXT, FC), kohya), tmp_path / "plain.safetensors")
+    save_file(lora_state(tiny_model, (TEXT, FC), kohya), tmp_path / "said.safetensors",
+              metadata={"ss_base_model_version": "sd_v1"})  # fmt: skip
+    for ours in ("Stable Diffusion XL", "Stable Diffusion 1.x"):
+        monkeypatch.setattr("stable_diffusion.adapters.attach._family", lambda module, ours=ours: ours)
+        with tiny_model.attach(tmp_path / "plain.safetensors") as attachment:
+            assert attachment.kinds == {"LoRA": 2}
+        if ours == "Stable Diffusion 1.x":
+            tiny_model.attach(tmp_path / "said.safetensors").detach()
+            continue
+        with pytest.raises(
+            BrokenModel, match=r"made for Stable Diffusion 1\.x, and this is Stable Diffusion XL: the file"
+        ):
+            tiny_model.attach(tmp_path / "said.safetensors")
+
+
 def test_only_tensors_of_adapters_are_grouped() -> None:
     grouped = group_names(["a.lora_A.x.weight", "a.lora_B.x.weight", "a.base_layer.weight", "b._orig_mod.alpha"])
     assert grouped.groups == {"a": {"down": "a.lora_A.x.weight", "up": "a.lora_B.x.weight"},
