@@ -20,7 +20,7 @@ PICTURE = Image.new("RGB", (64, 64))
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "  \n"}, "the prompt is empty; expected a few words that say what to show"),
-    ({"prompt": 7}, "prompt is a int; expected text"),
+    ({"prompt": 7}, "prompt is 7; expected text"),
     ({"prompt": "x" * 10_001}, "prompt has 10001 characters; expected at most 10000"),
     ({"prompt": "a\0b"}, "prompt holds the character U+0000, which is not text"),
     ({"negative_prompt": "\ud800"}, "negative_prompt holds the character U+D800, which is not text"),
@@ -50,7 +50,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"image": PICTURE, "mask": Image.new("L", (8, 9))}, "the mask is 8x9 and the image 64x64; expected the same size"),
     ({"image": "nowhere.png"}, "image 'nowhere.png' does not exist"),
     ({"image": b"bytes"}, "image of 5 bytes is not a picture that Pillow can read"),
-    ({"image": 7}, "image is a int; expected a Pillow image, the path or bytes of a picture, or an array"),
+    ({"image": 7}, "image is 7; expected a Pillow image, the path or bytes of a picture, or an array"),
 ]
 
 

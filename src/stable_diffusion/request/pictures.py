@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, what_is
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,7 +39,7 @@ def open_picture(source: Any, what: str = "image") -> Image.Image:
         source = _from_array(source, what)
     if not isinstance(source, Image.Image):
         raise InvalidRequest(
-            f"{what} is a {type(source).__name__}; expected a Pillow image, the path or bytes of a picture, or an array"
+            f"{what} is {what_is(source)}; expected a Pillow image, the path or bytes of a picture, or an array"
         )
     return ImageOps.exif_transpose(source)
 
