@@ -59,7 +59,8 @@ FILES: dict[str, tuple[str, str]] = {
      "pictures"),
     "Kandinsky": ("conv_in.weight encoder_hid_proj.image_embeds.weight add_embedding.image_norm.weight",
      "CLIP"),
-    "motion module": ("down_blocks.0.motion_modules.0.temporal_transformer.norm.weight mid_block.motion_modules.0.temporal_transformer.norm.bias",
+    "motion module": ("down_blocks.0.motion_modules.0.temporal_transformer.norm.weight "
+        "mid_block.motion_modules.0.temporal_transformer.norm.bias",
      "videos"),
     "motion LoRA": (
         "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0."
@@ -79,7 +80,8 @@ FILES: dict[str, tuple[str, str]] = {
      "videos"),
     "LTX": ("patchify_proj.weight adaln_single.linear.weight scale_shift_table caption_projection.linear_1.weight",
      "videos"),
-    "Sana": ("attention_y_norm.weight blocks.0.mlp.inverted_conv.conv.weight y_embedder.y_proj.fc1.weight scale_shift_table",
+    "Sana": ("attention_y_norm.weight blocks.0.mlp.inverted_conv.conv.weight "
+        "y_embedder.y_proj.fc1.weight scale_shift_table",
      "pictures"),
     "CogVideoX": ("patch_embed.text_proj.weight transformer_blocks.0.norm1.linear.weight",
      "videos"),
@@ -97,7 +99,8 @@ FILES: dict[str, tuple[str, str]] = {
      "enlarges"),
     "GFPGAN": ("stylegan_decoder.style_conv1.modulated_conv.weight stylegan_decoder.final_linear.weight",
      "faces"),
-    "autoencoder of Wan": ("encoder.middle.0.residual.0.gamma decoder.upsamples.0.residual.0.gamma encoder.conv1.weight",
+    "autoencoder of Wan": ("encoder.middle.0.residual.0.gamma "
+        "decoder.upsamples.0.residual.0.gamma encoder.conv1.weight",
      "decodes"),
     "GLIGEN": (f"{U}position_net.linears.0.weight {U}input_blocks.1.1.transformer_blocks.0.fuser.attn.to_q.weight",
      "boxes"),
