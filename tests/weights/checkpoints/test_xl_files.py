@@ -66,7 +66,7 @@ def test_v_prediction_and_zero_terminal_snr_are_marked_by_tensors(folder: Path, 
     [
         ({"edm_mean": torch.zeros(4), "edm_std": torch.zeros(4)}, BrokenModel, "latents_std is"),
         ({FIRST: torch.zeros(32, 6, 3, 3)}, UnknownModel, "its U-Net takes 6 channels instead of 4"),
-        ({FIRST: torch.zeros(32, 5, 3, 3)}, UnknownModel, "takes 5 channels instead of 4"),
+        ({FIRST: torch.zeros(32, 5, 3, 3)}, UnknownModel, "its U-Net takes 5 channels instead of 4"),
         (
             {"model.diffusion_model.label_emb.0.0.weight": torch.zeros(128, 1700)},
             BrokenModel,
