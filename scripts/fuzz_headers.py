@@ -37,8 +37,8 @@ from stable_diffusion.errors import ModelFileError
 from stable_diffusion.models.clip import CLIPTextConfig
 from stable_diffusion.models.unet import UNet, UNetConfig
 from stable_diffusion.models.vae import VAE, VAEConfig
-from stable_diffusion.weights.checkpoints.components import rename_to_ldm
 from stable_diffusion.weights.checkpoints.folder import read_config
+from stable_diffusion.weights.checkpoints.places import rename_to_ldm
 from stable_diffusion.weights.checkpoints.scheduler import schedule_from_words
 from stable_diffusion.weights.checkpoints.single import read_single
 from stable_diffusion.weights.containers.limits import using_config

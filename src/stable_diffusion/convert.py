@@ -18,7 +18,7 @@ from .text.tokenizer_files import FILES, copy_tokenizer, write_clip_tokenizer
 from .weights.checkpoints.components import AnyPath, t5_tokenizer
 from .weights.checkpoints.folder import TOKENIZER, is_folder_model, read_config
 from .weights.checkpoints.save_ldm import ldm_metadata, ldm_state
-from .weights.checkpoints.scheduler import with_note
+from .weights.checkpoints.scheduler import schedule_from_words, with_note
 from .weights.checkpoints.single import T5_LEFT_OUT
 from .weights.containers.atomic import atomic_folder
 from .weights.containers.finite import check_now, not_finite_message
@@ -151,11 +151,15 @@ def _not_finite(parts: Parts) -> Iterator[str]:
 
 
 def _scheduler_of(source: Path, parts: Parts) -> dict[str, Any] | None:
-    """The scheduler of a folder that is written anew stays as it is, but for our note on models of few steps."""
+    """The scheduler of a folder that is written again stays as it is, but for our note on models of few steps; None
+    where there is none, or the caller said something else of the noise schedule or the prediction."""
     file = source.expanduser() / "scheduler" / "scheduler_config.json"
     if not is_folder_model(source.expanduser()) or not file.is_file():
         return None
-    return with_note(read_config(file), parts)
+    words = read_config(file)
+    schedule, prediction = schedule_from_words(words, file)
+    changed = prediction != parts.prediction or schedule.to_config() != parts.schedule.to_config()  # type: ignore[attr-defined]
+    return None if changed else with_note(words, parts)
 
 
 def _write_tokenizer(folder: Path, source: TokenizerSource) -> None:

@@ -9,9 +9,16 @@ import pytest
 from adapter_files import ALL, kohya, lora_state
 from safetensors.torch import save_file
 
-from stable_diffusion.pipeline.models import StableDiffusion
+import tiny_xl as xl
+from stable_diffusion.pipeline.models import StableDiffusion, load
 
 WriteLora = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def tiny_xl_model(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusion:
+    """A tiny Stable Diffusion XL, whose two text encoders have other widths."""
+    return load(xl.write_folder(xl.BASE, tmp_path_factory.mktemp("xl")), device="cpu")
 
 
 @pytest.fixture

@@ -90,3 +90,12 @@ def test_what_does_not_fit_is_one_sentence(run: Run, files: Path, here: Path) ->
         result = run("convert", files / "sd1", here / "made", option, file)
         assert_one_sentence(result.exit_code, result.stderr, says)
         assert not (here / "made").exists()
+
+
+def test_what_is_written_follows_what_is_set(run: Run, files: Path, here: Path) -> None:
+    for source in ("sd1", "model.safetensors"):
+        result = run("convert", files / source, here / f"from-{Path(source).stem}", "--set", "prediction=v")
+        assert result.exit_code == 0, result.stderr
+        words = json.loads((here / f"from-{Path(source).stem}" / "scheduler" / "scheduler_config.json").read_text())
+        assert words["prediction_type"] == "v_prediction"
+        assert load_parts(here / f"from-{Path(source).stem}").prediction == "v"

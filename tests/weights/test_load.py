@@ -144,6 +144,23 @@ def test_variants(copy: Path, folder: Path) -> None:
         load_parts(copy, variant="ema")
 
 
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_a_variant_that_is_there_alone(copy: Path, folder: Path, ending: str) -> None:
+    """Found without being named, and named where the other parts do not have it."""
+    file = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    state = {name: tensor.bfloat16() for name, tensor in load_file(file).items()}
+    file.unlink()
+    if ending == "bin":
+        torch.save(state, file.with_suffix("").with_suffix(".bf16.bin"))
+    else:
+        save_file(state, file.with_suffix(".bf16.safetensors"))
+    for variant in (None, "bf16"):
+        parts = load_parts(copy, variant=variant)
+        assert same_model(load_parts(folder), parts, tolerance=0.1) and not same_model(load_parts(folder), parts)
+        noted = [guess for guess in parts.guesses if "is not there as the variant 'bf16'" in guess]
+        assert len(noted) == (0 if variant is None else 2)
+
+
 def test_the_cache_of_the_hub(copy: Path, folder: Path, tmp_path: Path) -> None:
     """Links into blobs/, under the name of a commit: the model is called like its repository."""
     place = tmp_path / "models--owner--sd-turbo"

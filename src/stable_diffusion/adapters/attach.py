@@ -11,10 +11,14 @@ from functools import partial
 from types import TracebackType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import BrokenModel, InvalidRequest, brief
+from ..models.mmdit import MMDiT
+from ..models.unet import UNet
+from ..weights.checkpoints.families import TOKEN_WIDTHS
 from ..weights.keys import Rule, apply
+from .family import CROSS_KEYS, SD3, is_text
 from .file import AdapterFile, Group, read_adapter
 from .formulas import bias_delta, delta, label
 from .patch import Change, Layer, Stack, stack_of
@@ -148,29 +152,88 @@ def attach(
 
 
 def match(file: AdapterFile, networks: Sequence[Network]) -> Matched:
-    """Which groups change which weights. BrokenModel where not one fits."""
+    """Which groups change which weights, each weight once. BrokenModel where not one fits, or where the file is for
+    models of another family, some of whose layers have the shapes of this one's."""
     changes: dict[str, list[Change]] = {network.role: [] for network in networks}
     kinds: Counter[str] = Counter()
     unmatched, misfits = [brief(name, LONGEST) for name in file.unknown], []
+    changed: dict[tuple[str, str], str] = {}
     for stem, group in file.groups.items():
-        network, target = next(
-            ((network, found) for network in networks if (found := network.find(stem)) is not None), (None, None)
-        )
-        if network is None or target is None:
+        try:
+            role, made = _first_fit(stem, group, networks)
+        except BrokenModel as error:
+            misfits.append((stem, f"{brief(stem, LONGEST)} ({error})"))
+            continue
+        if not made:
             unmatched.append(brief(stem, LONGEST))
             continue
-        try:
-            stack = stack_of(network.module)
-            made = _changes(stack, group, target.weight, target.bias)
-        except BrokenModel as error:
-            misfits.append(f"{brief(stem, LONGEST)} ({error})")
+        again = next((changed[role, name] for change in made for name in change.names if (role, name) in changed), None)
+        if again is not None:
+            if not _same(group, file.groups[again]):
+                unmatched.append(f"{brief(stem, LONGEST)} (the same layer as {brief(again, LONGEST)}, which is used)")
             continue
-        changes[network.role] += made
+        changed |= {(role, name): stem for change in made for name in change.names}
+        changes[role] += made
         kinds[label(group.tensors)] += 1
-    if not kinds:
-        why = misfits[0] if misfits else f"it has no layer {unmatched[0]!r}"
+    _check_family(file, networks, changed, [stem for stem, _ in misfits])
+    if not kinds and not file.words:
+        why = misfits[0][1] if misfits else f"it has no layer {unmatched[0]!r}"
         raise BrokenModel(f"{file.path} fits nothing in this model: {why}")
-    return Matched(file, {role: tuple(made) for role, made in changes.items()}, kinds, (*unmatched, *misfits))
+    said = (*unmatched, *(sentence for _, sentence in misfits))
+    return Matched(file, {role: tuple(made) for role, made in changes.items()}, kinds, said)
+
+
+def _first_fit(stem: str, group: Group, networks: Sequence[Network]) -> tuple[str, list[Change]]:
+    """(the first network that has the layer in the group's shape, the changes to it); no changes where none has the
+    layer, and the BrokenModel of the first one where none has the shape."""
+    error: BrokenModel | None = None
+    for network in networks:
+        target = network.find(stem)
+        if target is None:
+            continue
+        try:
+            return network.role, _changes(stack_of(network.module), group, target.weight, target.bias)
+        except BrokenModel as misfit:
+            error = misfit if error is None else error
+    if error is not None:
+        raise error
+    return "", []
+
+
+def _check_family(
+    file: AdapterFile, networks: Sequence[Network], changed: Mapping[tuple[str, str], str], misfits: Sequence[str]
+) -> None:
+    """BrokenModel where a file is for another family. Some layers have the same shape in all of them, and text encoders
+    are shared by families as they are; the layers that read tokens tell them apart, or else the file's own word."""
+    ours = next((_family(network.module) for network in networks if network.role == "unet"), "")
+    fitted = {stem for (role, _), stem in changed.items() if role == "unet"}
+    if any(stem.endswith(CROSS_KEYS) for stem in fitted):
+        return
+    why = ""
+    if changed and any(stem.endswith(CROSS_KEYS) for stem in misfits):
+        why = "the layers that read tokens have other shapes"
+    elif changed and not fitted and not all(map(is_text, file.groups)):
+        why = "its text encoder fits, and nothing of its denoising network does"
+    elif file.family and ours and file.family != ours:
+        why = "the file says so" if changed else "nothing in it fits"
+    if why:
+        kind = f"is made for {file.family}" if file.family and file.family != ours else "is made for another model"
+        raise BrokenModel(f"{file.path} {kind}{f', and this is {ours}' if ours else ''}: {why}")
+
+
+def _family(denoiser: nn.Module) -> str:
+    """The family of a denoising network by the width of its tokens; an empty text for other widths."""
+    if isinstance(denoiser, MMDiT):
+        return SD3
+    return TOKEN_WIDTHS.get(denoiser.config.context_dim, "") if isinstance(denoiser, UNet) else ""
+
+
+def _same(one: Group, other: Group) -> bool:
+    """Whether two groups are the same layer written twice."""
+    names = one.tensors.keys()
+    if (one.alpha, one.on_input, one.terms) != (other.alpha, other.on_input, other.terms):
+        return False
+    return names == other.tensors.keys() and all(torch.equal(one.tensors[name], other.tensors[name]) for name in names)
 
 
 def _changes(stack: Stack, group: Group, weight: Rule, bias: Rule | None) -> list[Change]:

@@ -12,9 +12,9 @@ from ..weights.containers.finite import not_finite_in
 from ..weights.containers.hashes import adapter_hash, sha256
 from ..weights.containers.open import read_tensors
 from ..weights.containers.tensors import TensorFile
-from .family import TEXT_STARTS, adapter_family
+from .family import adapter_family, is_text
 from .keys import group_names, is_adapter, kind_of
-from .textual_inversion import embedding_tensors
+from .textual_inversion import BUNDLED, bundled_words, embedding_tensors
 
 STYLES: tuple[tuple[str, str], ...] = (
     ("lora_unet_input_blocks", "kohya, with the block names of single files"),
@@ -33,6 +33,8 @@ STYLES: tuple[tuple[str, str], ...] = (
     ("text.layers.", "this package's own names"),
     ("unet.", "diffusers"),
     ("transformer.", "diffusers"),
+    ("clip_", "OneTrainer"),
+    ("t5.", "OneTrainer"),
     ("text_encoder", "diffusers"),
     ("down_blocks.", "diffusers"),
     ("diffusion_model.", "the names of single files"),
@@ -71,7 +73,8 @@ def _adapter(tensors: TensorFile, metadata: Mapping[str, str]) -> dict[str, Any]
     grouped = group_names(tensors)
     kinds = Counter(_kind(tensors, names) for names in grouped.groups.values())
     kinds.pop("", None)
-    in_text = sum(stem.startswith(TEXT_STARTS) or "text_model" in stem for stem in grouped.groups)
+    in_text = sum(map(is_text, grouped.groups))
+    words, unread = bundled_words(tensors)
     family, guess = adapter_family(tensors, grouped.groups, metadata)
     return {
         "kind": "adapter",
@@ -84,7 +87,8 @@ def _adapter(tensors: TensorFile, metadata: Mapping[str, str]) -> dict[str, Any]
         "dtype": _dtype(tensors),
         "title": metadata.get("modelspec.title", metadata.get("ss_output_name", "")),
         "words": metadata.get("modelspec.trigger_phrase", ""),
-        "unknown_tensors": len(grouped.leftovers),
+        **({"bundled_words": [word.names[0] for word in words]} if words else {}),
+        "unknown_tensors": len(unread) + sum(not name.startswith(BUNDLED) for name in grouped.leftovers),
         "guesses": [guess] if guess else [],
     }
 

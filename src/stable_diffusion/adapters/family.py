@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from ..weights.checkpoints.families import TOKEN_WIDTHS, family_of_width
 from ..weights.containers.tensors import TensorFile
+from ..weights.foreign import foreign_adapter
 
 Groups = Mapping[str, Mapping[str, str]]
 """Stem -> what -> name in the file, as `keys.group_names` makes them."""
@@ -35,7 +36,10 @@ CROSS_KEYS = (
     *("cross_attention.key", "cross_attention.value"),
 )
 """How the stems of the layers end that read tokens."""
-TEXT_STARTS = ("lora_te", "text_encoder", "text.", "te.", "cond_stage_model", "text_model.", "lycoris_te")
+TEXT_STARTS = (
+    *("lora_te", "text_encoder", "text.", "text_2.", "text_3.", "te.", "te1.", "te2.", "te3.", "cond_stage_model"),
+    *("conditioner.", "text_model.", "lycoris_te", "clip_l", "clip_g", "clip_h", "t5", "lora_clip_", "lora_t5"),
+)
 SECOND = re.compile(r"(lora_te[12]_|lycoris_te[12]_|lycoris_text_encoder_2_|te[12]_|text_encoder_2_|text_2_)")
 """How flat stems of text encoders begin where a model has two; kohya calls the first one te1 then."""
 DEEP = re.compile(r"(attentions|input_blocks|middle_block|output_blocks)_.*transformer_blocks_[1-9]")
@@ -46,6 +50,12 @@ FINE = re.compile(
 """Layers that a U-Net of XL does not have: attention at the finest size, and a fourth size."""
 
 
+def is_text(stem: str) -> bool:
+    """Whether a stem is a layer of a text encoder, by its name."""
+    plain = stem.removeprefix("base_model.model.")
+    return plain.startswith(TEXT_STARTS) or "text_model" in plain or ".SelfAttention." in plain
+
+
 def adapter_family(tensors: TensorFile, groups: Groups, metadata: Mapping[str, str]) -> tuple[str, str]:
     """(the models that an adapter is for, a sentence where that is a guess)."""
     for key in ("ss_base_model_version", "modelspec.architecture"):
@@ -53,6 +63,9 @@ def adapter_family(tensors: TensorFile, groups: Groups, metadata: Mapping[str, s
         written = next((family for start, family in ARCHITECTURES.items() if value.startswith(start)), None)
         if written is not None:
             return written, ""
+    foreign = foreign_adapter(tensors)
+    if foreign is not None:
+        return f"{foreign}, which is not run here", ""
     crossing = {stem: names for stem, names in groups.items() if stem.endswith(CROSS_KEYS)}
     for shown in (True, False):
         for names in crossing.values():

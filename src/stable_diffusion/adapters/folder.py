@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import InvalidRequest, nearest
 
-ENDINGS = (".safetensors", ".pt", ".ckpt", ".bin")
+ENDINGS = (".safetensors", ".pt", ".ckpt", ".bin", ".pti")
 MOST_FILES = 100_000
 
 

@@ -9,6 +9,7 @@ and in our own is taken from the tables of `weights`, and from each path the spe
     old diffusers   unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_q
     PEFT            base_model.model.down_blocks.0.attentions.0.proj_in
     generic         diffusion_model.input_blocks.1.1.proj_in
+    OneTrainer      unet.input_blocks.1.1.proj_in, clip_l.text_model.encoder.layers.0.mlp.fc1
     native          unet.down.0.transformers.0.proj_in, text.layers.0.mlp.up
 
 The same for the transformer of Stable Diffusion 3 and T5: lora_unet_joint_blocks_0_x_block_attn_qkv,
@@ -19,6 +20,7 @@ lora_te3_encoder_block_0_layer_0_SelfAttention_q.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -34,8 +36,8 @@ from ..weights.networks.mmdit import mmdit_diffusers, mmdit_ldm
 from ..weights.networks.t5 import t5_transformers
 from ..weights.networks.unet import unet_diffusers, unet_ldm
 
-WRAPPERS = ("base_model.model.", "module.")
-"""Prefixes that say nothing; they are taken off before the lookup."""
+WRAPPED = re.compile(r"(?:^|(?<=\.))base_model\.model\.")
+"""What PEFT puts before the names of a module; it says nothing, wherever it stands."""
 UNET_DOTTED = ("", "unet.", "lora_unet.", "diffusion_model.", "model.diffusion_model.")
 UNET_FLAT = ("lora_unet_", "lycoris_", "lycoris_unet_")
 MMDIT_DOTTED = (*UNET_DOTTED, "transformer.", "lora_transformer.")
@@ -45,19 +47,23 @@ TEXT_DOTTED = (
         *("", "text_encoder.", "te.", "te1.", "lora_te.", "lora_te1.", "text.", "cond_stage_model.transformer."),
         *("cond_stage_model.model.", "conditioner.embedders.0.transformer."),
         *("text_encoders.clip_l.transformer.", "text_encoders.clip_h.transformer."),
+        *("clip_l.", "clip_h.", "clip_l.transformer.", "clip_h.transformer.", "lora_te.text_encoder."),
     ),
     (
         *("text_encoder_2.", "te2.", "lora_te2.", "text_2.", "conditioner.embedders.1.model."),
-        "text_encoders.clip_g.transformer.",
+        *("text_encoders.clip_g.transformer.", "clip_g.", "clip_g.transformer.", ""),
     ),
-    ("text_encoder_3.", "te3.", "lora_te3.", "text_3.", "text_encoders.t5xxl.transformer."),
+    (
+        *("text_encoder_3.", "te3.", "lora_te3.", "text_3.", "text_encoders.t5xxl.transformer."),
+        *("t5.", "t5xxl.", "t5.transformer.", "t5xxl.transformer.", ""),
+    ),
 )
 TEXT_FLAT = (
-    ("lora_te_", "lora_te1_", "lycoris_te_", "lycoris_te1_", "lycoris_text_encoder_"),
-    ("lora_te2_", "lycoris_te2_", "lycoris_text_encoder_2_"),
-    ("lora_te3_", "lycoris_te3_", "lycoris_text_encoder_3_"),
+    ("lora_te_", "lora_te1_", "lycoris_te_", "lycoris_te1_", "lycoris_text_encoder_", "lora_clip_l_"),
+    ("lora_te2_", "lycoris_te2_", "lycoris_text_encoder_2_", "lora_clip_g_"),
+    ("lora_te3_", "lycoris_te3_", "lycoris_text_encoder_3_", "lora_t5_", "lora_t5xxl_"),
 )
-"""Prefixes of the first, the second and the third text encoder."""
+"""Prefixes of the first, the second and the third text encoder. PEFT's folders name none: the shapes decide."""
 OLD_ATTENTION = {".to_q": ".processor.to_q", ".to_k": ".processor.to_k", ".to_v": ".processor.to_v"} | {
     ".to_out.0": ".processor.to_out"
 }
@@ -82,9 +88,9 @@ class Network:
 
     def find(self, stem: str) -> Target | None:
         """The target of a stem, wrapped or not; None where this network has no such layer."""
-        for wrapper in WRAPPERS:
-            stem = stem.removeprefix(wrapper)
-        return self.targets.get(stem)
+        plain = WRAPPED.sub("", stem)
+        names = (stem, plain, plain.removeprefix("model."))
+        return next((self.targets[name] for name in names if name in self.targets), None)
 
 
 def networks(

@@ -1,15 +1,19 @@
 """Textual inversion: new words, each one or more vectors that stand where tokens of text stand.
 
 Source: Gal et al. 2022, "An image is worth one word". Layouts: A1111 (`string_to_param` with one tensor, in a pickle or
-a safetensors file), safetensors with `emb_params`, diffusers (one tensor under the token's name), and files for models
-with two text encoders (`clip_l` and `clip_g`). A pickle is read by our own reader, which runs nothing.
+a safetensors file), safetensors with `emb_params`, diffusers (one tensor under the token's name), files for models with
+two text encoders (`clip_l` and `clip_g`, or `text_encoders_0` and `text_encoders_1` in a .pti of pivotal tuning), and
+words bundled with a LoRA (`bundle_emb.WORD.` before any of these, as OneTrainer, kohya and A1111 write and read them).
+A pickle is read by our own reader, which runs nothing.
 
 Shapes: n vectors of the text encoder's width D.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +28,14 @@ from ..weights.containers.tensors import TensorFile
 from ..weights.identify import identify
 
 MOST_VECTORS = 256
-TWO_ENCODERS = ("clip_l", "clip_g")
+TWO_ENCODERS = {"clip_l": "clip_l", "clip_g": "clip_g", "text_encoders_0": "clip_l", "text_encoders_1": "clip_g"}
+"""Names of tensors that are made for one text encoder -> what we call it."""
 A1111 = "string_to_param."
+BUNDLED = "bundle_emb."
+BUNDLED_WORD = re.compile(r"bundle_emb\.(.+?)\.(string_to_param\..+|emb_params|clip_l|clip_g)", re.DOTALL)
+"""(word, what its tensor is) of words bundled with a LoRA."""
+PIVOTAL_WORDS = "special_params.json"
+"""Beside a .pti: {"TOK": "<s0><s1>"}, the word of a prompt and the tokens that it stands for."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ def embedding_tensors(tensors: TensorFile) -> tuple[dict[str, str], str]:
 
     A1111: `string_to_param` holds one tensor; others: `emb_params`, one tensor under its token, or `clip_l`/`clip_g`.
     """
-    two = {name: name for name in TWO_ENCODERS if _vectors(tensors, name)}
+    two = {encoder: name for name, encoder in TWO_ENCODERS.items() if _vectors(tensors, name)}
     if two:
         return two, ""
     first = next((name for name in tensors if name.startswith(A1111)), "emb_params")
@@ -102,8 +112,41 @@ def read_embedding(path: str | os.PathLike[str], name: str | None = None) -> Emb
         raise UnknownModel(f"{file} is {kind or 'no file that is known here'}; expected a textual inversion embedding")
     vectors = {encoder: _checked(tensors, key) for encoder, key in found.items()}
     own = [metadata.get("name", "") if next(iter(found.values())).startswith(A1111) else "", token]
+    if "text_encoders_0" in tensors or "text_encoders_1" in tensors:
+        own += _pivotal_words(file, next(iter(vectors.values())).shape[0])
     names = (name,) if name is not None else tuple(dict.fromkeys([file.stem, *(each for each in own if each.strip())]))
     return Embedding(file, names, vectors)
+
+
+def _pivotal_words(file: Path, count: int) -> list[str]:
+    """What stands for the vectors of a .pti: its tokens <s0><s1> ..., and the word that the file beside it has."""
+    tokens = "".join(f"<s{index}>" for index in range(count))
+    beside = file.with_name(PIVOTAL_WORDS)
+    try:
+        said = json.loads(beside.read_text(encoding="utf-8")) if 0 < beside.stat().st_size < 2**16 else {}
+    except (OSError, ValueError, RecursionError):
+        said = {}
+    words = [word for word, stands in said.items() if stands == tokens] if isinstance(said, dict) else []
+    return [tokens, *words]
+
+
+def bundled_words(tensors: TensorFile) -> tuple[tuple[Embedding, ...], list[str]]:
+    """(the words that a LoRA brings along, names of tensors that are bundled and cannot be used: vectors for T5, and
+    those that OneTrainer adds to what a text encoder puts out)."""
+    words: dict[str, dict[str, str]] = {}
+    unread: list[str] = []
+    for name in tensors:
+        if not name.startswith(BUNDLED):
+            continue
+        match = BUNDLED_WORD.fullmatch(name)
+        if match is None:
+            unread.append(name)
+        else:
+            words.setdefault(match[1], {})[TWO_ENCODERS.get(match[2], "")] = name
+    return tuple(
+        Embedding(tensors.path, (word,), {encoder: _checked(tensors, name) for encoder, name in names.items()})
+        for word, names in words.items()
+    ), unread
 
 
 def _checked(tensors: TensorFile, name: str) -> Tensor:

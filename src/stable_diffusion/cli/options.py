@@ -20,9 +20,10 @@ _CHOSEN = "stable_diffusion.model"
 class Overrides(SectionOption):
     """`--set NAME=VALUE`, repeated: what a caller says of a model, as a dictionary of numbers, truths and names."""
 
-    def process_value(self, ctx: click.Context, value: Any) -> dict[str, Any]:
+    def type_cast_value(self, ctx: click.Context, value: Any) -> dict[str, Any]:
+        """The dictionary; made here and not later, so that a callback of the option gets it too."""
         found: dict[str, Any] = {}
-        for word in super().process_value(ctx, value) or ():
+        for word in super().type_cast_value(ctx, value) or ():
             name, sign, text = str(word).partition("=")
             if not sign or not name:
                 raise click.BadParameter(f"{word!r} is not NAME=VALUE", ctx, self)

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..errors import InvalidRequest
 from ..types import Blend, CondDenoiser, Conditioning, Denoiser, Estimate, Residuals, Schedule
 from .prediction import Network, Prediction, from_x0, to_x0
-from .schedule import input_scale, per_image
+from .schedule import input_scale, network_time, per_image
 
 Side: TypeAlias = Callable[[Tensor, Tensor, Conditioning], Residuals]
 """(network input [B,C,H,W], timestep [B], conditioning) -> what side networks add to the network's features."""
@@ -50,7 +50,7 @@ class NetworkDenoiser:
             seen = torch.cat([seen, conditioning.image.to(seen)], dim=1)
         if self.dtype is not None:
             seen, conditioning = seen.to(self.dtype), conditioning.to(dtype=self.dtype)
-        timestep = self.schedule.timestep(sigma)
+        timestep = network_time(self.schedule, sigma)
         added: dict[str, Any] = {} if side is None else {"residuals": side(seen, timestep, conditioning)}
         if self.guidance is not None:
             added["guidance"] = torch.full((len(x),), self.guidance, device=x.device)

@@ -1,12 +1,16 @@
 """What a network predicts, and the affine maps between that output and the clean latent x0.
 
 With x = alpha x0 + sigma noise, n = sqrt(alpha^2 + sigma^2) and a = alpha / n, s = sigma / n (the variance-preserving
-pair), all four outputs are affine in x0 at a fixed x:
+pair), all outputs are affine in x0 at a fixed x:
 
     eps    noise                        x0 = (x - sigma out) / alpha          Ho et al. 2020, equation 11
     v      a noise - s x0               x0 = a x / n - s out                  Salimans & Ho 2022, appendix D
     x0     x0                           x0 = out
     flow   noise - x0                   x0 = (x - sigma out) / (alpha + sigma)   Liu et al. 2022, equation 1
+    edm    -v                           x0 = a x / n + s out                  Karras et al. 2022, equation 7 and table 1
+
+For EDM models (`EDMSchedule`), whose x0 has the spread d = sigma_data, v and edm are those of x0 / d and sigma / d:
+x0 = d^2 x / (sigma^2 + d^2) -+ sigma d out / sqrt(sigma^2 + d^2). What diffusers calls "epsilon" there is edm.
 
 Shapes: x, x0, noise, output [B,C,H,W]; sigma [B].
 """
@@ -19,7 +23,7 @@ from torch import Tensor
 
 from ..errors import unknown_choice
 from ..types import Schedule
-from .schedule import per_image
+from .schedule import data_spread, per_image
 
 
 class Network(Protocol):
@@ -34,9 +38,9 @@ class Network(Protocol):
     ) -> Tensor: ...
 
 
-Prediction: TypeAlias = Literal["eps", "v", "x0", "flow"]
+Prediction: TypeAlias = Literal["eps", "v", "x0", "flow", "edm"]
 
-PREDICTIONS: tuple[Prediction, ...] = ("eps", "v", "x0", "flow")
+PREDICTIONS: tuple[Prediction, ...] = ("eps", "v", "x0", "flow", "edm")
 
 _ALIASES: dict[str, Prediction] = {
     "epsilon": "eps",
@@ -81,10 +85,11 @@ def target(prediction: Prediction, x0: Tensor, noise: Tensor, sigma: Tensor, sch
         return x0
     if prediction == "flow":
         return noise - x0
-    if prediction == "v":
-        alpha = schedule.alpha(sigma)
-        norm = (alpha**2 + sigma**2).sqrt()
-        return per_image(alpha / norm, x0) * noise - per_image(sigma / norm, x0) * x0
+    if prediction in ("v", "edm"):
+        data, sign = data_spread(schedule), 1.0 if prediction == "v" else -1.0
+        alpha = schedule.alpha(sigma) * data
+        norm = (alpha**2 + sigma**2).sqrt() * sign
+        return per_image(alpha / norm, x0) * noise - per_image(sigma / (norm * data), x0) * x0
     raise unknown_choice("prediction", prediction, PREDICTIONS)
 
 
@@ -98,9 +103,11 @@ def _coefficients(prediction: Prediction, sigma: Tensor, schedule: Schedule) -> 
     alpha = schedule.alpha(sigma)
     if prediction == "eps":
         return 1 / alpha, -sigma / alpha
-    if prediction == "v":
-        square = alpha**2 + sigma**2
-        return alpha / square, -sigma / square.sqrt()
+    if prediction in ("v", "edm"):
+        data = data_spread(schedule)
+        square = (alpha * data) ** 2 + sigma**2
+        out = sigma * data / square.sqrt()
+        return alpha * data**2 / square, -out if prediction == "v" else out
     if prediction == "flow":
         return 1 / (alpha + sigma), -sigma / (alpha + sigma)
     raise unknown_choice("prediction", prediction, PREDICTIONS)

@@ -3,6 +3,7 @@
 Every state is x = alpha(sigma) * x0 + sigma * noise. DDPM models (Ho et al. 2020, arXiv:2006.11239) are written in
 variance-exploding coordinates (Karras et al. 2022, arXiv:2206.00364): alpha = 1 and
 sigma(t) = sqrt((1 - abar_t) / abar_t), which is the classical sqrt(abar) x0 + sqrt(1 - abar) eps divided by sqrt(abar).
+EDM models have continuous levels of the same coordinates and are given 0.25 log sigma for a timestep (`EDMSchedule`).
 Flow models (Liu et al. 2022, arXiv:2209.03003; Esser et al. 2024, arXiv:2403.03206) have alpha = 1 - sigma.
 
 Shapes: B batch, C channels, H W latent height and width, N number of training timesteps.
@@ -85,6 +86,43 @@ class DiscreteSchedule:
     def to_config(self) -> dict[str, Any]:
         """JSON-ready description; `schedule_from_config` gives the same schedule back."""
         return dict(self._config)
+
+
+class EDMSchedule(DiscreteSchedule):
+    """Continuous levels from `sigma_min` to `sigma_max`, for networks of Karras et al. 2022 (table 1, "Ours") whose
+    data have the spread `sigma_data`: 0.5 and up to 80 there and in Playground 2.5, 1.0 and up to 120 in CosXL.
+
+    Time is counted as in `DiscreteSchedule`, by N levels evenly spaced in log sigma, and exact between them. The
+    network is given `network_time` instead and sees x / sqrt(sigma^2 + sigma_data^2) (`input_scale`); see `prediction`
+    for what it answers. InvalidRequest where a number is not from 0.000001 to 100000, or the ends are the wrong way
+    round.
+    """
+
+    def __init__(
+        self, sigma_min: float = 0.002, sigma_max: float = 80.0, sigma_data: float = 0.5, timesteps: int = 1000
+    ) -> None:
+        for name, value in (("sigma_min", sigma_min), ("sigma_max", sigma_max), ("sigma_data", sigma_data)):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or not 1e-6 <= value <= 1e5:
+                raise InvalidRequest(f"{name} {value!r}: expected a number from 0.000001 to 100000")
+        if not sigma_min < sigma_max:
+            raise InvalidRequest(f"noise levels from {sigma_min} to {sigma_max}: expected the former to be smaller")
+        if type(timesteps) is not int or not 2 <= timesteps <= 100_000:
+            raise InvalidRequest(f"{timesteps!r} timesteps: expected a whole number from 2 to 100000")
+        logs = torch.linspace(math.log(sigma_min), math.log(sigma_max), timesteps, dtype=torch.float64)
+        numbers = {"sigma_min": sigma_min, "sigma_max": sigma_max, "sigma_data": sigma_data, "timesteps": timesteps}
+        super().__init__(1 / (1 + (2 * logs).exp()), config={"kind": "edm", **numbers})
+        self.sigmas, self._log_sigmas = logs.exp(), logs
+        self.sigma_data = float(sigma_data)
+        self._ends = float(sigma_min), float(sigma_max)
+
+    @property
+    def sigma_min(self) -> float:
+        return self._ends[0]
+
+    @property
+    def sigma_max(self) -> float:
+        return self._ends[1]
 
 
 class FlowSchedule:
@@ -181,13 +219,15 @@ def schedule_from_config(config: Mapping[str, Any]) -> DiscreteSchedule | FlowSc
     try:
         if kind == "flow":
             return FlowSchedule(**values)
+        if kind == "edm":
+            return EDMSchedule(**values)
         if kind == "table":
             return DiscreteSchedule(torch.tensor(values.pop("alphas_cumprod"), dtype=torch.float64), **values)
         if kind in get_args(BetaKind):
             return ddpm_schedule(kind, **values)
     except (KeyError, TypeError) as error:
         raise InvalidRequest(f"noise schedule {kind!r} with settings {sorted(values)}: {error}") from None
-    raise unknown_choice("noise schedule", kind, [*get_args(BetaKind), "table", "flow"])
+    raise unknown_choice("noise schedule", kind, [*get_args(BetaKind), "table", "flow", "edm"])
 
 
 def per_image(values: Tensor, like: Tensor) -> Tensor:
@@ -198,12 +238,22 @@ def per_image(values: Tensor, like: Tensor) -> Tensor:
 def input_scale(schedule: Schedule, sigma: Tensor) -> Tensor:
     """c_in [B]: the factor from a state x to what the network sees.
 
-    DDPM networks were trained on sqrt(abar) x0 + sqrt(1 - abar) eps, which is x / sqrt(1 + sigma^2); flow networks
-    on x.
+    DDPM networks were trained on sqrt(abar) x0 + sqrt(1 - abar) eps, which is x / sqrt(1 + sigma^2); EDM networks on
+    x / sqrt(sigma_data^2 + sigma^2); flow networks on x.
     """
     if isinstance(schedule, FlowSchedule):
         return torch.ones_like(sigma)
-    return (schedule.alpha(sigma) ** 2 + sigma**2).rsqrt()
+    return ((schedule.alpha(sigma) * data_spread(schedule)) ** 2 + sigma**2).rsqrt()
+
+
+def data_spread(schedule: Schedule) -> float:
+    """sigma_data, the standard deviation of x0 that a network was made for; 1 but for EDM models."""
+    return schedule.sigma_data if isinstance(schedule, EDMSchedule) else 1.0
+
+
+def network_time(schedule: Schedule, sigma: Tensor) -> Tensor:
+    """c_noise [B]: how a network is told the noise level. It is the timestep, and 0.25 log sigma for EDM models."""
+    return sigma.log() / 4 if isinstance(schedule, EDMSchedule) else schedule.timestep(sigma)
 
 
 def add_gaussian_noise(

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 HASH = 12
 """Digits of an adapter's hash in a picture's text."""
 LORAS, EMBEDDINGS = "adapters", "embeddings"
+PIVOTAL = ".pti"
+"""Files of new words of pivotal tuning, which prompts name otherwise than the file is called."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,14 @@ class RequestAdapters:
 @dataclass(frozen=True, eq=False)
 class PatchedNetworks:
     """The networks that LoRAs change, as they change them: the model's own -> one that shares all else with it; and for
-    the text of pictures the names and hashes of the files, and notes on what fitted nothing."""
+    the text of pictures the names and hashes of the files, notes on what fitted nothing, and the words that the files
+    bring along."""
 
     networks: Mapping[nn.Module, nn.Module]
     names: tuple[str, ...]
     hashes: Mapping[str, str]
     notes: tuple[str, ...]
+    words: Mapping[str, Embedding] = field(default_factory=dict)
 
 
 class LoraWeights:
@@ -96,6 +100,7 @@ class LoraWeights:
             names=tuple(matched.file.name for matched in found),
             hashes={matched.file.name: matched.file.hash[:HASH] for matched in found},
             notes=tuple(note for matched in found for note in _unmatched_note(matched)),
+            words={word.names[0]: word for matched in found for word in matched.file.words},
         )
 
 
@@ -122,6 +127,9 @@ def request_adapters(model: StableDiffusion, request: Request, weights: LoraWeig
     word_hashes = {embedding.names[0]: embedding.hash[:HASH] for embedding in own}
     found = _mentioned_in(request.embeddings_dir, text)
     word_hashes |= {name: embedding.hash[:HASH] for name, embedding in found.items()}
+    brought = {word.names[0]: word for each in model.attachments for word in each.file.words} | dict(made.words)
+    bundled = {word: brought[word] for word in mentioned(list(brought), text)}  # the hash of their file is written
+    found = {name: embedding for name, embedding in found.items() if name not in bundled} | bundled
     words = {name: embedding.fitting(model.text_widths) for name, embedding in found.items()}
     used = Used(hashes, word_hashes, "".join(written))
     known = {name: embedding for embedding in own for name in embedding.names} | found
@@ -160,6 +168,14 @@ def _unmatched_note(matched: Matched) -> list[str]:
 
 
 def _mentioned_in(folder: Path | None, text: str) -> dict[str, Embedding]:
-    """The embeddings of a folder that a text mentions, by name."""
-    names = [] if folder is None else mentioned(list(listing(folder, EMBEDDINGS)), text)
-    return {name: read_embedding(in_folder(name, folder, EMBEDDINGS, "embeddings_dir"), name) for name in names}
+    """The embeddings of a folder that a text mentions: by the names of files, and those of pivotal tuning also by the
+    words that such files have themselves."""
+    files = {} if folder is None else listing(folder, EMBEDDINGS)
+    found = {
+        name: read_embedding(in_folder(name, folder, EMBEDDINGS, "embeddings_dir"), name)
+        for name in mentioned(list(files), text)
+    }
+    for path in (path for path in files.values() if path.suffix.lower() == PIVOTAL):
+        embedding = read_embedding(in_folder(path.name, folder, EMBEDDINGS, "embeddings_dir"))
+        found |= dict.fromkeys(mentioned(embedding.names, text), embedding)
+    return found

@@ -25,8 +25,10 @@ from .checkpoints.folder import component
 from .containers.hashes import sha256
 from .containers.open import existing, read_tensors
 from .containers.tensors import TensorFile
+from .foreign import refuse_foreign
 from .identify import identify
 from .networks.controlnet import build_controlnet, controlnet_kind
+from .networks.ip_adapter import NOT_RUN as IP_NOT_RUN
 from .networks.ip_adapter import build_ip_adapter, ip_adapter_kind
 from .networks.t2i_adapter import build_t2i_adapter, t2i_adapter_kind
 
@@ -35,11 +37,6 @@ CONFIG = "config.json"
 """What the folder of one network has, and the folder of a whole model has not."""
 CROSS_KEYS = ("attn2.to_k.weight", ".to_k_ip.weight", "attn2.to_k.down")
 """How the names of weights end that read tokens of a text or a picture."""
-NOT_RUN = {
-    "controlnet_blocks.": "a ControlNet for a transformer (Stable Diffusion 3, Flux)",
-    "lllite_": "a ControlNet-LLLite",
-}
-"""How names begin in files of kinds that are known and not run."""
 
 
 def control_kind(tensors: TensorFile) -> str | None:
@@ -54,9 +51,7 @@ def read_control_file(path: str | os.PathLike[str]) -> TensorFile:
     """
     place = existing(path)
     tensors, metadata = (component(place), {}) if place.is_dir() else read_tensors(place)
-    foreign = next((what for start, what in NOT_RUN.items() if any(name.startswith(start) for name in tensors)), None)
-    if foreign is not None:
-        raise UnknownModel(f"{place} is {foreign}, which this version does not run")
+    refuse_foreign(tensors, place)
     if control_kind(tensors) is None:
         kind = identify({name: tensors.info(name).shape for name in tensors}, metadata)
         what = f"{place} is {kind}" if kind else f"{place} holds no network that is known here"
@@ -115,6 +110,8 @@ def control_facts(path: Path, *, hashes: bool = True) -> dict[str, Any] | None:
         facts["tasks"] = tensors.info("task_embedding").shape[0]
     facts["parameters"] = {"network": sum(tensors.info(name).count for name in tensors)}
     facts["dtype"] = main_dtype(tensors, "")
+    if kind in IP_NOT_RUN:
+        facts["not_run"] = IP_NOT_RUN[kind]
     if hashes and path.is_file():
         full = sha256(path)
         facts |= {"hash": full, "short_hash": full[:12]}

@@ -17,9 +17,11 @@ from .checkpoints.blueprint import Blueprint, count_under, main_dtype
 from .checkpoints.components import read_text, vae_plan
 from .checkpoints.folder import INDEX, component
 from .checkpoints.native import is_native
+from .checkpoints.places import CLIP_END, T5_ENDS
 from .containers.hashes import SHORT, legacy_hash, sha256
 from .containers.open import read_tensors
 from .containers.tensors import TensorFile
+from .foreign import refuse_foreign
 from .load import read_blueprint
 from .networks.clip_vision import CONFIG, clip_vision_layout
 
@@ -91,6 +93,7 @@ TEXT_KINDS = {
     "cpp": "CLIP, in the names of transformers",
     "openclip": "OpenCLIP",
     "t5": "T5",
+    "t5-llama": "T5, in the names of llama.cpp",
 }
 TEXTS = {
     768: "Stable Diffusion 1.x; the first of XL and 3 (CLIP-L)",
@@ -101,6 +104,14 @@ TEXTS = {
 """Width of a text encoder -> the models that have one of this width."""
 LATENTS = {4: "Stable Diffusion 1.x, 2.x or XL", 16: "Stable Diffusion 3"}
 """Channels of latents -> the models that make pictures of them."""
+
+
+def refuse_other_kinds(path: Path) -> None:
+    """UnknownModel where the file at `path` is one that loading refuses for its kind or its packing; see `foreign`."""
+    if not path.is_dir():
+        tensors, metadata = read_tensors(path)
+        if not is_native(metadata):
+            refuse_foreign(tensors)
 
 
 def part_facts(path: Path, *, hashes: bool = True) -> dict[str, Any] | None:
@@ -153,7 +164,7 @@ def _text_encoder(path: Path, tensors: TensorFile) -> dict[str, Any] | None:
         text, layout = read_text(path)
     except UnknownModel:
         return None
-    ends = ("token_embedding.weight", "shared.weight")
+    ends = (CLIP_END, *T5_ENDS)
     width = next(text.info(name).shape[-1] for name in text if name.endswith(ends))
     family = TEXTS.get(width, f"a model whose text encoder has width {width}")
     return {"kind": "text encoder", "names": TEXT_KINDS[layout], "for": family, "use": "--text-encoder"}

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
+from .foreign import foreign_kind
+
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 Test = Callable[[Shapes, Mapping[str, str]], bool]
 
 
 def identify(shapes: Shapes, metadata: Mapping[str, str]) -> str | None:
-    """What a file is ("a LoRA", "a ControlNet", "a Stable Diffusion XL model" ...), or None where nothing is known."""
+    """What a file is ("a LoRA", "a ControlNet", "a Kolors model, which ..."), or None where nothing is known."""
+    foreign = foreign_kind(shapes)
+    if foreign is not None:
+        return foreign
     for name, test in KINDS:
         if test(shapes, metadata):
             return name
@@ -27,14 +32,6 @@ def _contains(*pieces: str) -> Test:
 
 def _starts(*prefixes: str) -> Test:
     return lambda shapes, metadata: any(name.startswith(prefixes) for name in shapes)
-
-
-def _in_channels(count: int) -> Test:
-    def test(shapes: Shapes, metadata: Mapping[str, str]) -> bool:
-        shape = shapes.get("model.diffusion_model.input_blocks.0.0.weight")
-        return shape is not None and len(shape) == 4 and shape[1] == count
-
-    return test
 
 
 def _lora(shapes: Shapes, metadata: Mapping[str, str]) -> bool:
@@ -66,13 +63,15 @@ def _embedding(shapes: Shapes, metadata: Mapping[str, str]) -> bool:
 
 def _vae_alone(shapes: Shapes, metadata: Mapping[str, str]) -> bool:
     names: Collection[str] = shapes.keys()
-    return any(name in names for name in VAE_ENDS) and not any("diffusion_model" in name for name in names)
+    both = any(all(start + end in names for end in VAE_ENDS) for start in ("", "first_stage_model.", "vae."))
+    return both and not any("diffusion_model" in name for name in names)
 
 
-VAE_ENDS = ("encoder.conv_in.weight", "first_stage_model.encoder.conv_in.weight", "vae.encoder.conv_in.weight")
+VAE_ENDS = ("encoder.conv_in.weight", "decoder.conv_in.weight")
 
 CONTROL = ("zero_convs.0.0.weight", "control_model.zero_convs.0.0.weight", "controlnet_cond_embedding.conv_in.weight")
 
+FACE_ID = ("image_proj.perceiver_resampler.", ".to_k_ip_lora", "ip_adapter.0.to_q_lora.", "ip_adapter.1.to_q_lora.")
 T2I_ADAPTER = (
     *("body.0.block1.weight", "body.0.resnets.0.block1.weight", "adapter.body.0.resnets.0.block1.weight"),
     *("body.0.out_conv.weight", "adapter.body.0.out_conv.weight"),
@@ -80,17 +79,14 @@ T2I_ADAPTER = (
 
 KINDS: tuple[tuple[str, Test], ...] = (
     ("a control-LoRA", _has("lora_controlnet")),
+    ("an IP-Adapter FaceID", _contains(*FACE_ID)),
+    ("an IP-Adapter", _starts("ip_adapter.", "image_proj.")),
     ("a LoRA", _lora),
     ("a ControlNet", _has(*CONTROL, "controlnet_blocks.0.weight")),
-    ("an IP-Adapter", _starts("ip_adapter.", "image_proj.")),
     ("a T2I-Adapter", _has(*T2I_ADAPTER)),
     ("a CLIP image tower", _has("vision_model.embeddings.patch_embedding.weight")),
     ("a textual inversion embedding", _embedding),
     ("a part of a Stable Diffusion 3 model", _contains("joint_blocks.0.context_block.")),
-    ("a Flux model", _contains("double_blocks.0.img_attn")),
-    ("an instruct-pix2pix model", _in_channels(8)),
-    ("a depth-guided model", _in_channels(5)),
-    ("a 4x upscaler model", _in_channels(7)),
     ("a part of a Stable Diffusion XL refiner", _starts("conditioner.embedders.0.model.")),
     ("a part of a Stable Diffusion XL model", _starts("conditioner.embedders.1.")),
     ("a VAE alone", _vae_alone),
@@ -107,5 +103,4 @@ KINDS: tuple[tuple[str, Test], ...] = (
         "a diffusers U-Net alone; give the folder that holds model_index.json",
         _has("down_blocks.0.resnets.0.conv1.weight"),
     ),
-    ("an ESRGAN upscaler", _has("conv_first.weight", "model.0.weight")),
 )

@@ -22,6 +22,7 @@ from .checkpoints.native import is_native, read_native
 from .checkpoints.single import read_single, with_prediction
 from .containers.open import existing, read_tensors
 from .containers.tensors import TensorFile
+from .foreign import refuse_foreign
 from .parts import Card, Defaults, Parts, Source, TokenizerSource
 
 __all__ = ["Card", "Defaults", "Parts", "Source", "TokenizerSource", "load_parts"]
@@ -91,6 +92,7 @@ def read_file(
         found = read_native(tensors, metadata)
     else:
         given.refuse("ldm")
+        refuse_foreign(tensors)
         whole = None if vae is None or isinstance(vae.config, TinyVAEConfig) else vae
         found = read_single(tensors, metadata, given, vae=whole, texts=texts)
     return given.apply(found if vae is None else with_vae(found, vae))

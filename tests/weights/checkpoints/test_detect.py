@@ -230,10 +230,7 @@ OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "refiner": ({"conditioner.embedders.0.model.ln_final.bias": (1280,)}, "a part of a Stable Diffusion XL refiner"),
     "sd3": ({U + "joint_blocks.0.context_block.adaLN_modulation.1.bias": (9216,)},
             "a part of a Stable Diffusion 3 model"),
-    "flux": ({"double_blocks.0.img_attn.qkv.weight": (9, 3)}, "a Flux model"),
     "vae": ({"encoder.conv_in.weight": (128, 3, 3, 3), "decoder.conv_in.weight": (512, 4, 3, 3)}, "a VAE alone"),
-    "pix2pix": ({U + "input_blocks.0.0.weight": (320, 8, 3, 3)}, "an instruct-pix2pix model"),
-    "depth": ({U + "input_blocks.0.0.weight": (320, 5, 3, 3)}, "a depth-guided model"),
     "unet alone": ({"down_blocks.0.resnets.0.conv1.weight": (4, 4, 3, 3)}, "a diffusers U-Net alone"),
 }  # fmt: skip
 
@@ -245,6 +242,14 @@ def test_other_kinds_are_called_by_their_name(tmp_path: Path, shapes: dict[str, 
         with pytest.raises(UnknownModel, match=f"a.safetensors is {says}") as caught:
             look(tmp_path / "a.safetensors")
         assert set(caught.value.reasons) == set(FAMILIES)
+
+
+@pytest.mark.parametrize("channels", [4, 5, 8, 9])
+def test_a_unet_alone_says_what_it_needs(tmp_path: Path, channels: int) -> None:
+    """Channels say nothing of a kind that a file without text encoder would be."""
+    save_file({U + "input_blocks.0.0.weight": torch.zeros(320, channels, 3, 3)}, tmp_path / "a.safetensors")
+    with pytest.raises(BrokenModel, match=r"has a U-Net but no text encoder; --text-encoder .* --vae gives it"):
+        inspect(tmp_path / "a.safetensors")
 
 
 def test_an_unknown_file_says_why_for_every_family(tmp_path: Path) -> None:

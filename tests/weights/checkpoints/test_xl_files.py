@@ -64,9 +64,9 @@ def test_v_prediction_and_zero_terminal_snr_are_marked_by_tensors(folder: Path, 
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
-        ({"edm_mean": torch.zeros(4)}, UnknownModel, "is a Playground 2.5 model"),
+        ({"edm_mean": torch.zeros(4), "edm_std": torch.zeros(4)}, BrokenModel, "latents_std is"),
         ({FIRST: torch.zeros(32, 6, 3, 3)}, UnknownModel, "its U-Net takes 6 channels instead of 4"),
-        ({FIRST: torch.zeros(32, 5, 3, 3)}, UnknownModel, "is a depth-guided model"),
+        ({FIRST: torch.zeros(32, 5, 3, 3)}, UnknownModel, "its U-Net takes 5 channels instead of 4"),
         (
             {"model.diffusion_model.label_emb.0.0.weight": torch.zeros(128, 1700)},
             BrokenModel,
@@ -126,14 +126,25 @@ def test_a_folder_says_what_it_wants(folder: Path, tmp_path: Path) -> None:
     [
         (
             "scheduler/scheduler_config.json",
-            {"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5, "sigma_max": 80.0},
-            "the scheduler EDMDPMSolverMultistepScheduler of a model with continuous noise levels",
+            {"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5, "rho": 5.0},
+            "has rho 5.0; this version runs 7.0 only",
         ),
-        ("vae/config.json", {"latents_mean": [-1.6, 2.3, 2.5, -4.2]}, "latents_mean \\[-1.6, 2.3, 2.5, -4.2\\]"),
-        ("vae/config.json", {"latents_std": [8.4, 5.9, 5.4, 5.7]}, "latents_std"),
+        (
+            "scheduler/scheduler_config.json",
+            {"_class_name": "EDMEulerScheduler", "prediction_type": "sample"},
+            "has prediction_type 'sample'; known are epsilon, v_prediction",
+        ),
+        (
+            "scheduler/scheduler_config.json",
+            {"_class_name": "EDMEulerScheduler", "sigma_schedule": "beta"},
+            "has sigma_schedule 'beta'; known are karras, exponential",
+        ),
+        ("scheduler/scheduler_config.json", {"_class_name": "EDMEulerScheduler", "sigma_max": -1}, "sigma_max -1"),
+        ("vae/config.json", {"latents_mean": [-1.6, 2.3, 2.5, -4.2]}, "latents_std is None; expected 4 numbers"),
+        ("vae/config.json", {"latents_mean": [0, 0, 0], "latents_std": [1, 1, 1]}, "expected 4 numbers"),
     ],
 )
-def test_a_folder_with_noise_levels_of_its_own_is_not_read_as_xl(
+def test_noise_levels_and_latents_that_are_not_run_are_said(
     folder: Path, tmp_path: Path, file: str, changes: dict[str, object], says: str
 ) -> None:
     copy = tmp_path / "copy"

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import tiny_checkpoints as tiny
 import tiny_xl as xl
 from stable_diffusion.errors import BrokenModel, ModelFileError, UnsafeFile
-from stable_diffusion.weights.checkpoints.components import rename_to_ldm
+from stable_diffusion.weights.checkpoints.places import rename_to_ldm
 from stable_diffusion.weights.containers.open import read_tensors
 from stable_diffusion.weights.describe import inspect
 from stable_diffusion.weights.load import load_parts

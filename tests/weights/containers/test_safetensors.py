@@ -162,3 +162,8 @@ def test_mutated_files_are_read_or_refused_and_nothing_else(tmp_path: Path) -> N
             refused += 1
             assert "\n" not in str(error)
     assert 2000 < refused < 4000
+
+
+def test_metadata_that_is_null_says_nothing(tmp_path: Path) -> None:
+    tensors, metadata = read_tensors(write(tmp_path / "a.safetensors", {**GOOD, "__metadata__": None}))
+    assert sorted(tensors) == ["a", "b"] and metadata == {}

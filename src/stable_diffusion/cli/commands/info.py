@@ -63,9 +63,10 @@ def _adapter_facts(path: Path | None, hashes: bool) -> dict[str, Any] | None:
         return None
     from ...adapters.describe import adapter_facts
     from ...weights.control import control_facts
-    from ...weights.describe import part_facts
+    from ...weights.describe import part_facts, refuse_other_kinds
 
     path = path.expanduser()
+    refuse_other_kinds(path)
     looks = (adapter_facts, control_facts, part_facts)
     return next((facts for look in looks if (facts := look(path, hashes=hashes)) is not None), None)
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageChops, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...diffusion.schedule import EDMSchedule
 from ...errors import InvalidRequest
 from ...request.pictures import cover, grey_mask
 from ...request.request import Request
@@ -154,6 +155,8 @@ def image_conditioning(
         if init.image is None:
             raise InvalidRequest("this model edits pictures (instruct-pix2pix); give the picture as image")
         latent = model.image_encoder(cover(init.image, *size))
+        if isinstance(model.parts.schedule, EDMSchedule):  # the edit form of CosXL is given latents at their own scale
+            return latent
         return model.image_encoder.latents.denormalise(latent)
     if kind == "depth":
         if request.depth is None:

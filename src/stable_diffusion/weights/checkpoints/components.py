@@ -1,4 +1,4 @@
-"""Networks in files of their own, and names as other programs write them: what makes one model of several files.
+"""Networks in files of their own: what makes one model of several files.
 
 Autoencoders and text encoders may be given as files, as folders of one component, or as part of a whole model. The text
 encoders of Stable Diffusion 3 are found beside the model's file: most single files of 3 and all of 3.5 hold the
@@ -27,88 +27,33 @@ from ...models.vae import VAEConfig
 from ..build import Prefixed
 from ..containers.limits import using_config
 from ..containers.open import existing, read_tensors
-from ..containers.tensors import TensorFile, without_prefix
-from ..networks.clip import CLIP_LAYOUTS
-from ..networks.layout import Shapes, layout_of
-from ..networks.t5 import T5_LEFTOVERS, t5_fields, t5_transformers
+from ..containers.tensors import TensorFile
+from ..foreign import refuse_foreign
+from ..networks.clip import CLIP_LAYOUTS, CLIP_LEFTOVERS
+from ..networks.layout import layout_of
+from ..networks.t5 import T5_LAYOUTS, T5_LEFTOVERS
 from ..networks.tiny_vae import tiny_config, tiny_layout, tiny_table
 from ..networks.vae import VAE_LAYOUTS, VAE_LEFTOVERS
 from ..parts import TokenizerSource
 from .blueprint import Blueprint, NetworkPlan
-from .detect import FIRST
-from .families import (
-    CLIP_L,
-    OPENCLIP_H,
-    REFINER_CLIP_G,
-    SD3_CLIP_G,
-    SD3_CLIP_L,
-    SD3_T5,
-    UNET,
-    VAE,
-    XL_CLIP_G,
-    XL_CLIP_L,
-    TextPlace,
-)
+from .families import SD3_CLIP_G, SD3_CLIP_L, SD3_T5, UNET
 from .folder import INDEX, TOKENIZER, component, has_t5_tokenizer
+from .places import (
+    TEXT_PREFIXES,
+    VAE_PREFIXES,
+    denoiser_layout,
+    network_prefix,
+    text_places,
+    text_towers,
+    width_of,
+)
 
 AnyPath = str | os.PathLike[str]
-
-BARE_UNET = ("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.", "out.")
-"""How the names of a U-Net begin without the prefix."""
-BARE_MMDIT = (
-    *(f"{name}_embedder." for name in ("x", "t", "y", "context")),
-    "joint_blocks.",
-    "final_layer.",
-    "pos_embed",
-)
-"""How the names of the transformer of Stable Diffusion 3 begin without the prefix."""
-CPP_SECOND = "cond_stage_model.1.transformer."
-"""Where stable-diffusion.cpp has the second text encoder of XL; all others are where Stable Diffusion 1 has its own."""
-VAE_PREFIXES = (VAE, "vae.", "")
-TEXT_PREFIXES = (CLIP_L.prefix, OPENCLIP_H.prefix, "text_encoder.", "")
 
 
 def as_paths(paths: AnyPath | Sequence[AnyPath]) -> tuple[AnyPath, ...]:
     """One path or several, as several."""
     return (paths,) if isinstance(paths, str | os.PathLike) else tuple(paths)
-
-
-# --- names of other programs -----------------------------------------------------------------------------------------
-
-
-def rename_to_ldm(tensors: TensorFile) -> TensorFile:
-    """The same tensors with the prefixes of the released checkpoints; a file that has those is returned as it is.
-
-    Files that hold a denoiser alone leave its prefix out; stable-diffusion.cpp has text encoders at places of its own.
-    """
-    tensors = _with_unet_prefix(without_prefix(tensors, "state_dict."))
-    if any(name.startswith(CPP_SECOND) for name in tensors):
-        return _moved(tensors, {CLIP_L.prefix: XL_CLIP_L.prefix, CPP_SECOND: XL_CLIP_G.prefix})
-    projection = next((name for name in tensors if name.startswith(UNET) and name.endswith(".proj_in.weight")), None)
-    # matrices and not convolutions: the U-Net of Stable Diffusion 2
-    if projection is not None and len(tensors.info(projection).shape) == 2:
-        return _moved(tensors, {CLIP_L.prefix: OPENCLIP_H.prefix})
-    return tensors
-
-
-def _with_unet_prefix(tensors: TensorFile) -> TensorFile:
-    for first, bare in (("input_blocks.0.0.weight", BARE_UNET), (FIRST, BARE_MMDIT)):
-        if first in tensors:
-            return tensors.renamed({UNET + name if name.startswith(bare) else name: name for name in tensors})
-    if "diffusion_model.input_blocks.0.0.weight" in tensors:
-        return tensors.renamed({UNET + name.removeprefix("diffusion_model."): name for name in tensors})
-    return tensors
-
-
-def _moved(tensors: TensorFile, prefixes: Mapping[str, str]) -> TensorFile:
-    """The tensors under some prefixes {old: new} under others."""
-    if not any(name.startswith(tuple(prefixes)) for name in tensors):
-        return tensors
-    names: dict[str, str] = {}
-    for name in tensors:
-        old = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
-        names[name if old is None else prefixes[old] + name.removeprefix(old)] = name
-    return tensors.renamed(names)
 
 
 def merged(first: TensorFile, *others: TensorFile) -> TensorFile:
@@ -190,13 +135,17 @@ def read_component(path: AnyPath, part: str) -> TensorFile:
     """The tensors of a file, of a component's folder, or of the component `part` of a diffusers folder."""
     place = existing(path)
     if not place.is_dir():
-        return read_tensors(place)[0]
+        tensors = read_tensors(place)[0]
+        refuse_foreign(tensors)
+        return tensors
     return component(place / part if (place / INDEX).is_file() else place)
 
 
 def vae_plan(tensors: TensorFile) -> NetworkPlan:
     """The autoencoder in the tensors of a file; errors as of `read_vae`."""
-    prefix = next((prefix for prefix in VAE_PREFIXES if any(name.startswith(prefix) for name in tensors)), "")
+    there = (prefix for prefix in VAE_PREFIXES if any(name.startswith(prefix) for name in tensors))
+    prefix = network_prefix(tensors, VAE_PREFIXES, VAE_LAYOUTS)
+    prefix = next(there, "") if prefix is None else prefix
     theirs = Prefixed(tensors, prefix, VAE_LEFTOVERS)
     shapes, what = theirs.shapes(), f"{tensors.path} looks like an autoencoder, but it"
     with using_config(tensors.path):
@@ -231,9 +180,6 @@ def with_vae(found: Blueprint, vae: NetworkPlan) -> Blueprint:
 
 # --- text encoders ---------------------------------------------------------------------------------------------------
 
-KINDS = {"openclip": "OpenCLIP", "t5": "T5", "transformers": "CLIP", "cpp": "CLIP"}
-"""Layout of a text encoder -> what it is called."""
-
 
 def split_texts(paths: Sequence[AnyPath]) -> tuple[list[AnyPath], AnyPath | None]:
     """(text encoders, where the others of Stable Diffusion 3 and T5's vocabulary lie): a folder of them, or beside."""
@@ -249,71 +195,46 @@ def _holds_sidecars(folder: Path) -> bool:
 
 
 def read_text(path: AnyPath) -> tuple[TensorFile, str]:
-    """(tensors of a text encoder without a prefix, its layout: "transformers", "cpp", "openclip" or "t5"); else
-    UnknownModel."""
+    """(tensors of a text encoder without a prefix, the name of its layout: a key of `CLIP_LAYOUTS` or `T5_LAYOUTS`);
+    else UnknownModel."""
     tensors = read_component(path, "text_encoder")
-    for prefix in TEXT_PREFIXES:
-        theirs = Prefixed(tensors, prefix)
-        layout, t5 = layout_of(CLIP_LAYOUTS, theirs.shapes()), "layer.0.SelfAttention.q.weight"
-        if layout is not None or ("shared.weight" in theirs and any(t5 in name for name in theirs)):
-            bare = tensors.renamed({name: prefix + name for name in theirs})
-            return bare, "t5" if layout is None else layout.name
-    raise UnknownModel(f"{tensors.path} holds no text encoder: CLIP, OpenCLIP or T5 is expected")
+    known: tuple[Mapping[str, Any], ...] = (CLIP_LAYOUTS, T5_LAYOUTS)
+    prefix = network_prefix(tensors, TEXT_PREFIXES, *known)
+    prefix = next(iter(text_towers(tensors)), None) if prefix is None else prefix
+    if prefix is None:
+        raise UnknownModel(f"{tensors.path} holds no text encoder: CLIP, OpenCLIP or T5 is expected")
+    theirs = Prefixed(tensors, prefix)
+    layout = next(layout for layouts in known if (layout := layout_of(layouts, theirs.shapes())) is not None)
+    return tensors.renamed({name: prefix + name for name in theirs}), layout.name
 
 
 def with_text_files(tensors: TensorFile, texts: Sequence[AnyPath]) -> TensorFile:
     """A single file with the text encoders of other files in it, at the places that they would have there."""
     given = [read_text(path) for path in texts]
-    for (text, layout), place in zip(given, _text_places(tensors, given), strict=True):
-        wanted = "t5" if place is None else place.layout
-        fits = {"openclip": ("openclip", "transformers", "cpp"), "transformers": ("transformers", "cpp")}
-        if layout not in fits.get(wanted, (wanted,)):
-            expected = "CLIP in the layout of transformers" if wanted == "transformers" else "CLIP or OpenCLIP"
-            raise ModelFileError(
-                f"{text.path} is a text encoder of kind {KINDS[layout]}; this model expects {expected}"
-            )
+    for (text, layout), place in zip(given, text_places(tensors, given), strict=True):
+        if layout in T5_LAYOUTS and not reads_t5(tensors):
+            raise ModelFileError(f"{text.path} is a T5 text encoder; this model expects CLIP")
         tensors = _placed(tensors, text, SD3_T5 if place is None else place.prefix)
     return tensors
 
 
-def _text_places(tensors: TensorFile, given: Sequence[tuple[TensorFile, str]]) -> list[TextPlace | None]:
-    """Where each of the given text encoders belongs in a single file with this denoiser; None for T5."""
-    shapes: Shapes = Prefixed(tensors, UNET).shapes()
-    texts = [text for text, _ in given]
-    if FIRST in shapes:
-        places = [SD3_CLIP_L if layout != "t5" and _is_first(text) else SD3_CLIP_G for text, layout in given]
-        return [None if layout == "t5" else place for place, (_, layout) in zip(places, given, strict=True)]
-    context = next((shape[-1] for name, shape in shapes.items() if name.endswith("attn2.to_k.weight")), 0)
-    if "label_emb.0.0.weight" in shapes:
-        if len(texts) == 1 and _width(texts[0]) == context:
-            return [REFINER_CLIP_G]
-        return [XL_CLIP_L if _is_first(text) else XL_CLIP_G for text in texts]
-    projection = next((shape for name, shape in shapes.items() if name.endswith(".proj_in.weight")), ())
-    return [OPENCLIP_H if len(projection) == 2 else CLIP_L] * len(texts)
-
-
-def _width(text: TensorFile) -> int:
-    name = next(name for name in text if name.endswith("token_embedding.weight"))
-    return int(text.info(name).shape[-1])
-
-
-def _is_first(text: TensorFile) -> bool:
-    """Whether a text encoder is the smaller one of XL or 3: by its width, or because its vector is not projected."""
-    width = _width(text)
-    return width == 768 or (width != 1280 and not any(name.startswith("text_projection") for name in text))
+def reads_t5(tensors: TensorFile) -> bool:
+    """Whether the denoiser of a single file is one that reads T5: the transformer of Stable Diffusion 3."""
+    found = denoiser_layout(Prefixed(tensors, UNET).shapes())
+    return found is not None and found[0] == "mmdit"
 
 
 def with_text(found: Blueprint, path: AnyPath) -> Blueprint:
     """The model of a folder with the text encoder at `path` in the place of the one that has its width."""
     tensors, layout = read_text(path)
-    if layout == "t5":
-        return _with_t5(found, tensors)
-    width = _width(tensors)
+    if layout in T5_LAYOUTS:
+        return _with_t5(found, tensors, layout)
+    width = width_of(tensors)
     clips = ((name, found.networks[name]) for name in ("clip", "clip2") if name in found.networks)
     name, old = next(((name, plan) for name, plan in clips if plan.config.width == width), ("", None))
     if old is None:
         raise InvalidRequest(f"{tensors.path} is a text encoder of width {width}, which this model does not have")
-    theirs = Prefixed(tensors)
+    theirs = Prefixed(tensors, "", CLIP_LEFTOVERS)
     try:
         fields: dict[str, Any] = CLIP_LAYOUTS[layout].fields(theirs.shapes())
     except BrokenModel as error:
@@ -327,7 +248,7 @@ def with_text(found: Blueprint, path: AnyPath) -> Blueprint:
     return replace(found.with_network(name, plan), clip_layer=found.clip_layer - more)
 
 
-def _with_t5(found: Blueprint, tensors: TensorFile) -> Blueprint:
+def _with_t5(found: Blueprint, tensors: TensorFile, layout: str) -> Blueprint:
     """The model of a folder of Stable Diffusion 3 with this T5; its vocabulary lies beside it, or is theirs."""
     unet, beside, old = found.networks["unet"].config, t5_tokenizer(tensors.path, None), found.networks.get("t5")
     source = None if old is None else old.tokenizer
@@ -336,10 +257,11 @@ def _with_t5(found: Blueprint, tensors: TensorFile) -> Blueprint:
         raise InvalidRequest(f"{tensors.path} is a T5 text encoder, which this model does not have")
     theirs = Prefixed(tensors, "", T5_LEFTOVERS)
     with using_config(tensors.path):
-        config = T5Config(**t5_fields(theirs.shapes()))
+        config = T5Config(**T5_LAYOUTS[layout].fields(theirs.shapes()))
     if source is None or config.width != unet.context_dim:
         why = "has no vocabulary beside it" if source is None else "makes tokens of another width than the model reads"
         raise InvalidRequest(f"{tensors.path} is a T5 text encoder that {why}")
     what = f"{tensors.path} looks like T5, but it"
-    plan = NetworkPlan(config=config, table=t5_transformers, tensors=theirs, what=what, tokenizer=source)
+    table = T5_LAYOUTS[layout].table
+    plan = NetworkPlan(config=config, table=table, tensors=theirs, what=what, tokenizer=source)
     return found.with_network("t5", plan)

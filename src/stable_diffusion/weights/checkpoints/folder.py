@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ..build import Prefixed
 from ..containers.limits import check_plausible, using_config
 from ..containers.open import read_tensors
 from ..containers.tensors import TensorFile
+from ..foreign import PIPELINES, refuse_foreign
 from ..keys import KeyTable
 from ..networks.clip import clip_from_words, clip_transformers
 from ..networks.mmdit import check_texts, mmdit_diffusers, mmdit_from_words
@@ -28,6 +30,7 @@ from ..networks.unet_words import size_numbers, unet_from_words
 from ..networks.vae import latents_from_words, vae_diffusers, vae_from_words
 from ..parts import Defaults, Source, TokenizerSource
 from .blueprint import Blueprint, NetworkPlan
+from .edm import scheduled_defaults
 from .families import FAMILIES, Family, family_of_folder
 from .few_step import NOTE, few_step_defaults, guided_defaults, noted_defaults, scheduler_defaults
 from .scheduler import schedule_from_words
@@ -36,6 +39,12 @@ JSON_LIMIT = 32 * 2**20
 NETWORKS = ("unet", "transformer")
 TRANSFORMER = "SD3Transformer2DModel"
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+ENDINGS = (".safetensors", ".bin")
+VARIANT = re.compile(
+    rf"(?:{'|'.join(STEMS)})(?:\.(?:safetensors|bin)\.index)?\.(?!safetensors|bin|index|json)(?P<variant>\w+)"
+    r"\.(?:safetensors|bin|json)(?:\.index\.json)?"
+)
+"""Names of weights of a variant, whole or by their index: diffusion_pytorch_model.fp16.safetensors."""
 INDEX = "model_index.json"
 T5, TOKENIZER = "text_encoder_3", "tokenizer_3"
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
@@ -60,6 +69,11 @@ def read_index(path: Path) -> dict[str, Any]:
         raise UnknownModel(f"{path} is a folder without {INDEX}, so it is not a diffusers model{hint}")
     index = read_json(path / INDEX)
     kind = brief(index.get("_class_name", "model of no stated class"))
+    if kind in PIPELINES:
+        name, use = PIPELINES[kind]
+        raise UnknownModel(
+            f"{path} is {name} ({kind}), which {use}; this version runs Stable Diffusion 1, 2, XL and 3 alone"
+        )
     networks, texts = [part for part in NETWORKS if has_part(index, part)], text_folders(index)
     sd3 = networks == ["transformer"] and index["transformer"][-1] == TRANSFORMER and len(texts) == 2
     if not sd3 and (networks != ["unet"] or not texts):
@@ -112,15 +126,35 @@ def component(folder: Path, variant: str | None = None) -> TensorFile:
 
     Without a `variant`, full precision is preferred, then fp16, then any one that is there; safetensors before pickles.
     """
-    for found in (None, "fp16") if variant is None else (variant,):
-        for ending in (".safetensors", ".bin"):
+    for found in (None, "fp16", *variants(folder)) if variant is None else (variant,):
+        for ending in ENDINGS:
             for stem in STEMS:
                 tensors = _weights(folder, stem, ending, found)
                 if tensors is not None:
+                    refuse_foreign(tensors)
                     return tensors
-    present = sorted(item.name for item in folder.iterdir() if item.suffix in (".safetensors", ".bin"))
+    present = sorted(item.name for item in folder.iterdir() if item.suffix in ENDINGS)
     wanted = "" if variant is None else f" of the variant {variant!r}"
     raise BrokenModel(f"{folder} has no weights{wanted}; there are {', '.join(present[:10]) or 'none at all'}")
+
+
+def variants(folder: Path) -> list[str]:
+    """The variants that the weights of a component are there under, in the order of their names."""
+    names = sorted(item.name for item in folder.iterdir())
+    return list(dict.fromkeys(match["variant"] for name in names if (match := VARIANT.fullmatch(name))))
+
+
+def _components(folder: Path, parts: Iterable[str], variant: str | None) -> tuple[dict[str, TensorFile], list[str]]:
+    """The tensors of each component, and sentences on those that are not there as `variant`: as in diffusers, one that
+    is there as it alone is enough. BrokenModel where none is."""
+    there = {part: None if variant is None else variant in variants(folder / part) for part in parts}
+    if variant is not None and not any(there.values()):
+        found = sorted({name for part in there for name in variants(folder / part)})
+        raise BrokenModel(f"{folder} has no weights of the variant {variant!r}; there are {', '.join(found) or 'none'}")
+    files = {part: component(folder / part, variant if there[part] else None) for part in there}
+    others = [f"the {part} is not there as the variant {variant!r}, so that {files[part].path.name} is read"
+              for part in there if there[part] is False]  # fmt: skip
+    return files, others
 
 
 def _weights(folder: Path, stem: str, ending: str, variant: str | None) -> TensorFile | None:
@@ -166,7 +200,7 @@ def read_folder(folder: Path, variant: str | None, *, t5: bool = True) -> Bluepr
     network = "unet" if has_part(index, "unet") else "transformer"
     third = (T5,) if t5 and network == "transformer" and has_part(index, T5) else ()
     words = {part: read_config(folder / part / "config.json") for part in (network, "vae", *texts, *third)}
-    files = {part: component(folder / part, variant) for part in words}
+    files, others = _components(folder, words, variant)
     places = {part: folder / part / "config.json" for part in words}
     with using_config(folder):
         from_words = unet_from_words if network == "unet" else mmdit_from_words
@@ -213,7 +247,7 @@ def read_folder(folder: Path, variant: str | None, *, t5: bool = True) -> Bluepr
         text_norm=family.text_norm,
         size_numbers=numbers,
         zero_empty=bool(index.get("force_zeros_for_empty_prompt", family.zero_empty)),
-        guesses=guesses,
+        guesses=(*guesses, *others),
     )
 
 
@@ -260,6 +294,7 @@ def _folder_defaults(
     name = Source(folder).name
     scheduler = read_config(file) if file.is_file() else {}
     with using_config(file):
+        defaults = scheduled_defaults(defaults, scheduler)
         noted = noted_defaults(defaults, scheduler.get(NOTE))
     if noted is not None:
         return noted, ()

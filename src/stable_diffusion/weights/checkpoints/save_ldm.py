@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ...diffusion.schedule import FlowSchedule, ddpm_schedule
+from ...diffusion.schedule import EDMSchedule, FlowSchedule, ddpm_schedule
 from ...errors import InvalidRequest
 from ...models.clip import CLIPText, CLIPTextConfig
 from ...models.mmdit import MMDiT
@@ -24,6 +24,7 @@ from ..networks.t5 import SECOND_EMBEDDING, t5_transformers
 from ..networks.unet import unet_ldm
 from ..networks.vae import vae_ldm
 from ..parts import Parts
+from .edm import edm_state
 from .families import SD3_T5, UNET, VAE, Family, TextPlace, family_named
 from .few_step import METADATA, few_step_note
 
@@ -59,7 +60,8 @@ def ldm_state(parts: Parts) -> dict[str, Tensor]:
         t5 = t5_transformers(parts.t5.config).invert(parts.t5.state_dict())
         # Readers that do not tie the two names expect both, as the released files have them.
         state |= _prefixed(SD3_T5, {**t5, SECOND_EMBEDDING: t5["shared.weight"]})
-    if parts.prediction == "v" and family.prediction != "v":
+    state |= edm_state(parts)
+    if parts.prediction == "v" and family.prediction != "v" and not isinstance(parts.schedule, EDMSchedule):
         state["v_pred"] = torch.zeros(0)  # how checkpoints of XL say so to other programs
     if _zero_snr(parts):
         state["ztsnr"] = torch.zeros(0)
@@ -139,10 +141,15 @@ def _with_all_layers(
 
 def _check_schedule(parts: Parts, family: Family) -> None:
     """A single file says no more of noise and latents than its family does."""
+    if isinstance(parts.schedule, EDMSchedule):
+        edm_state(parts)  # says what it cannot
+        if parts.prediction == "edm":
+            return  # its latents are in the file
     flow = family.prediction == "flow"
     expected = FlowSchedule(family.shift) if flow else ddpm_schedule(zero_terminal_snr=_zero_snr(parts))
     found = parts.schedule.to_config()  # type: ignore[attr-defined]
-    if parts.prediction not in (("flow",) if flow else PREDICTIONS) or found != expected.to_config():
+    edm = isinstance(parts.schedule, EDMSchedule)
+    if not edm and (parts.prediction not in (("flow",) if flow else PREDICTIONS) or found != expected.to_config()):
         raise InvalidRequest(
             f"a single file cannot say that the noise schedule is {_short(parts.schedule)} and the prediction "
             f"{parts.prediction!r}; write a diffusers folder instead"

@@ -13,10 +13,11 @@ import torch
 
 from ...diffusion.prediction import Prediction, resolve_prediction
 from ...diffusion.schedule import DiscreteSchedule, FlowSchedule, ddpm_schedule, rescale_zero_terminal_snr
-from ...errors import BrokenModel, InvalidRequest, UnknownModel, brief
+from ...errors import BrokenModel, InvalidRequest
 from ..containers.limits import using_config
 from ..networks.words import VERSION, Fixed, Words, check_fixed
 from ..parts import Parts
+from .edm import edm_from_words, edm_to_words
 from .few_step import NOTE, few_step_note, is_few_step
 
 BETAS = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
@@ -39,10 +40,7 @@ def schedule_from_words(words: Words, where: Path) -> tuple[DiscreteSchedule | F
     with using_config(where):
         kind = str(words.get("_class_name", ""))
         if kind.startswith("EDM"):
-            raise UnknownModel(
-                f"{where} has the scheduler {brief(kind)} of a model with continuous noise levels of its own "
-                "(Playground 2.5, CosXL), which this version does not run"
-            )
+            return edm_from_words(words, where)
         if "FlowMatch" in kind:
             check_fixed(words, FLOW_FIXED, where)
             return FlowSchedule(words.get("shift", 1.0), words.get("num_train_timesteps", 1000)), "flow"
@@ -71,6 +69,8 @@ def schedule_to_words(parts: Parts) -> dict[str, Any]:
     InvalidRequest where diffusers has no words for its noise schedule.
     """
     ours = parts.schedule.to_config()  # type: ignore[attr-defined]  # of our own schedules
+    if ours.get("kind") == "edm":
+        return with_note(edm_to_words(ours, parts), parts)
     if ours.get("kind") == "flow" and parts.prediction == "flow":
         return with_note(_flow_words(ours), parts)
     if ours.get("kind") not in BETAS or parts.prediction not in PREDICTIONS:

@@ -19,19 +19,21 @@ from ...models.vae import VAEConfig
 from ..build import Prefixed
 from ..containers.limits import check_plausible, using_config
 from ..containers.tensors import TensorFile
-from ..networks.clip import CLIP_LAYOUTS
-from ..networks.layout import layout_of
-from ..networks.mmdit import check_texts, mmdit_fields, mmdit_ldm
-from ..networks.t5 import T5_LEFTOVERS, t5_fields, t5_transformers
-from ..networks.unet import unet_fields, unet_ldm
+from ..networks.clip import CLIP_LAYOUTS, CLIP_LEFTOVERS
+from ..networks.layout import Layout, layout_of
+from ..networks.mmdit import MMDIT_LAYOUTS, check_texts
+from ..networks.t5 import T5_LAYOUTS, T5_LEFTOVERS
+from ..networks.unet import UNET_LAYOUTS
 from ..networks.vae import VAE_LAYOUTS, VAE_LEFTOVERS
 from ..parts import Card, Defaults, TokenizerSource
 from .blueprint import Blueprint, NetworkPlan, Overrides
-from .components import AnyPath, rename_to_ldm, split_texts, t5_tokenizer, with_sidecars, with_text_files
-from .detect import FIRST, detect
+from .components import AnyPath, reads_t5, split_texts, t5_tokenizer, with_sidecars, with_text_files
+from .detect import detect
+from .edm import edm_defaults, edm_latents, edm_schedule
 from .families import FAMILIES, SD3_T5, UNET, VAE, Family, TextPlace, named_for
 from .few_step import METADATA, few_step_defaults, guided_defaults, noted_defaults
 from .folder import TOKENIZER
+from .places import rename_to_ldm
 
 SIZE_WIDTH = 256
 """Fourier features of each number on size (Podell et al. 2023, section 2.2)."""
@@ -57,10 +59,10 @@ def read_single(
     given = given if folder is None else replace(given, text_folder=folder)
     tensors = with_text_files(rename_to_ldm(tensors), files)
     notes: tuple[str, ...] = ()
-    if UNET + FIRST in tensors:
+    if reads_t5(tensors):
         tensors, notes = with_sidecars(tensors, given.text_folder, t5=given.t5 is not False)
     shapes = {name: tensors.info(name).shape for name in tensors}
-    family, prediction, guess = detect(tensors.path, shapes, metadata, given)
+    family, prediction, guess = detect(tensors.path, shapes, metadata, given, vae=vae is not None)
     try:
         networks, guesses = _networks(tensors, family, given, vae)
     except InvalidRequest as error:
@@ -68,6 +70,7 @@ def read_single(
     except BrokenModel as error:
         raise BrokenModel(f"{tensors.path} looks like {family.label}, but {error}") from error
     pixels, zero_snr = networks["vae"].config, "ztsnr" in shapes or "ztsnr" in metadata
+    noise = edm_schedule(tensors, prediction)
     found = Blueprint(
         path=tensors.path,
         layout="ldm",
@@ -75,11 +78,12 @@ def read_single(
         family=family.name,
         label=family.label,
         networks=networks,
-        latents=replace(family.latents, channels=pixels.latent_channels, downscale=pixels.downscale),
-        # a single file never says more of its noise levels than that they end in noise alone
+        latents=edm_latents(tensors, pixels)
+        or replace(family.latents, channels=pixels.latent_channels, downscale=pixels.downscale),
+        # beside the levels of EDM models a single file says no more of noise than that it ends in noise alone
         schedule=FlowSchedule(family.shift)
         if family.prediction == "flow"
-        else ddpm_schedule(zero_terminal_snr=zero_snr),
+        else noise or ddpm_schedule(zero_terminal_snr=zero_snr),
         prediction=prediction,
         defaults=family.defaults,
         clip_layer=_clip_layer(family, networks["clip"].config),
@@ -117,33 +121,34 @@ def _networks(
     guesses: list[str] = []
     looks = f"{tensors.path} looks like {family.label}, but its"
     theirs = Prefixed(tensors, UNET)
-    config = _denoiser_config(family, theirs, given)
-    clips = [_clip(place, Prefixed(tensors, place.prefix), given, looks) for place in family.texts]
+    known: Mapping[str, Layout[Any]] = MMDIT_LAYOUTS if family.network == "mmdit" else UNET_LAYOUTS
+    layout = layout_of(known, theirs.shapes()) or known["ldm"]
+    config = _denoiser_config(family, layout.fields(theirs.shapes()), given)
+    clips = [_clip(place, Prefixed(tensors, place.prefix, CLIP_LEFTOVERS), given, looks) for place in family.texts]
     networks = dict(zip(("clip", "clip2"), clips, strict=False))
     if isinstance(config, MMDiTConfig):
         t5, guesses = _t5(tensors, given, looks)
         networks |= {} if t5 is None else {"t5": t5}
         check_texts(config, tuple(plan.config for plan in clips), None if t5 is None else t5.config)
-        networks["unet"] = NetworkPlan(config=config, table=mmdit_ldm, tensors=theirs, what=f"{looks} transformer")
+        networks["unet"] = NetworkPlan(config=config, table=layout.table, tensors=theirs, what=f"{looks} transformer")
     else:
         _check_vector(family, config, clips[-1].config)
-        networks["unet"] = NetworkPlan(config=config, table=unet_ldm, tensors=theirs, what=f"{looks} U-Net")
+        networks["unet"] = NetworkPlan(config=config, table=layout.table, tensors=theirs, what=f"{looks} U-Net")
     networks["vae"] = _vae(tensors, looks) if vae is None else vae
     return networks, guesses + [guess for plan in clips for guess in _heads_guess(plan.config, given)]
 
 
-def _denoiser_config(family: Family, tensors: Prefixed, given: Overrides) -> UNetConfig | MMDiTConfig:
-    shapes = tensors.shapes()
+def _denoiser_config(family: Family, fields: dict[str, Any], given: Overrides) -> UNetConfig | MMDiTConfig:
+    """The config of the fields that shapes tell, with the heads of the family or the caller."""
     if family.network == "mmdit":
         if isinstance(given.heads, tuple):
             raise InvalidRequest(f"heads is {given.heads}; {family.label} has one number of heads")
-        fields = mmdit_fields(shapes)
         count = given.heads if given.head_dim is None else fields["width"] // max(1, given.head_dim)
         return MMDiTConfig(**fields if count is None else {**fields, "heads": count})
     heads: dict[str, Any] = {"heads": family.heads, "head_dim": family.head_dim}
     if given.heads is not None or given.head_dim is not None:
         heads = {"heads": given.heads, "head_dim": given.head_dim}
-    return UNetConfig(**unet_fields(shapes), **heads, upcast_attention=family.upcast_attention)
+    return UNetConfig(**fields, **heads, upcast_attention=family.upcast_attention)
 
 
 def _clip(place: TextPlace, tensors: Prefixed, given: Overrides, looks: str) -> NetworkPlan:
@@ -169,13 +174,14 @@ def _t5(tensors: TensorFile, given: Overrides, looks: str) -> tuple[NetworkPlan 
     theirs = Prefixed(tensors, SD3_T5)
     if given.t5 is False or not theirs:
         return None, []
-    config = T5Config(**t5_fields(theirs.shapes()))
+    layout = layout_of(T5_LAYOUTS, theirs.shapes()) or T5_LAYOUTS["t5"]
+    config = T5Config(**layout.fields(theirs.shapes()))
     folder = t5_tokenizer(tensors.path, given.text_folder)
     if folder is None:
         return None, [f"{T5_LEFT_OUT}: no folder {TOKENIZER} with its tokenizer.json or spiece.model is beside it"]
     return NetworkPlan(
         config=config,
-        table=t5_transformers,
+        table=layout.table,
         tensors=Prefixed(tensors, SD3_T5, T5_LEFTOVERS),
         what=f"{looks} text encoder T5",
         tokenizer=TokenizerSource(folder=folder),
@@ -184,6 +190,8 @@ def _t5(tensors: TensorFile, given: Overrides, looks: str) -> tuple[NetworkPlan 
 
 def _vae(tensors: TensorFile, looks: str) -> NetworkPlan:
     theirs = Prefixed(tensors, VAE, VAE_LEFTOVERS)
+    if not theirs:
+        raise BrokenModel("it has no autoencoder; --vae gives it one")
     shapes = theirs.shapes()
     layout = layout_of(VAE_LAYOUTS, shapes) or VAE_LAYOUTS["ldm"]
     config = VAEConfig(**layout.fields(shapes))
@@ -215,11 +223,12 @@ def _clip_layer(family: Family, clip: CLIPTextConfig) -> int:
 
 def _file_defaults(family: Family, found: Blueprint) -> tuple[Defaults, tuple[str, ...]]:
     """Settings that a single file is run with, and a sentence where they are guessed from its title or name."""
-    noted = _noted(family.defaults, found.metadata, found.path)
+    defaults = edm_defaults(family.defaults, found.schedule)
+    noted = _noted(defaults, found.metadata, found.path)
     if noted is not None:
         return noted, ()
     flow, names = family.prediction == "flow", (found.card.name, found.path.stem)
-    named, guesses = few_step_defaults(family.defaults, *names, flow=flow)
+    named, guesses = few_step_defaults(defaults, *names, flow=flow)
     guided = guided_defaults(named, found.networks["unet"].config)
     return (named, guesses) if guided is None else (guided, ())
 

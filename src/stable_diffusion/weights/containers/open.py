@@ -15,6 +15,7 @@ from .safetensors import read_safetensors
 from .scaled import unscaled
 from .tensors import TensorFile
 from .torch_file import read_stream, read_zip
+from .wrappers import without_wrappers
 
 SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 """File name endings of models, for suggestions and listings only."""
@@ -34,10 +35,17 @@ _FOREIGN: tuple[tuple[bytes, str], ...] = (
 def read_tensors(path: str | os.PathLike[str]) -> tuple[TensorFile, dict[str, str]]:
     """Tensors (lazily mapped) and metadata of a model file; no code in the file is ever run.
 
+    What wrappers of a network left in the names (torch.compile and others, see `wrappers`) is taken off.
+
     Raises ModelFileError where there is no such file or it is a folder, BrokenModel where it is cut short, UnsafeFile
     where it is malformed or asks for more than tensors, UnknownModel where it is another kind of file.
     """
-    file = model_file(path)
+    tensors, metadata = _read_container(model_file(path))
+    return without_wrappers(tensors), metadata
+
+
+def _read_container(file: Path) -> tuple[TensorFile, dict[str, str]]:
+    """Tensors and metadata as they stand in a file."""
     start = _first_bytes(file)
     if start[:4] == b"PK\x03\x04":
         return read_zip(file)

@@ -59,7 +59,7 @@ def read_safetensors(path: Path) -> tuple[TensorFile, dict[str, str]]:
     """Tensors and metadata of a .safetensors file; BrokenModel where it is cut short, UnsafeFile where malformed."""
     size = path.stat().st_size
     header, data_start = _read_header(path, size)
-    metadata = _check_metadata(path, header.pop("__metadata__", {}))
+    metadata = _check_metadata(path, header.pop("__metadata__", None))
     entries = {name: _check_entry(path, name, entry) for name, entry in header.items()}
     _check_layout(path, entries, size - data_start)
     mapped = MappedBytes(path)
@@ -111,6 +111,8 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_metadata(path: Path, metadata: object) -> dict[str, str]:
+    if metadata is None:  # some writers say null where they have nothing to say
+        return {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise UnsafeFile(f"{path} has safetensors metadata that is not an object of strings")
     return metadata

@@ -114,16 +114,3 @@ class MappedBytes:
         piece = self._bytes[start:stop]
         # torch.from_file maps at a page boundary, so the offset in the file decides the alignment.
         return (piece if start % dtype.itemsize == 0 else piece.clone()).view(dtype)
-
-
-def without_prefix(tensors: TensorFile, prefix: str) -> TensorFile:
-    """The same tensors, those under `prefix` renamed without it, however often it is repeated."""
-    if not any(name.startswith(prefix) for name in tensors):
-        return tensors
-    renamed: dict[str, str] = {}
-    for name in tensors:
-        short = name
-        while short.startswith(prefix):
-            short = short[len(prefix) :]
-        renamed.setdefault(short, name)
-    return tensors.renamed(renamed)

@@ -246,6 +246,10 @@ def _is_short(value: Any) -> bool:
     return isinstance(value, float) or (isinstance(value, str) and len(value) <= 4096)
 
 
+PAIR = 2
+"""Most items of a tuple whose tensors are read."""
+
+
 def _flatten(root: Any, path: Path) -> dict[str, StoredTensor]:
     """The tensors of nested dictionaries under dotted names; six levels cover every known layout."""
     tensors: dict[str, StoredTensor] = {}
@@ -257,6 +261,8 @@ def _flatten(root: Any, path: Path) -> dict[str, StoredTensor]:
             value = value.state.get("_parameters")
         if isinstance(value, StoredTensor):
             tensors[prefix] = value
+        elif type(value) is tuple and len(value) <= PAIR and depth < 6:  # a hypernetwork has its layers so
+            waiting += [(f"{prefix}.{index}", item, depth + 1) for index, item in reversed(list(enumerate(value)))]
         elif isinstance(value, dict) and depth < 6:
             visits += len(value)
             if visits > VISIT_LIMIT:

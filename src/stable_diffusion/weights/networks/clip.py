@@ -38,6 +38,8 @@ OPENCLIP_LAYER = {
     "mlp.down": "mlp.c_proj",
 }
 CPP_PROJECTION = "text_model.text_projection"
+CLIP_LEFTOVERS = ("vision_model.", "visual_projection.", "visual.")
+"""Tensors of a whole CLIP that its text encoder does not need: the image tower."""
 CLIP_WORDS = (
     Word("vocab_size", "vocab_size", 49408),
     Word("hidden_size", "width"),

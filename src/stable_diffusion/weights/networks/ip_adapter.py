@@ -19,17 +19,32 @@ from ..keys import KeyTable, Op, Rule, module
 from .layout import Shapes, length
 
 PLAIN_MARK, PLUS_MARK = "image_proj.proj.weight", "image_proj.latents"
-OTHER_FORMS = {
-    "image_proj.proj.0.weight": "an IP-Adapter for whole faces or FaceID, whose projection this version does not have",
-    "image_proj.perceiver_resampler.proj_in.weight": "an IP-Adapter FaceID plus, which needs a face recogniser",
+FULL_FACE_MARK, FACE_MARK = "image_proj.proj.3.weight", "image_proj.proj.2.weight"
+UNSURE = "IP-Adapter full face or FaceID"
+NOT_RUN = {
+    UNSURE: "an IP-Adapter for whole faces or FaceID, whose projection this version does not have",
+    "IP-Adapter full face": "an IP-Adapter for whole faces, whose projection this version does not have",
+    "IP-Adapter FaceID": "an IP-Adapter FaceID, which needs a face recogniser",
+    "IP-Adapter FaceID plus": "an IP-Adapter FaceID plus, which needs a face recogniser",
 }
-"""Marks of forms that are known and not run."""
+"""Forms that are known and not run."""
+FACE_ID_MARKS = ("image_proj.perceiver_resampler.", "ip_adapter.0.to_q_lora.", "ip_adapter.1.to_q_lora.")
+"""How names begin in a FaceID adapter alone: a projection of its own, or low-rank changes beside the image tokens. Its
+portrait form has neither, but a projection of two layers where that for whole faces has a third."""
 
 
 def ip_adapter_kind(tensors: TensorFile) -> str | None:
     """What people call such a file, of a form that is run or not; None where it is no IP-Adapter."""
-    if not any(name.startswith("image_proj.") for name in tensors):
+    if not any(name.startswith(("image_proj.", "ip_adapter.")) for name in tensors):
         return None
+    if any(name.startswith(FACE_ID_MARKS[:1]) for name in tensors):
+        return "IP-Adapter FaceID plus"
+    if FULL_FACE_MARK in tensors:
+        return "IP-Adapter full face"
+    if FACE_MARK in tensors or any(name.startswith(FACE_ID_MARKS) for name in tensors):
+        return "IP-Adapter FaceID"
+    if "image_proj.proj.0.weight" in tensors:
+        return UNSURE
     return "IP-Adapter plus" if PLUS_MARK in tensors else "IP-Adapter"
 
 
@@ -61,7 +76,7 @@ def build_ip_adapter(tensors: TensorFile, unet: UNet, *, dtype: torch.dtype, dev
 
     UnknownModel where it is of a form that is not run, BrokenModel where tensors are missing or do not fit the U-Net.
     """
-    form = next((what for name, what in OTHER_FORMS.items() if name in tensors), None)
+    form = NOT_RUN.get(str(ip_adapter_kind(tensors)))
     if form is not None:
         raise UnknownModel(f"{tensors.path} is {form}; expected a plain or plus IP-Adapter")
     theirs = Prefixed(tensors, "")

@@ -18,9 +18,12 @@ from ...models.clip import CLIPTextConfig
 from ...models.mmdit import MMDiTConfig
 from ...models.t5 import T5Config
 from ..keys import KeyTable, Op, Rule, module, modules
-from .layout import Shapes, length, need
+from .layout import Layout, Shapes, layouts, length, marks, need
 from .words import VERSION, Word, Words, read_words, write_words
 
+JOINT = "joint_blocks.0.context_block.adaLN_modulation.1.weight"
+JOINT_DIFFUSERS = "transformer_blocks.0.norm1_context.linear.weight"
+"""The tensor of a block of two streams by which both layouts are known."""
 QKV = ("query", "key", "value")
 DIFFUSERS_MLP = {
     "time_mlp.linear1": "time_text_embed.timestep_embedder.linear_1",
@@ -122,27 +125,51 @@ def _attentions(config: MMDiTConfig, index: int, stream: str) -> Iterator[tuple[
 def mmdit_fields(shapes: Shapes) -> dict[str, Any]:
     """Fields of `MMDiTConfig` from the layout of single files; heads can be told only where queries are normed, and
     are 64 wide elsewhere."""
-    width, in_channels, patch = need(shapes, "x_embedder.proj.weight")[:3]
-    depth = length(shapes, "joint_blocks")
-    table = shapes.get("pos_embed", ())
+    return _fields_of(
+        shapes, "x_embedder.proj.weight", "pos_embed", "joint_blocks.{}.x_block.attn.ln_q.weight",
+        "joint_blocks.{}.x_block.attn2.qkv.weight", "final_layer.linear.weight", "y_embedder.mlp.0.weight",
+    )  # fmt: skip
+
+
+def mmdit_fields_diffusers(shapes: Shapes) -> dict[str, Any]:
+    """The same fields from the layout of diffusers."""
+    return _fields_of(
+        shapes, "pos_embed.proj.weight", "pos_embed.pos_embed", "transformer_blocks.{}.attn.norm_q.weight",
+        "transformer_blocks.{}.attn2.to_q.weight", "proj_out.weight",
+        "time_text_embed.text_embedder.linear_1.weight",
+    )  # fmt: skip
+
+
+def _fields_of(
+    shapes: Shapes, first: str, positions: str, norm: str, dual: str, last: str, vector: str
+) -> dict[str, Any]:
+    """The fields from the names of the tensors that tell them; `{}` is the number of a block."""
+    width, in_channels, patch = need(shapes, first)[:3]
+    depth = length(shapes, norm.split(".")[0])
+    table = shapes.get(positions, ())
     side = math.isqrt(table[-2]) if len(table) >= 2 else 0
     if not side or side**2 != table[-2]:
-        raise BrokenModel(f"the table of positions (pos_embed) has the shape {list(table)}; expected n^2 rows")
-    norm = shapes.get("joint_blocks.0.x_block.attn.ln_q.weight")
-    dual = (block for block in range(depth) if f"joint_blocks.{block}.x_block.attn2.qkv.weight" in shapes)
+        raise BrokenModel(f"the table of positions ({positions}) has the shape {list(table)}; expected n^2 rows")
+    normed = shapes.get(norm.format(0))
     return {
         "in_channels": in_channels,
-        "out_channels": need(shapes, "final_layer.linear.weight")[0] // max(1, patch) ** 2,
+        "out_channels": need(shapes, last)[0] // max(1, patch) ** 2,
         "patch_size": patch,
         "width": width,
         "depth": depth,
-        "heads": max(1, width // (norm[0] if norm and norm[0] else 64)),
+        "heads": max(1, width // (normed[0] if normed and normed[0] else 64)),
         "context_dim": need(shapes, "context_embedder.weight")[1],
-        "vector_dim": need(shapes, "y_embedder.mlp.0.weight")[1],
+        "vector_dim": need(shapes, vector)[1],
         "positions": side,
-        "qk_norm": norm is not None,
-        "dual_attention": tuple(dual),
+        "qk_norm": normed is not None,
+        "dual_attention": tuple(block for block in range(depth) if dual.format(block) in shapes),
     }
+
+
+MMDIT_LAYOUTS = layouts(
+    Layout("ldm", marks(f"x_embedder.proj.weight {JOINT}"), mmdit_fields, mmdit_ldm),
+    Layout("diffusers", marks(f"pos_embed.proj.weight {JOINT_DIFFUSERS}"), mmdit_fields_diffusers, mmdit_diffusers),
+)
 
 
 def check_texts(mmdit: MMDiTConfig, clips: tuple[CLIPTextConfig, ...], t5: T5Config | None) -> None:

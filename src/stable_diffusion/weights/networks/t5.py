@@ -1,7 +1,8 @@
-"""T5's encoder: the config that its tensors tell, its key table, and its settings as transformers writes them.
+"""T5's encoder: the config that its tensors tell, its key tables, and its settings as transformers writes them.
 
-Its names are those of transformers everywhere: in folders (`text_encoder_3/`), in single files, and in files of T5
-alone. Source: the module tree of transformers' T5EncoderModel, as its checkpoints name it, and its T5Config.
+Its names are those of transformers in folders (`text_encoder_3/`), in single files, and in files of T5 alone; GGUF
+files that llama.cpp's converter wrote have its own. Sources: the module tree of transformers' T5EncoderModel, as its
+checkpoints name it, and its T5Config; the tensor names of the library gguf for the architectures t5 and t5encoder.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from typing import Any
 
 from ...models.t5 import EPS, T5Config
 from ..keys import KeyTable, module
-from .layout import Shapes, length, need
+from .layout import Layout, Shapes, layouts, length, marks, need
 from .words import Fixed, Word, Words, check_fixed, constant, read_words, write_words
 
 SECOND_EMBEDDING = "encoder.embed_tokens.weight"
 """The name under which many files hold the token embedding once more."""
-T5_LEFTOVERS = ("decoder.", "lm_head.")
+T5_LEFTOVERS = ("decoder.", "lm_head.", "dec.", "output.")
 """Tensors of a whole T5 that the encoder does not need."""
 LAYER = {
     "attention_norm": "layer.0.layer_norm",
@@ -28,6 +29,17 @@ LAYER = {
     "mlp.gate": "layer.1.DenseReluDense.wi_0",
     "mlp.up": "layer.1.DenseReluDense.wi_1",
     "mlp.down": "layer.1.DenseReluDense.wo",
+}
+LLAMA_LAYER = {
+    "attention_norm": "attn_norm",
+    "attention.query": "attn_q",
+    "attention.key": "attn_k",
+    "attention.value": "attn_v",
+    "attention.out": "attn_o",
+    "mlp_norm": "ffn_norm",
+    "mlp.gate": "ffn_gate",
+    "mlp.up": "ffn_up",
+    "mlp.down": "ffn_down",
 }
 T5_WORDS = (
     Word("vocab_size", "vocab_size", 32128, "number"),
@@ -51,7 +63,7 @@ FIXED: Fixed = {"feed_forward_proj": ("gated-gelu",), "layer_norm_epsilon": (EPS
 
 
 def t5_transformers(config: T5Config) -> KeyTable:
-    """The one layout; many files hold the token embedding under two names."""
+    """The layout of transformers; many files hold the token embedding under two names."""
     theirs = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"
     rules = [*module("token_embedding", "shared", bias=False), *module("position_bias", theirs, bias=False)]
     for index in range(config.layers):
@@ -61,20 +73,62 @@ def t5_transformers(config: T5Config) -> KeyTable:
     return KeyTable(tuple(rules), {SECOND_EMBEDDING: "shared.weight"}, tied=frozenset({SECOND_EMBEDDING}))
 
 
+def t5_llama(config: T5Config) -> KeyTable:
+    """The layout of llama.cpp."""
+    bias = "enc.blk.0.attn_rel_b"
+    rules = [*module("token_embedding", "token_embd", bias=False), *module("position_bias", bias, bias=False)]
+    for index in range(config.layers):
+        for our_name, their_name in LLAMA_LAYER.items():
+            rules += module(f"layers.{index}.{our_name}", f"enc.blk.{index}.{their_name}", bias=False)
+    rules += module("final_norm", "enc.output_norm", bias=False)
+    return KeyTable(tuple(rules))
+
+
 def t5_fields(shapes: Shapes) -> dict[str, Any]:
     """Fields of `T5Config` as far as shapes tell them; all public models have the same largest distance."""
     attention = "encoder.block.0.layer.0.SelfAttention"
-    buckets, heads = need(shapes, f"{attention}.relative_attention_bias.weight")
-    vocabulary, width = need(shapes, "shared.weight" if "shared.weight" in shapes else SECOND_EMBEDDING)
+    return _fields_of(
+        shapes,
+        "shared.weight" if "shared.weight" in shapes else SECOND_EMBEDDING,
+        "encoder.block",
+        f"{attention}.relative_attention_bias.weight",
+        f"{attention}.q.weight",
+        "encoder.block.0.layer.1.DenseReluDense.wi_0.weight",
+    )
+
+
+def t5_fields_llama(shapes: Shapes) -> dict[str, Any]:
+    """The same fields from the layout of llama.cpp."""
+    names = ("attn_rel_b", "attn_q", "ffn_gate")
+    return _fields_of(shapes, "token_embd.weight", "enc.blk", *(f"enc.blk.0.{name}.weight" for name in names))
+
+
+def _fields_of(shapes: Shapes, embedding: str, layers: str, bias: str, query: str, gate: str) -> dict[str, Any]:
+    buckets, heads = need(shapes, bias)
+    vocabulary, width = need(shapes, embedding)
     return {
         "vocab_size": vocabulary,
         "width": width,
-        "layers": length(shapes, "encoder.block"),
+        "layers": length(shapes, layers),
         "heads": heads,
-        "head_dim": need(shapes, f"{attention}.q.weight")[0] // max(1, heads),
-        "mlp_width": need(shapes, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight")[0],
+        "head_dim": need(shapes, query)[0] // max(1, heads),
+        "mlp_width": need(shapes, gate)[0],
         "buckets": buckets,
     }
+
+
+T5_LAYOUTS = layouts(
+    Layout(
+        "t5",
+        marks(
+            "shared.weight encoder.block.0.layer.0.SelfAttention.q.weight",
+            f"{SECOND_EMBEDDING} encoder.block.0.layer.0.SelfAttention.q.weight",
+        ),
+        t5_fields,
+        t5_transformers,
+    ),
+    Layout("t5-llama", marks("token_embd.weight enc.blk.0.attn_q.weight"), t5_fields_llama, t5_llama),
+)
 
 
 def t5_from_words(words: Words, where: Path) -> T5Config:

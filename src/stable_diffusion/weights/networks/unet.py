@@ -16,7 +16,7 @@ from ...errors import BrokenModel
 from ...models.config import per_stage
 from ...models.unet import UNetConfig, UNetStage
 from ..keys import KeyTable, Rule, module, modules, resblock, spatial_transformer
-from .layout import Shapes, length, need
+from .layout import Layout, Shapes, layouts, length, marks, need
 
 LDM_RESBLOCK = {
     "norm1": "in_layers.0",
@@ -144,13 +144,32 @@ def unet_fields(shapes: Shapes) -> dict[str, Any]:
     fields = encoder_fields(shapes)
     count = len(fields["channels"])
     blocks = list(per_stage("blocks_per_stage", fields["blocks_per_stage"], count, least=1))
-    up = tuple(_depths_up(shapes, blocks))
+    return _whole_fields(shapes, fields, "out.2.weight", _depths_up(shapes, blocks))
+
+
+def unet_fields_diffusers(shapes: Shapes) -> dict[str, Any]:
+    """The same fields from the layout of diffusers."""
+    fields = encoder_fields_diffusers(shapes)
+    up: list[int | tuple[int, ...]] = []
+    for stage in range(len(fields["channels"])):  # `up_blocks` begin with the coarsest stage
+        block = f"up_blocks.{stage}"
+        count = length(shapes, f"{block}.resnets")
+        up.insert(
+            0, _evenly([length(shapes, f"{block}.attentions.{index}.transformer_blocks") for index in range(count)])
+        )
+    return _whole_fields(shapes, fields, "conv_out.weight", up)
+
+
+def _whole_fields(
+    shapes: Shapes, encoder: dict[str, Any], last: str, up: list[int | tuple[int, ...]]
+) -> dict[str, Any]:
+    """Fields of the whole U-Net, from those of its way down, its last layer and the depths of its way up."""
     guidance = next((name for name in (f"{GUIDANCE}.weight", GUIDANCE_LDM) if name in shapes), None)
     return {
-        **fields,
-        "out_channels": need(shapes, "out.2.weight")[0],
+        **encoder,
+        "out_channels": need(shapes, last)[0],
         "guidance_dim": None if guidance is None else need(shapes, guidance)[1],
-        "up_depth": None if up == fields["transformer_depth"] else up,
+        "up_depth": None if tuple(up) == encoder["transformer_depth"] else tuple(up),
     }
 
 
@@ -241,3 +260,11 @@ def _depths_up(shapes: Shapes, blocks: list[int]) -> list[int | tuple[int, ...]]
 def _evenly(depths: list[int]) -> int | tuple[int, ...]:
     """One number where all are equal."""
     return depths[0] if len(set(depths)) == 1 else tuple(depths)
+
+
+UNET_LAYOUTS = layouts(
+    Layout("ldm", marks("input_blocks.0.0.weight"), unet_fields, unet_ldm),
+    Layout(
+        "diffusers", marks("conv_in.weight down_blocks.0.resnets.0.conv1.weight"), unet_fields_diffusers, unet_diffusers
+    ),
+)

@@ -11,7 +11,7 @@ module tree and the documented configuration fields of diffusers' AutoencoderKL,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,9 @@ SD3_LATENTS = LatentFormat(
     preview_bias=(0.2394, 0.2135, 0.1925),
 )  # fmt: skip
 """The latent space of Stable Diffusion 3; preview factors as published by the community for its 16 channels."""
+
+NORMALISED = 0.5
+"""Standard deviation of the latents of Playground 2.5 (its `scaling_factor`), whose file has means and deviations."""
 
 VAE_LEFTOVERS = ("loss.", "model_ema.")
 """Tensors of the autoencoder's training (discriminator, averages) that some files still carry."""
@@ -222,8 +225,6 @@ VAE_WORDS = (
 )
 FIXED: Fixed = {
     "act_fn": ("silu", "swish"),
-    "latents_mean": (None,),  # Playground 2.5 has numbers for each channel
-    "latents_std": (None,),
 }
 
 
@@ -241,6 +242,11 @@ def latents_from_words(words: Words, vae: VAEConfig) -> LatentFormat:
     scale, shift = words.get("scaling_factor"), words.get("shift_factor")
     scale = SD_LATENTS.scale if scale is None else scale
     shift = 0.0 if shift is None else shift
+    mean, std = words.get("latents_mean"), words.get("latents_std")
+    if mean is not None or std is not None:
+        if shift:
+            raise InvalidRequest("latents_mean beside a shift_factor; one of them is expected")
+        return normalised_latents(mean, std, float(scale), vae.latent_channels, vae.downscale)  # type: ignore[arg-type]
     for known in (SD_LATENTS, XL_LATENTS, SD3_LATENTS):
         if (vae.latent_channels, vae.downscale, scale, shift) == (known.channels, 8, known.scale, known.shift):
             return known
@@ -249,17 +255,56 @@ def latents_from_words(words: Words, vae: VAEConfig) -> LatentFormat:
     return found
 
 
+def normalised_latents(mean: object, std: object, scale: float, channels: int, downscale: int = 8) -> LatentFormat:
+    """Latents whose channels are brought to mean 0 and standard deviation `scale`, as Playground 2.5 has them: with
+    mean m and deviation s of the autoencoder's own, latent = (vae_latent - m) * scale / s.
+
+    Preview factors are those of XL's autoencoder, which such models have. InvalidRequest where there is not one number
+    for each channel, or a deviation is not above 0.
+    """
+    means, stds = (_numbers(name, given, channels) for name, given in (("mean", mean), ("std", std)))
+    if min(stds) <= 0:
+        raise InvalidRequest(f"latents_std is {list(stds)}; expected numbers above 0")
+    found = LatentFormat(
+        channels=channels, downscale=downscale, scale=tuple(scale / each for each in stds), shift=means
+    )
+    check_latent_numbers(found)
+    if channels != XL_LATENTS.channels or XL_LATENTS.preview is None:
+        return found
+    plain = [tuple(factor * float(XL_LATENTS.scale) for factor in row) for row in XL_LATENTS.preview]  # type: ignore[arg-type]
+    rows = tuple((r * s / scale, g * s / scale, b * s / scale) for (r, g, b), s in zip(plain, stds, strict=True))
+    r, g, b = (sum(row[colour] * m for row, m in zip(plain, means, strict=True)) for colour in range(3))
+    return replace(found, preview=rows, preview_bias=(r, g, b))
+
+
+def _numbers(name: str, given: object, channels: int) -> tuple[float, ...]:
+    values = tuple(given) if isinstance(given, (list, tuple)) else ()
+    numbers = all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in values)
+    if len(values) != channels or not numbers:
+        raise InvalidRequest(f"latents_{name} is {repr(given)[:60]}; expected {channels} numbers, one for each channel")
+    return tuple(float(each) for each in values)
+
+
+def _latent_words(latents: LatentFormat) -> dict[str, Any]:
+    """`scaling_factor` and what goes with it; the numbers of each channel come with a factor of 0.5."""
+    if not isinstance(latents.scale, tuple) and not isinstance(latents.shift, tuple):
+        return {"scaling_factor": latents.scale} | ({"shift_factor": latents.shift} if latents.shift else {})
+    scales, shifts = (
+        each if isinstance(each, tuple) else (each,) * latents.channels for each in (latents.scale, latents.shift)
+    )
+    stds = [NORMALISED / scale for scale in scales]
+    return {"scaling_factor": NORMALISED, "latents_mean": list(shifts), "latents_std": stds}
+
+
 def vae_to_words(config: VAEConfig, latents: LatentFormat, *, size: int, upcast: bool) -> dict[str, Any]:
     """`vae/config.json`. `size` is the side of a picture, and `upcast` says that it overflows in float16.
 
     InvalidRequest where what is written, read back, would be another autoencoder.
     """
     words = {"_class_name": "AutoencoderKL", "_diffusers_version": VERSION, "sample_size": size}
-    words |= write_words(VAE_WORDS, config) | {"scaling_factor": latents.scale, "force_upcast": upcast}
-    if latents.shift:
-        words["shift_factor"] = latents.shift
+    words |= write_words(VAE_WORDS, config) | _latent_words(latents) | {"force_upcast": upcast}
     read = vae_from_words(words, Path("vae/config.json"))
     same = (read.encoder_stages(), read.decoder_stages()) == (config.encoder_stages(), config.decoder_stages())
-    if not same or config.patch_size != 1 or isinstance(latents.scale, tuple):
+    if not same or config.patch_size != 1:
         raise InvalidRequest("a diffusers folder has no words for this autoencoder: its two sides are not alike")
     return words
