@@ -25,8 +25,8 @@ from ..engine.torch import TORCH, engine_for
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice
 from ..events import Event, Images, Progress
 from ..request.metadata import parameters_text
-from ..request.metadata_read import KEY
 from ..request.request import Request, Settings, with_settings
+from ..request.writers.forms import KEY
 from .image import from_model, to_images
 from .models import StableDiffusion, load
 from .output import XMP
