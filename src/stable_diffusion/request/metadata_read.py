@@ -238,7 +238,9 @@ def _read_source(reading: Reading) -> str | None:
             "the noise was drawn on a GPU; it is taken to be an NVIDIA card, whose numbers are made here too"
         )
         return "nv"
-    reading.notes.append(f"the noise{f' of {rng!r}' if rng else ''} cannot be made here: the seed gives another picture")
+    reading.notes.append(
+        f"the noise{f' of {rng!r}' if rng else ''} cannot be made here: the seed gives another picture"
+    )
     return None
 
 

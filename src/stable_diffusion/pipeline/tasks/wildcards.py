@@ -20,8 +20,8 @@ class WildcardFolder:
     """`WildcardFolder(folder)("animals")` -> the lines of animals.txt, without empty ones and those that begin with #.
 
     A name is that of a file without ending, or its path below the folder ("nature/trees"); `*` and `?` stand for any
-    letters and join all files that fit. Names may hold spaces, and capitals count only where nothing else tells two files
-    apart. A name that leads out of the folder is refused.
+    letters and join all files that fit. Names may hold spaces, and capitals count only where a
+    file has the name in these capitals. A name that leads out of the folder is refused.
     """
 
     folder: Path

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 _BRACES = re.compile(r"\\.|(\{\s*\d{1,3}(?:-\d{1,3})?\s*\$\$)|([{}|])", re.DOTALL)
-_WILDCARD = re.compile(r"(?<!\\)__(?!_)(?:(?!__)[\w\-./*?])+__|(?<![\\\w])__(?![_\s])(?:(?!__)[\w\-./*?\\ '&+])+(?<!\s)__(?!\w)")
+_WILDCARD = re.compile(
+    r"(?<!\\)__(?!_)(?:(?!__)[\w\-./*?])+__|(?<![\\\w])__(?![_\s])(?:(?!__)[\w\-./*?\\ '&+])+(?<!\s)__(?!\w)"
+)
 
 
 def has_choices(prompt: str) -> bool:

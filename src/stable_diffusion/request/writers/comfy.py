@@ -37,7 +37,9 @@ def comfy_facts(data: Mapping[str, Any]) -> Facts | None:
     samplers = [key for key in graph if _is_sampler(graph[key])]
     if not samplers:
         return None
-    first = next((key for key in samplers if not any(up in samplers for up in _before(graph, key, "latent"))), samplers[0])
+    first = next(
+        (key for key in samplers if not any(up in samplers for up in _before(graph, key, "latent"))), samplers[0]
+    )
     facts = _sampled(graph, first)
     for key in samplers:
         if key != first:
@@ -90,7 +92,9 @@ def _value(graph: Graph, key: str, *names: str) -> Any:
             if link is None:
                 break
             inputs = graph[link]["inputs"]
-            value = next((inputs[each] for each in (name, "value", "int", "float", *_TEXTS, *_SEEDS) if each in inputs), None)
+            value = next(
+                (inputs[each] for each in (name, "value", "int", "float", *_TEXTS, *_SEEDS) if each in inputs), None
+            )
         if value is not None and not isinstance(value, (list, dict)):
             return value
     return None

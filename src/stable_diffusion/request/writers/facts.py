@@ -8,7 +8,7 @@ from typing import Any
 
 from .infotext import write_infotext
 
-OFF = (None, "", False, "None", "none", "Disabled", "disabled", [], {}, 0, 0.0)
+OFF: tuple[object, ...] = (None, "", False, "None", "none", "Disabled", "disabled", [], {}, 0, 0.0)
 """Values of what was not used."""
 LONGEST = 300
 """Of a value that is not taken over, in characters."""
@@ -60,7 +60,12 @@ class Facts:
                 called, strength = entry[0], entry[1]
             else:
                 continue
-            if isinstance(called, str) and called and isinstance(strength, (int, float)) and not isinstance(strength, bool):
+            if (
+                isinstance(called, str)
+                and called
+                and isinstance(strength, (int, float))
+                and not isinstance(strength, bool)
+            ):
                 self.tag(called, float(strength), float(strength))
 
     def tag(self, path: str, unet: float, text: float) -> None:

@@ -42,7 +42,15 @@ _RUINED = {
     "base_model_name": "Model",
     "base_model_hash": "Model hash",
 }
-_PLAIN = ("prompt", "negative_prompt", "full_prompt", "full_negative_prompt", "metadata_scheme", "version", "created_by")
+_PLAIN = (
+    "prompt",
+    "negative_prompt",
+    "full_prompt",
+    "full_negative_prompt",
+    "metadata_scheme",
+    "version",
+    "created_by",
+)
 
 
 def fooocus_facts(data: Mapping[str, Any]) -> Facts:

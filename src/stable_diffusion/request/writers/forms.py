@@ -30,7 +30,11 @@ def infotext_of(texts: Mapping[str, str]) -> str | None:
         return easy_facts(texts).text()
     names = sorted(texts, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
     found = next((text for name in names if (text := as_infotext(texts[name])) is not None), None)
-    if found is not None and ("parameters-json" in texts or "smproj" in texts) and "Version" not in split_text(found)[2]:
+    if (
+        found is not None
+        and ("parameters-json" in texts or "smproj" in texts)
+        and "Version" not in split_text(found)[2]
+    ):
         return f"{found.rstrip()}, Version: {MATRIX}"
     dream = texts.get("Dream")
     return dream_facts(dream).text() if found is None and dream else found
