@@ -20,7 +20,7 @@ from ..request.writers.forms import KEY
 
 FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 MODES = {
-    "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"),
+    "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
     "WEBP": ("L", "LA", "P", "RGB", "RGBA"),
     "JPEG": ("L", "LA", "P", "PA", "RGB", "RGBA"),
 }

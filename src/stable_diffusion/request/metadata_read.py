@@ -23,7 +23,7 @@ from .sequences import Pixels, Span
 from .settings import BACKGROUNDS, EMPHASES, MAX_HIRES, UPSCALERS
 from .writers.choices import has_choices
 from .writers.files import hidden_text, texts_in_file, texts_in_image
-from .writers.forms import KEY, as_infotext, infotext_of, json_texts
+from .writers.forms import as_infotext, infotext_of, json_texts
 from .writers.infotext import split_text
 from .writers.programs import Program, known_sampler, program_of, schedule_before_names
 
@@ -86,7 +86,7 @@ def written_text(source: str | Path | Image.Image) -> str | None:
     image = open_picture(source, "picture") if isinstance(source, (str, PathLike)) else source
     found = infotext_of(texts_in_image(image))
     if found is None and (hidden := hidden_text(image)) is not None:
-        found = infotext_of({**(json_texts(hidden) or {KEY: hidden})})
+        found = as_infotext(hidden) or infotext_of(json_texts(hidden))
     return found
 
 

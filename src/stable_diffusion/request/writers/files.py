@@ -6,6 +6,7 @@ where many programs write UTF-8.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import html
 import io
@@ -65,6 +66,8 @@ def texts_in_image(image: Image.Image) -> dict[str, str]:
     from PIL.PngImagePlugin import iTXt
 
     found: dict[str, str] = {}
+    with contextlib.suppress(Exception):  # texts may stand behind the pixels; damaged ones are no matter here
+        image.load()
     for name, value in image.info.items():
         if isinstance(value, str) and isinstance(name, str):
             plain = image.format == "PNG" and not isinstance(value, iTXt)
@@ -155,9 +158,10 @@ def _exif_texts(image: Image.Image) -> dict[str, str]:
         ("Model", exif.get(MODEL)),
         ("Software", exif.get(SOFTWARE)),
     ):
-        text = value if isinstance(value, str) else comment_text(value) if isinstance(value, bytes) else None
-        if text:
-            found[name] = _utf8(_without_code(text))
+        if isinstance(value, str):
+            found[name] = _utf8(_without_code(value))
+        elif isinstance(value, bytes):
+            found[name] = comment_text(value)
     for tag, name in XP.items():
         value = exif.get(tag)
         value = bytes(value) if isinstance(value, tuple) else value

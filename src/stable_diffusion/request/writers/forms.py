@@ -64,10 +64,9 @@ def json_object(text: str) -> dict[str, Any] | None:
     return data if isinstance(data, dict) else None
 
 
-def json_texts(text: str) -> dict[str, str] | None:
+def json_texts(text: str) -> dict[str, str]:
     """The texts of a picture that were written as one object of JSON."""
-    data = json_object(text)
-    return None if data is None else {name: str(value) for name, value in data.items() if isinstance(value, str)}
+    return {name: value for name, value in (json_object(text) or {}).items() if isinstance(value, str)}
 
 
 def facts_of(data: Mapping[str, Any]) -> Facts | None:
