@@ -1,4 +1,4 @@
-"""Texts are found wherever programs put them, also in damaged files; and what is wrong beside a picture never costs it."""
+"""Texts are found wherever programs put them, and what is damaged beside a picture never costs it."""
 
 from __future__ import annotations
 
@@ -81,9 +81,8 @@ def test_a_file_that_says_nothing_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sign", ["x", "é", "猫", "🐈", '"', "\n"])
 def test_a_finished_picture_is_saved_with_what_fits(sign: str, tmp_path: Path) -> None:
-    request = Request(
-        f"a{sign}" * 4990, negative_prompt=f"b{sign}" * 4990, seed=7, steps=1, width=64, height=64, sampler="euler", guidance=3
-    )  # fmt: skip
+    long = {"prompt": f"a{sign}" * 4990, "negative_prompt": f"b{sign}" * 4990}
+    request = Request(**long, seed=7, steps=1, width=64, height=64, sampler="euler", guidance=3)
     text = parameters_text(request) + ", Lora hashes: " + "0123456789" * 2000
     with pytest.warns(UserWarning, match="too long for JPEG: its prompts are cut"):
         path = save_image(Image.new("RGB", (64, 64)), tmp_path / "a.jpg", parameters=text)
