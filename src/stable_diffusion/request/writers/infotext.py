@@ -12,6 +12,8 @@ EXACT, EXACT_NEGATIVE = "Exact prompt", "Exact negative prompt"
 """Keys of the prompts where the text alone would not say where they begin and end."""
 FEWEST_PAIRS = 3
 """A line of fewer pairs belongs to the prompt."""
+FARTHEST = 400
+"""Lines that may stand behind the values."""
 MOST_LINES = 60
 """A value in quotes goes on to no more lines."""
 KEYS = ("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model hash", "Model", "Clip skip", "Version")
@@ -103,12 +105,13 @@ def _values_line(lines: list[str]) -> tuple[int, Pairs | None]:
     at_the_end = read_pairs(lines[-1:])
     if at_the_end.usual:
         return last, at_the_end
-    for number in range(last, -1, -1):
+    first = max(-1, last - FARTHEST)
+    for number in range(last, first, -1):
         if _STEPS.match(lines[number]) and (found := read_pairs(lines[number:])).usual:
             return number, found
     if len(at_the_end.values) >= FEWEST_PAIRS:
         return last, at_the_end
-    for number in range(last, -1, -1):
+    for number in range(last, first, -1):
         if (found := read_pairs(lines[number:])).usual:
             return number, found
     return last, None
