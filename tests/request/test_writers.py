@@ -56,6 +56,14 @@ def test_like_paints_what_can_be_painted(name: str, tmp_path: Path, recwarn: pyt
     assert len([each for each in recwarn if "not taken over: no image" in str(each.message)]) == ("txt2img" in name)
 
 
+def test_adapters_are_left_out_with_a_note_where_there_is_no_folder(tmp_path: Path) -> None:
+    path = written(CASES["InvokeAI 3"], tmp_path)
+    with pytest.warns(UserWarning, match="'<lora:l:0.5>' is not taken over: no folder of LoRAs"):
+        assert Request.like(path).prompt == "a cat on a mat"
+    assert Request.like(path, lora_dir=tmp_path).prompt == "a cat on a mat <lora:l:0.5>"
+    assert read_metadata(path).request.prompt == "a cat on a mat <lora:l:0.5>"
+
+
 def test_what_was_off_is_no_note() -> None:
     off = "freeu_enabled: False, Face restoration: None, Dynamic thresholding enabled: False, Tiling: False"
     assert parse_parameters(f"a\nSteps: 1, Seed: 2, RNG: CPU, {off}").notes == ()

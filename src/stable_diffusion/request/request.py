@@ -7,6 +7,7 @@ groups (`settings`), which can be given as mappings: `Request("a cat", hires={"s
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -239,9 +240,24 @@ class Request(SettingGroup):
         if not found.ours and changes.get("image") is None:
             request, more = from_text_alone(request)
             notes += more
+        if not found.ours and changes.get("lora_dir") is None:
+            request, more = without_tags(request)
+            notes += more
         for note in notes:
             warnings.warn(f"{path}: {note}", stacklevel=2)
         return request.with_changes(**changes)
+
+
+_TAG = re.compile(r"\s*(<(?:lora|lyco|hypernet):[^<>\n]+>)")
+
+
+def without_tags(request: Request) -> tuple[Request, list[str]]:
+    """The request without the adapters that its prompts name, for there is no folder to find them in; and notes."""
+    texts = (request.prompt, request.negative_prompt)
+    names = dict.fromkeys(name for text in texts for name in _TAG.findall(text))
+    notes = [f"{name!r} is not taken over: no folder of LoRAs (lora_dir, --lora-dir) is given" for name in names]
+    prompt, negative = (_TAG.sub("", text) for text in texts)
+    return (replace(request, prompt=prompt, negative_prompt=negative) if names else request), notes
 
 
 def from_text_alone(request: Request) -> tuple[Request, list[str]]:
