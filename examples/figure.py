@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -58,7 +58,21 @@ def run(draw: Callable[[stable_diffusion.StableDiffusion], Image.Image], name: s
     parser.add_argument("--model", help="model file or folder; without it the built-in model")
     parser.add_argument("--out", type=Path, default=IMAGES / name, help="where the figure goes")
     given = parser.parse_args()
-    figure = draw(stable_diffusion.load(given.model))
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.save(given.out)
-    sys.stdout.write(f"{given.out}\n")
+    save(draw(stable_diffusion.load(given.model)), given.out)
+
+
+def run_all(figures: Mapping[str, Callable[[stable_diffusion.StableDiffusion], Image.Image]], what: str | None) -> None:
+    """The same for several figures: file name -> what draws it."""
+    parser = argparse.ArgumentParser(description=what)
+    parser.add_argument("--model", help="model file or folder; without it the built-in model")
+    parser.add_argument("--out", type=Path, default=IMAGES, help="the folder where the figures go")
+    given = parser.parse_args()
+    model = stable_diffusion.load(given.model)
+    for name, draw in figures.items():
+        save(draw(model), given.out / name)
+
+
+def save(figure: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.save(path, **({"quality": 88, "method": 6} if path.suffix == ".webp" else {}))
+    sys.stdout.write(f"{path}\n")

@@ -82,6 +82,7 @@ AXES: dict[str, str] = {
 }  # fmt: skip
 EXTRA = {
     "variation-seed": "--variation-strength 0.3",
+    "variation-strength": "--variation-seed 5",
     "hires-steps": "--hires 1.5",
     "hires-strength": "--hires 1.5",
     "hires-upscaler": "--hires 1.5",

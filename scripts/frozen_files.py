@@ -57,6 +57,8 @@ def said(*words: object) -> Entry:
     except ValueError:
         return {"exit": result.exit_code}
     sentences = {name: facts.pop(name, None) for name in SENTENCES}
+    if "path" in facts:
+        facts["path"] = Path(facts["path"]).name  # where the package lies is no fact of the model
     count = {name: len(value) for name, value in sentences.items() if isinstance(value, list)}
     return {"exit": result.exit_code, "facts": digest(facts), "keys": " ".join(facts), "sentences": digest(count)}
 
@@ -111,12 +113,12 @@ def loaded(shop: Shop, path: Path, **settings: Any) -> Entry:
             model = sd.load(path, device="cpu", **settings)
     except sd.StableDiffusionError as error:
         return {"refused": type(error).__name__}
-    state = hooks.states(model)
+    state, words = hooks.states(model), hooks.model_words(model)
     return {
         "state": digest(*[part for name in sorted(state) for part in (name, state[name])]),
         "names": digest([(name, list(state[name].shape), str(state[name].dtype)) for name in sorted(state)]),
-        "understood": digest(hooks.model_words(model)),
-        "family": model.parts.family,
+        "understood": digest(words),
+        "family": words["family"],
     }
 
 

@@ -209,6 +209,21 @@ def model_words(model: Any) -> dict[str, Any]:
     }
 
 
+def has_alpha(model: Any) -> bool:
+    return bool(model.parts.vae.config.image_channels == 4)
+
+
+def latent_channels(model: Any) -> int:
+    return int(model.parts.latents.channels)
+
+
+def upscalers() -> tuple[str, ...]:
+    """Those of hires."""
+    from stable_diffusion.request.settings import UPSCALERS
+
+    return tuple(UPSCALERS)
+
+
 def tables() -> Iterator[tuple[str, Any]]:
     """(name, lines of text) of every key table, for released shapes and for tiny ones."""
     import released_shapes as shapes

@@ -77,7 +77,7 @@ def encoded(model: Any) -> Entry:
 
 def latents(model: Any) -> Entry:
     """Picture to latent, its mean and a sample; and back, before and after rounding."""
-    alpha = model.parts.vae.config.image_channels == 4
+    alpha = hooks.has_alpha(model)
     mean = model.image_encoder(picture(mode="RGBA" if alpha else "RGB"))
     sample = model.image_encoder(picture(), seed=4)
     images = [image.tobytes() for image in model.image_decoder(mean)]
@@ -90,7 +90,7 @@ def latents(model: Any) -> Entry:
 
 def forward(model: Any) -> Entry:
     """The forward process, in one jump and as a chain."""
-    x0 = torch.randn(2, model.parts.latents.channels, 4, 6, generator=torch.Generator().manual_seed(2))
+    x0 = torch.randn(2, hooks.latent_channels(model), 4, 6, generator=torch.Generator().manual_seed(2))
     process = model.diffusion_process
     jumps = [process.add_gaussian_noise(x0, t, seed=5) for t in (0, 250.5, 999)]
     chain = list(process.chain(x0, [10, 400, 900], seed=6))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import frozen_hooks as hooks
 from frozen_paint import Case
 from frozen_shop import Shop, mask, picture
 from PIL import Image
@@ -138,12 +139,10 @@ def canvas(shop: Shop) -> Iterator[Case]:
 
 
 def hires(shop: Shop) -> Iterator[Case]:
-    from stable_diffusion.request.settings import UPSCALERS
-
     for model in ("sd1", "native", "sd3", "sdxl"):
         yield Case("plain", model, {"hires": {"scale": 1.5}})
         yield Case("steps", model, {"hires": {"scale": 2, "steps": 2, "strength": 0.4}, "sampler": A})
-    for upscaler in UPSCALERS:
+    for upscaler in hooks.upscalers():
         yield Case(f"upscaler-{upscaler}", "sd1", {"hires": {"scale": 1.5, "upscaler": upscaler}})
     yield Case("three", "sd1", {"hires": {"scale": 1.5}, "count": 3, "sampler": A})
     yield Case("three-at-once", "sd1", {"hires": {"scale": 1.5, "upscaler": "Lanczos"}, "count": 3}, batch=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ from stable_diffusion.models.vae import VAE, VAEConfig
 from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.text.tokenizer import END, START, WORD_END, Tokenizer, byte_letters
 from stable_diffusion.weights.parts import Defaults, Parts, TokenizerSource
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers that run side by side get a thread each, and so do the processes that they start."""
+    if hasattr(config, "workerinput"):
+        torch.set_num_threads(1)
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def randomised(module: torch.nn.Module, seed: int) -> torch.nn.Module:

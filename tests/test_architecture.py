@@ -23,8 +23,9 @@ from house import (
 )
 
 GROUND = {"errors", "types", "latents"}
-NETWORKS = {"nn", "models", "diffusion", "text", "weights", "engine", "adapters", "embedded", "request", "events"}
-DOORS = {*NETWORKS, "pipeline", "runner", "convert", "hub", "data"}
+NETWORKS = {"nn", "models", "diffusion", "text", "weights", "engine", "adapters", "embedded", "request"}
+RESULTS = {"events", "images"}
+DOORS = {*NETWORKS, *RESULTS, "pipeline", "runner", "convert", "hub", "data"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
@@ -42,9 +43,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "weights": {"models", "diffusion", "request"},
     "engine": {"models", "nn"},
     "adapters": {"nn", "models", "weights", "engine"},
-    "pipeline": {*NETWORKS, "hub"},
-    "training": {*NETWORKS, "pipeline", "data"},
-    "evaluation": {*NETWORKS, "pipeline", "data"},
+    "pipeline": {*NETWORKS, *RESULTS, "hub"},
+    "training": {*NETWORKS, *RESULTS, "pipeline", "data"},
+    "evaluation": {*NETWORKS, *RESULTS, "pipeline", "data"},
     "cli": {*DOORS, "training", "evaluation"},
     "server": {*DOORS},
     "cluster": {*DOORS},

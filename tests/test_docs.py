@@ -28,7 +28,7 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-EXAMPLES = [(page, code) for page in PAGES for code in blocks(page, "python")]
+EXAMPLES = [page for page in PAGES if blocks(page, "python")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -48,14 +48,12 @@ def test_every_named_example_and_page_exists(page: Path) -> None:
     assert not missing, f"{page.name} names {missing}"
 
 
-@pytest.mark.parametrize(("page", "code"), EXAMPLES, ids=[page.name for page, _ in EXAMPLES])
-def test_python_examples_run(
-    page: Path, code: str, tiny_model: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """On a tiny model in place of the embedded one, with a ControlNet for it; nothing else is replaced."""
+@pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.name)
+def test_python_examples_run(page: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The blocks of a page one after another, as somebody types them, on a tiny model in place of the embedded one,
+    with a ControlNet for it and without a screen; nothing else is replaced."""
     from PIL import Image
 
-    from stable_diffusion.pipeline import generate
     from stable_diffusion.pipeline import models as model
 
     def load(*arguments: Any, **settings: Any) -> Any:
@@ -68,8 +66,12 @@ def test_python_examples_run(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(stable_diffusion, "load", load, raising=False)
     monkeypatch.setattr(model, "load", load)
-    monkeypatch.setattr(generate, "load", load)
-    exec(compile(code, f"{page.name} example", "exec"), {"__name__": "__main__"})
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    typed: dict[str, Any] = {"__name__": "__main__"}
+    for number, code in enumerate(blocks(page, "python")):
+        exec(compile(code, f"{page.name} block {number + 1}", "exec"), typed)
+    if "np.array_equal" in page.read_text(encoding="utf-8"):
+        assert typed["np"].array_equal(typed["mine"], typed["theirs"]), "the road is not the one of generate_image"
 
 
 def test_both_readmes_give_the_same_commands() -> None:
@@ -133,6 +135,29 @@ def test_example_scripts_draw_their_figure(
     figure = module.draw(tiny_native_model)
     assert figure.width > 32 and figure.height > 16
     assert len(figure.getcolors(10**6) or []) > 20, "the figure is nearly empty"
+
+
+def test_the_map_of_the_code_is_true() -> None:
+    """Its files exist, every room has a section and stands in the drawing, and what it may import is what it may."""
+    from house import PACKAGE
+    from test_architecture import GROUND, MAY_IMPORT
+
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    drawing = (ROOT / "docs/images/architecture.svg").read_text(encoding="utf-8")
+    table, _, rooms = page.partition("## The rooms")
+    for name in re.findall(r"`([\w/]+(?:\.py|/))`", table):
+        assert (PACKAGE / name).exists(), name
+    sections = {title: text for title, text in re.findall(r"^### (.+)\n((?:(?!^##).*\n)*)", rooms, re.MULTILINE)}
+    for name in re.findall(r">([\w/]+(?:\.py|/))<", drawing):
+        assert (PACKAGE / name).exists(), name
+    for room, allowed in MAY_IMPORT.items():
+        if room in GROUND or not (PACKAGE / room).is_dir():
+            continue
+        assert f">{room}<" in drawing, room
+        said = sections[room].partition("May import: ")[2]
+        assert set(re.findall(r"`(\w+)`", said)) == allowed, room
+        for name in re.findall(r"`([\w/]+(?:\.py|/))`", sections[room]):
+            assert (PACKAGE / room / name).exists() or (PACKAGE / name).exists(), (room, name)
 
 
 def test_transcripts_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,9 @@ class Judge:
         painted = []
         for part in self._chunks():
             denoise = guided(self.denoise, self._cond(part), self.uncond, guidance)
-            painted.append(integrate(denoise, self.noise[part], self.parts.schedule, steps))
+            painted.append(
+                integrate(lambda x, sigma, ask=denoise: ask(x, sigma).x0, self.noise[part], self.parts.schedule, steps)
+            )
         return torch.cat(painted)
 
     @torch.no_grad()

@@ -2,10 +2,20 @@
 
     import stable_diffusion
 
-    stable_diffusion.generate_image("a beautiful sunset over the ocean").save("sunset.png")
+    image = stable_diffusion.generate_image("a beautiful sunset over the ocean")
+    image.save("sunset.png")
 
-Every public name is found here and resolved on first use (PEP 562), so that `import stable_diffusion` costs no import
-of torch.
+The parts of a model can be used alone:
+
+    model = stable_diffusion.load()
+    words = model.text_encoder("a beautiful sunset over the ocean")
+    noisy = model.diffusion_process.add_gaussian_noise(image)         # one step into noise
+    for step in model.denoising_process(words, seed=7):               # out of noise, guided by the text
+        latent = step.x
+    (picture,) = model.image_decoder(latent)
+
+`help(stable_diffusion.generate_image)` names every setting. Every public name is found here and resolved on first use
+(PEP 562), so that `import stable_diffusion` costs no import of torch.
 """
 
 from __future__ import annotations
@@ -24,9 +34,9 @@ if TYPE_CHECKING:
         UnsafeFile,
     )
     from .events import Images, Progress
+    from .images import save_image
     from .pipeline.generate import generate, generate_image
     from .pipeline.models import StableDiffusion, load
-    from .pipeline.output import save_image
     from .request.control import Control
     from .request.metadata import read_metadata
     from .request.names import SAMPLERS, SCHEDULES
@@ -45,7 +55,7 @@ _HOMES = {
         *("Canvas", "Hires", "Inpaint", "Noise", "Prompting", "Refiner", "SizeConditioning", "VariationSeed"),
     ),
     "stable_diffusion.request.metadata": ("read_metadata",),
-    "stable_diffusion.pipeline.output": ("save_image",),
+    "stable_diffusion.images": ("save_image",),
     "stable_diffusion.request.names": ("SAMPLERS", "SCHEDULES"),
     "stable_diffusion.errors": (
         "BrokenModel",

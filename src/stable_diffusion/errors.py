@@ -59,6 +59,20 @@ def brief(value: object, most: int = 80) -> str:
     return " ".join(printable(str(value)[: 4 * most]).split())[:most]
 
 
+def what_is(value: object) -> str:
+    """What was given in the wrong place, for a message: "None", "the text 'a cat'", "a tensor of shape [1, 4, 8]"."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)
+    if isinstance(value, str):
+        return f"the text {brief(value, 40)!r}"
+    if hasattr(value, "getbands"):
+        return f"a picture of {value.width}x{value.height} pixels"  # type: ignore[attr-defined]  # Pillow's
+    if hasattr(value, "shape"):
+        return f"{'a tensor' if hasattr(value, 'detach') else 'an array'} of shape {list(value.shape)}"
+    name = type(value).__name__
+    return "bytes" if name == "bytes" else f"{'an' if name[:1] in 'AEIOUaeiou' else 'a'} {name}"
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice most like `name`, or None where none is close (similarity ratio under 0.5)."""
     by_folded = {choice.casefold(): choice for choice in choices}

@@ -84,7 +84,7 @@ def test_another_process_gives_the_same(model_file: Path) -> None:
     queue = context.Queue()
     process = context.Process(target=serve, args=(request, queue))
     process.start()
-    found = list(iter(lambda: queue.get(timeout=120), None))
+    found = list(iter(lambda: queue.get(timeout=240), None))
     process.join(30)
     assert process.exitcode == 0
     here = LocalRunner(ModelCache(), device="cpu", preview_every=2).run(request)

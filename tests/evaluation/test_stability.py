@@ -150,7 +150,7 @@ def test_only_extreme_settings_fail() -> None:
 
 def test_a_finite_model_has_none(tiny_native_model: StableDiffusion) -> None:
     painter = Painter(model=tiny_native_model)
-    assert painter.anew("here", "a cat", 3, count=2).shape == (2, 4, 24, 16)
+    assert painter.repaint("here", "a cat", 3, count=2).shape == (2, 4, 24, 16)
     assert painter.overflowed == 0 and len(painter.orders) == 1
 
 

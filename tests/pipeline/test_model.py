@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
+from stable_diffusion.diffusion.forward import DiffusionProcess
 from stable_diffusion.diffusion.schedule import FlowSchedule, ddpm_schedule
 from stable_diffusion.errors import BrokenModel, InvalidRequest, ModelFileError
 from stable_diffusion.models.vae import VAE
 from stable_diffusion.pipeline import models as model_module
 from stable_diffusion.pipeline.codec import ImageDecoder
 from stable_diffusion.pipeline.models import StableDiffusion, find_model, load, resolve_device, resolve_dtype
-from stable_diffusion.pipeline.process import DiffusionProcess
 from stable_diffusion.types import Conditioning
 from stable_diffusion.weights.checkpoints.native import save_native
 from stable_diffusion.weights.parts import Parts, TokenizerSource
@@ -113,7 +113,7 @@ def test_the_encoder_gives_normalised_latents(tiny_native_model: StableDiffusion
     with pytest.raises(InvalidRequest, match="must be multiples of 8"):
         encoder(Image.new("RGB", (33, 24)))
     with pytest.raises(InvalidRequest, match=re.escape("expected [B,4,H,W]")):
-        encoder(torch.zeros(1, 3, 8, 8))
+        encoder(torch.zeros(1, 2, 8, 8))
 
 
 def test_the_decoder_gives_pictures(tiny_model: StableDiffusion, tiny_native_model: StableDiffusion) -> None:
@@ -125,7 +125,7 @@ def test_the_decoder_gives_pictures(tiny_model: StableDiffusion, tiny_native_mod
         assert model.image_decoder(latent[1:])[0].tobytes() == pictures[1].tobytes()
         straight = model.image_decoder.straight(latent)
         assert straight.shape == (2, len(mode), 24, 32) and 0 <= float(straight.min()) <= float(straight.max()) <= 1
-        with pytest.raises(InvalidRequest, match=re.escape(f"expected [B,{channels},h,w]")):
+        with pytest.raises(InvalidRequest, match=re.escape(f"expected a tensor [B,{channels},h,w]")):
             model.image_decoder(latent[:, :1])
 
 
@@ -268,7 +268,7 @@ def test_denoising_checks_before_the_first_step(tiny_model: StableDiffusion) -> 
         ({"sampler": "nothing like it"}, "unknown sampler"),
         ({"steps": 0}, "expected a whole number from 1"),
         ({"eta": -1.0, "sampler": "ddim"}, "eta"),
-        ({"churn": 1.0}, "unknown option of sampler 'euler'"),
+        ({"churn": 1.0}, "unknown setting of the denoising process 'churn'"),
         ({"mask": torch.ones(1, 1, 4, 6)}, "a mask was given without a latent"),
         ({"interval": (0.0, 2.0)}, "expected 0 <= start < end <= 1"),
     ):

@@ -17,9 +17,9 @@ from stable_diffusion.diffusion.samplers import solver
 from stable_diffusion.diffusion.schedule import start_state
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.events import Images, Progress
+from stable_diffusion.images import save_image
 from stable_diffusion.pipeline.generate import generate, generate_image
 from stable_diffusion.pipeline.models import StableDiffusion
-from stable_diffusion.pipeline.output import save_image
 from stable_diffusion.request.request import Request
 from stable_diffusion.request.settings import Canvas, Hires, Inpaint, Noise, Prompting, VariationSeed
 from stable_diffusion.text.encode import restore_mean

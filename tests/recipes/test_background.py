@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,7 +77,14 @@ def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr("stable_diffusion.training.run.loss_curve", lambda lines, path: None)
         for name, folder in folders.items():
             train(name, data=data, out=folder, overrides=settings(name, folders, steps=2), device="cpu")
-    return export(folders["denoiser"], root / "model.safetensors", tokenizer=data, dtype="float32")
+    return export(
+        folders["denoiser"],
+        root / "model.safetensors",
+        tokenizer=data,
+        dtype="float32",
+        defaults={"steps": 7},
+        card={"name": "tiny"},
+    )
 
 
 @pytest.fixture
@@ -153,7 +161,31 @@ def test_pieces_follow_each_other_and_leave_a_model_and_numbers(table: Path, pla
     assert (place.out / "all/judged-old.png").is_file()
     state = ckpt.read_state(place.out / "all" / ckpt.NAME)
     assert state["step"] == 3 and state["config"]["start_from"] == str(place.out / "red")
-    assert load_parts(place.out / "all" / runner.MODEL).defaults.width == 16
+    packed, base = load_parts(place.out / "all" / runner.MODEL), load_parts(place.model)
+    assert packed.defaults == base.defaults and packed.card == base.card
+
+
+def test_a_piece_waits_for_shards_that_are_not_rendered_yet(
+    table: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.write_text(TABLE.replace("batch_size = 2", 'batch_size = 2\ndata.shards = ["a", "late"]'))
+    (place.out / "red").mkdir(parents=True)
+    (place.out / "red/done.json").write_text("{}")
+    growing = place.out.parent / "pack"
+    shutil.copytree(place.data, growing)
+    manifest = json.loads((growing / "pack.json").read_text())
+    slept: list[float] = []
+
+    def render(seconds: float) -> None:
+        slept.append(seconds)
+        shutil.copytree(growing / "b", growing / "late")
+        manifest["shards"].append({"path": "late", "count": 12})
+        (growing / "pack.json").write_text(json.dumps(manifest))
+
+    monkeypatch.setattr(runner.time, "sleep", render)
+    with pytest.raises(InvalidRequest, match="not the folder of a training run"):  # "red" left no checkpoint here
+        background(table, replace(place, data=growing)).run(pieces=1)
+    assert events(place) == [("wait", "all"), ("start", "all")] and len(slept) == 1
 
 
 def test_a_bare_machine_begins_with_the_first_piece(table: Path, place: Place) -> None:
@@ -207,7 +239,7 @@ def test_a_killed_process_is_taken_up_from_its_newest_checkpoint(table: Path, pl
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as process:
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 240
             while not (place.out / "red" / ckpt.PREVIOUS).is_file() and time.monotonic() < deadline:
                 time.sleep(0.05)
             with pytest.raises(InvalidRequest, match="only one"):

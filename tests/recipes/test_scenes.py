@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from recipes.embedded.data.render import Picture, frame, premultiplied_resize
 from recipes.embedded.data.scenes.compose import compose, layout
-from recipes.embedded.data.scenes.graph import RELATIONS, Scene, Thing, read_placeables, sample_scene
+from recipes.embedded.data.scenes.graph import RELATIONS, Scene, Thing, read_placeables, sample_large, sample_scene
 from recipes.embedded.data.scenes.landscape import GROUNDS, draw_landscape
 from recipes.embedded.data.scenes.light import TIMES, WEATHERS, light_of
+from recipes.embedded.data.scenes.paint import CANVAS
 
 TABLE = read_placeables()
 
@@ -37,6 +39,18 @@ def test_sampled_graphs_are_sound() -> None:
         assert scene.relation is None or scene.relation in RELATIONS
         assert all(thing.concept in TABLE and 1 <= thing.count <= 3 for thing in scene.things)
         assert len({thing.concept for thing in scene.things}) == len(scene.things)
+
+
+def test_a_large_thing_fills_half_of_the_picture_and_is_whole() -> None:
+    """One thing of a hand that objects are drawn in, whole from top to foot, on every kind of ground and in the air."""
+    scenes = [sample_large(f"large{n}", TABLE) for n in range(300)]
+    assert scenes == [sample_large(f"large{n}", TABLE) for n in range(300)]
+    assert {scene.style for scene in scenes} == {"flat", "3d"}
+    assert {TABLE[scene.things[0].concept].habitat for scene in scenes} > {"land", "sky", "water"}
+    for scene in scenes:
+        assert scene.large and len(scene.things) == scene.things[0].count == 1 and scene.relation is None
+        (spot,) = layout(scene, TABLE, random.Random(scene.seed))
+        assert CANVAS / 2 <= spot.height <= spot.foot <= CANVAS
 
 
 @pytest.mark.parametrize("ground", sorted(GROUNDS))

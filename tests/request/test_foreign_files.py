@@ -11,7 +11,7 @@ from PIL import Image
 
 from foreign_files import PLACES, chunk, damaged_exif, latin, picture, png, segment, utf8, with_exif
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.pipeline.output import save_image
+from stable_diffusion.images import save_image
 from stable_diffusion.request.metadata import parameters_text, parse_parameters, read_metadata
 from stable_diffusion.request.pictures import open_picture
 from stable_diffusion.request.request import Request

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from stable_diffusion import images as files
 from stable_diffusion.errors import InvalidRequest, StableDiffusionError
-from stable_diffusion.pipeline import output as files
-from stable_diffusion.pipeline.output import save_image
+from stable_diffusion.images import save_image
 from stable_diffusion.request.metadata import parameters_text, parse_parameters, read_metadata, user_comment
 from stable_diffusion.request.names import SAMPLERS, SCHEDULES
 from stable_diffusion.request.request import Request

@@ -66,7 +66,7 @@ def test_grey_and_alpha_keep_their_mode() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (None, "image is a NoneType; expected a Pillow image, the path or bytes of a picture, or an array"),
+        (None, "image is None; expected a Pillow image, the path or bytes of a picture, or an array"),
         ([[1, 2]], "image is a list; expected a Pillow image"),
         (b"", "image of 0 bytes is not a picture"),
         (file_bytes()[:45], "image of 45 bytes cannot be read"),

@@ -19,7 +19,7 @@ DEFAULTS = Defaults(width=64, height=96, steps=12, guidance=4.5, sampler="dpmpp_
 PICTURE = Image.new("RGB", (64, 64))
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"prompt": 7}, "prompt is a int; expected text"),
+    ({"prompt": 7}, "prompt is 7; expected text"),
     ({"prompt": "x" * 10_001}, "prompt has 10001 characters; expected at most 10000"),
     ({"prompt": "a\0b"}, "prompt holds the character U+0000, which is not text"),
     ({"negative_prompt": "\ud800"}, "negative_prompt holds the character U+D800, which is not text"),
@@ -48,7 +48,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"mask": PICTURE}, "a mask was given without an image"),
     ({"image": "nowhere.png"}, "image 'nowhere.png' does not exist"),
     ({"image": b"bytes"}, "image of 5 bytes is not a picture that Pillow can read"),
-    ({"image": 7}, "image is a int; expected a Pillow image, the path or bytes of a picture, or an array"),
+    ({"image": 7}, "image is 7; expected a Pillow image, the path or bytes of a picture, or an array"),
 ]
 
 

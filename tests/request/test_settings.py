@@ -210,7 +210,7 @@ def test_every_setting_has_values_out_of_range() -> None:
         ({"canvas": {"panorama": True}, "width": 128, "height": 96}, "128x96 is no whole sphere; .* such as 192x96"),
         ({"variation": {"resize_from": (65, 64)}}, "resize_from 65x64 does not fit the model; .* nearest is 64x64"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_settings_that_do_not_go_together_say_so(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):

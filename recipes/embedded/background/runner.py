@@ -98,6 +98,7 @@ class Background:
 
     def _train(self, piece: Piece) -> None:
         """The piece to its end, through every pause."""
+        self._await(piece)
         steps = piece.planned(TrainingPack(self.place.data))
         while True:
             self.pausing = False
@@ -122,6 +123,15 @@ class Background:
                 self._log("pause" if self.pausing else "stop", piece)
                 if not self.pausing:
                     raise
+
+    def _await(self, piece: Piece) -> None:
+        """Until the pack has the piece's shards: they may be rendered while earlier pieces are trained."""
+        waited = False
+        while missing := sorted(set(piece.stage().data.shards) - set(TrainingPack(self.place.data).shard_names)):
+            if not waited:
+                self._log("wait", piece, shards=missing)
+            waited = True
+            time.sleep(60 * LOOK)
 
     def _settings(self, piece: Piece, steps: int) -> dict[str, Any]:
         model = str(self.place.model)

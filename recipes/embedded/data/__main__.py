@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument(
         "--placed", type=int, default=Options.placed, help="scenes with one or two things placed in them"
     )
+    parser.add_argument("--large", type=int, default=Options.large, help="scenes with a single thing, drawn large")
     parser.add_argument("--counted", type=int, default=Options.counted, help="pictures of two or three of one thing")
     parser.add_argument("--seed", default=Options.seed)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -40,7 +41,7 @@ def main() -> None:
     def report(line: str) -> None:
         print(f"[{time.monotonic() - start:6.1f} s] {line}", file=sys.stderr, flush=True)
 
-    numbers = {name: getattr(given, name) for name in ("size", "landscapes", "placed", "counted")}
+    numbers = {name: getattr(given, name) for name in ("size", "landscapes", "placed", "large", "counted")}
     options = Options(seed=given.seed, **numbers)
     packages = given.packages if given.packages is not None else given.out.parent / "packages"
     shards = tuple(shard for shard in SHARDS if shard in given.shards)

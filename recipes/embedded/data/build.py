@@ -62,6 +62,7 @@ DEPENDS: dict[str, tuple[str, ...]] = {
     "counted": (*DRAWING, "counted.py"),
     "landscapes": SCENES,
     "placed": (*DRAWING, *SCENES),
+    "large": (*DRAWING, *SCENES),
 }
 """Shard -> code and tables that its pictures depend on, beside makers.py."""
 OBJECT_LAYOUTS = ("files-by-code-point", "iconify-emoji")
@@ -77,6 +78,7 @@ LAYOUTS = {
     "recoloured": OBJECT_LAYOUTS,
     "counted": OBJECT_LAYOUTS,
     "placed": OBJECT_LAYOUTS,
+    "large": OBJECT_LAYOUTS,
 }
 """Shard -> layouts of the picture sets that it draws from."""
 OPTIONS = {
@@ -89,6 +91,7 @@ OPTIONS = {
     "counted": ("counted",),
     "landscapes": ("landscapes",),
     "placed": ("placed",),
+    "large": ("large",),
 }
 """Shard -> options that matter to it, beside size and seed."""
 
@@ -218,7 +221,7 @@ def build(
     """Make or bring up to date the pack in `out`. `packages`: where downloaded packages are kept.
 
     `tokenizer`: a tokenizer.json, or one of our models with the tokenizer in its metadata, to use instead of training
-    a new one. `shards`: leave out the others; "recoloured", "counted" and "placed" need "objects".
+    a new one. `shards`: leave out the others; "recoloured", "counted", "placed" and "large" need "objects".
     """
     stamp = out / "stamp.json"
     key = pack_key(options, tokenizer) + "".join(f" {shard}" for shard in shards if tuple(shards) != SHARDS)

@@ -22,7 +22,7 @@ from .objects import Job, emoji_jobs, in_order, render_job, render_jobs
 from .pack import read_lines
 from .render import Picture
 from .scenes.compose import compose
-from .scenes.graph import Placeable, Scene, sample_scene
+from .scenes.graph import Placeable, Scene, sample_large, sample_scene
 from .sources import sets_of
 from .words import rows
 
@@ -33,7 +33,7 @@ Made = Iterator[tuple[dict[str, Any], Picture]]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a pack is made of. `size`: pixels; `landscapes`, `placed`: numbers of scenes; `counted`: number
+    """What a pack is made of. `size`: pixels; `landscapes`, `placed`, `large`: numbers of scenes; `counted`: number
     of pictures of two or three of a thing; `icon_colours`,
     `emoji_glyph_colours`, `noun_colours`, `recolours`: how many of the named colours each icon of the table, each
     single-colour emoji, each icon found by its noun and each recoloured object is drawn in; `on_ground`: number of
@@ -42,6 +42,7 @@ class Options:
     size: int = 128
     landscapes: int = 5000
     placed: int = 5000
+    large: int = 3000
     counted: int = 4000
     icon_colours: int = 7
     emoji_glyph_colours: int = 3
@@ -234,11 +235,14 @@ def compose_one(scene: Scene, size: int, table: dict[str, Placeable]) -> Picture
 
 
 def make_scenes(world: World, kind: str) -> Made:
-    """Scenes without ("landscapes") or with ("placed") things in them."""
-    count = getattr(world.options, kind)
-    scenes = [sample_scene(f"{world.options.seed}-{kind}-{n}", kind == "placed", world.table) for n in range(count)]
+    """Scenes without ("landscapes"), with ("placed") things in them, or with a single one drawn large ("large")."""
+    seeds = [f"{world.options.seed}-{kind}-{n}" for n in range(getattr(world.options, kind))]
+    if kind == "large":
+        scenes = [sample_large(seed, world.table) for seed in seeds]
+    else:
+        scenes = [sample_scene(seed, kind == "placed", world.table) for seed in seeds]
     assets: dict[tuple[str, str], Picture] = {}
-    if kind == "placed":
+    if kind != "landscapes":
         assets = {key: np.array(value) for key, value in world.assets().items() if key[0] in world.table}
     draw = partial(compose_one, size=world.options.size, table=world.table)
     for scene, picture in zip(scenes, in_order(draw, scenes, world.workers, use_assets, (assets,)), strict=True):
@@ -259,4 +263,5 @@ MAKERS: dict[str, Callable[[World], Made]] = {
     "counted": make_counted,
     "landscapes": partial(make_scenes, kind="landscapes"),
     "placed": partial(make_scenes, kind="placed"),
+    "large": partial(make_scenes, kind="large"),
 }

@@ -61,7 +61,7 @@ class Output:
         stem    its name in a folder
         apart   what tells it from the others, where --out names a file for several; that is put into its name
         """
-        from ..pipeline.output import save_image
+        from ..images import save_image
 
         if self.to_stdout:
             sys.stdout.buffer.write(png_bytes(image))
@@ -101,7 +101,7 @@ def output_options(
 
 def png_bytes(image: Image) -> bytes:
     """The bytes of the PNG file that `save_image` writes."""
-    from ..pipeline.output import save_image
+    from ..images import save_image
 
     with tempfile.TemporaryDirectory() as folder:
         return save_image(image, Path(folder) / "picture.png").read_bytes()

@@ -8,4 +8,6 @@ One run, from a network to a latent:
     base     = network_denoiser(network, schedule, "eps")                     denoise.py
     denoise  = guided(base, cond, uncond, 7.5)                                denoise.py
     for step in sample("dpmpp_2m", denoise, x, sigmas, schedule, noise=source): ...   samplers/
+
+The other way, from a picture into noise: `DiffusionProcess`                  forward.py
 """

@@ -61,7 +61,7 @@ class Painter:
         self.report(section, len(prompts), len(prompts))
         return torch.stack(pictures)
 
-    def anew(
+    def repaint(
         self, section: str, prompt: str, seed: int, *, count: int = 1, batch: int | None = None, **settings: Any
     ) -> Tensor:
         """[count,C,H,W] of seeds seed, seed + 1, ..., `batch` at a time; never from memory."""

@@ -5,7 +5,7 @@ prepare.py    a request on a model made ready once: `Plan`            resolve.py
 denoiser.py   the chain from a network to what a sampler asks          prompts.py   styles, choices, encoding
 loras.py      adapters of a request                                    attention.py where words act in a picture
 models.py     `StableDiffusion`, `ModelCache`, `load`                  cache.py     what is kept in memory
-process.py    both directions of diffusion, usable alone               codec.py     pictures to latents and back
-image.py      Pillow pictures to tensors and back                      output.py    saving pictures
+process.py    from noise to a latent, usable alone                   codec.py     pictures to latents and back
+image.py      Pillow pictures to tensors and back                      grid.py      sheets of pictures
 text.py       the text encoder of a model                              tasks/       what a request may ask beyond text
 """

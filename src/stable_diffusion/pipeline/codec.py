@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..engine.base import Engine
 from ..engine.torch import TORCH
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, what_is
+from ..images import Pictures
 from ..latents import LatentFormat
 from ..models.tiny_vae import TinyVAE
 from ..models.vae import VAE
@@ -39,19 +40,19 @@ class ImageEncoder:
         self.vae, self.latents, self.device, self.dtype = vae, latents, torch.device(device), dtype
 
     @torch.no_grad()
-    def __call__(self, image: Image.Image | str | Path | Tensor, *, seed: int | None = None) -> Tensor:
-        """A Pillow picture, the path of one, or a tensor [B,C,H,W] in [-1, 1] (RGBA: premultiplied colour).
+    def __call__(self, image: Any, *, seed: int | None = None) -> Tensor:
+        """A picture in any form that `open_picture` takes, or a tensor [B,C,H,W] or [C,H,W] in [-1, 1], of RGB or of
+        RGBA with premultiplied colour.
 
         The latent is the mean of the encoder's distribution, or with `seed` a sample of it. Where half precision
         overflows (the autoencoder of SDXL) it goes on in float32. InvalidRequest where a side is not a multiple of the
         autoencoder's downscale.
         """
-        if not isinstance(image, Tensor):
-            image = to_model(open_picture(image), self.vae.config.image_channels)
-        if image.ndim != 4 or image.shape[1] != self.vae.config.image_channels:
-            raise InvalidRequest(
-                f"the picture has shape {list(image.shape)}; expected [B,{self.vae.config.image_channels},H,W]"
-            )
+        channels = self.vae.config.image_channels
+        if isinstance(image, Tensor) and image.is_floating_point():
+            image = _model_picture(image, channels)
+        else:
+            image = to_model(open_picture(image), channels)
         gaussian = self.vae.encode(image.to(self.device, self.dtype))
         if self.dtype != torch.float32 and not bool(torch.isfinite(gaussian.mode).all()):
             gaussian = self._full.encode(image.to(self.device, torch.float32))
@@ -64,6 +65,27 @@ class ImageEncoder:
     @functools.cached_property
     def _full(self) -> AnyVAE:
         return copy.deepcopy(self.vae).float()
+
+
+def batched_latent(latent: Tensor, channels: int) -> Tensor:
+    """A latent [B,c,h,w], or [c,h,w] for one, as [B,c,h,w]; InvalidRequest where it is none of a model."""
+    if isinstance(latent, Tensor):
+        whole = latent[None] if latent.ndim == 3 else latent
+        if whole.ndim == 4 and whole.shape[1] == channels:
+            return whole
+    raise InvalidRequest(
+        f"the latent is {what_is(latent)}; expected a tensor [B,{channels},h,w], as image_encoder makes it of a picture"
+    )
+
+
+def _model_picture(picture: Tensor, channels: int) -> Tensor:
+    """A picture as the autoencoder takes it, [B,channels,H,W], from one that may lack the batch, or be opaque."""
+    whole = picture[None] if picture.ndim == 3 else picture
+    if channels == 4 and whole.ndim == 4 and whole.shape[1] == 3:
+        whole = torch.cat([whole, torch.ones_like(whole[:, :1])], dim=1)
+    if whole.ndim != 4 or whole.shape[1] != channels:
+        raise InvalidRequest(f"the picture has shape {list(picture.shape)}; expected [B,{channels},H,W]")
+    return whole
 
 
 class ImageDecoder:
@@ -83,9 +105,9 @@ class ImageDecoder:
     ) -> None:
         self.vae, self.latents, self.device, self.dtype = vae, latents, torch.device(device), dtype
 
-    def __call__(self, latent: Tensor) -> list[Image.Image]:
-        """latent [B,c,h,w] -> B pictures."""
-        return to_images(self.straight(latent))
+    def __call__(self, latent: Tensor) -> Pictures:
+        """latent [B,c,h,w], or [c,h,w] for one -> B pictures. InvalidRequest where it is no latent of this model."""
+        return Pictures(to_images(self.straight(latent)))
 
     def straight(self, latent: Tensor) -> Tensor:
         """latent [B,c,h,w] -> [B,C,H,W] in [0, 1], straight alpha, float32: the pictures before rounding to 8 bits."""
@@ -98,8 +120,7 @@ class ImageDecoder:
         A picture that overflows in half precision (black in many tools) is decoded in float32, which is said once. What
         was decoded before makes no difference to it.
         """
-        if latent.ndim != 4 or latent.shape[1] != self.latents.channels:
-            raise InvalidRequest(f"the latent has shape {list(latent.shape)}; expected [B,{self.latents.channels},h,w]")
+        latent = batched_latent(latent, self.latents.channels)
         ready = self.latents.denormalise(latent.to(self.device, torch.float32))
         # row by row: less memory, and a picture never depends on its neighbours
         return torch.cat([self._decode(row[None], engine) for row in ready])

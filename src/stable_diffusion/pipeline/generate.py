@@ -11,6 +11,7 @@ Shapes: B pictures, C H W their channels, height and width; c h w those of laten
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,17 +21,20 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..diffusion.samplers import solver
 from ..engine.base import Engine, Features
 from ..engine.torch import TORCH, engine_for
-from ..errors import InvalidRequest, StableDiffusionError, unknown_choice
+from ..errors import InvalidRequest, StableDiffusionError, unknown_choice, what_is
 from ..events import Event, Images, Progress
+from ..images import XMP, GeneratedImage, Pictures
 from ..request.metadata import parameters_text
+from ..request.names import resolve_sampler
 from ..request.request import Request, Settings, with_settings
 from ..request.writers.forms import KEY
 from .image import from_model, to_images
-from .models import StableDiffusion, load
-from .output import XMP
+from .models import StableDiffusion, as_model
 from .prepare import Batch, Plan, prepare
+from .process import unknown_option
 from .tasks.background import composite, matches, warn_mismatch, with_background_words
 from .tasks.hires import enlarged
 from .tasks.masks import start_latent
@@ -41,7 +45,7 @@ OUTPUTS: tuple[Output, ...] = ("pil", "straight", "latent")
 
 
 def generate(
-    model: StableDiffusion,
+    model: StableDiffusion | str | Path | None,
     request: Request | str,
     *,
     output: Output = "pil",
@@ -52,6 +56,7 @@ def generate(
 ) -> Iterator[Event]:
     """Checks everything, then returns the stream: `Progress` after every step, `Images` after every picture or batch.
 
+    model    a loaded model, or the path or name of one; None is the embedded model
     request  a `Request`, or a prompt alone, whose settings may be among the `options`
     output   "pil" Pillow pictures; "straight" also the floats before rounding to 8 bits, in `Images.tensor` [B,C,H,W]
              from 0 to 1; "latent" only the latents [B,c,h,w], which have no background
@@ -68,13 +73,27 @@ def generate(
     for name, value, least in (("batch", batch, 1), ("preview_every", preview_every, 0)):
         if value is not None and value < least:
             raise InvalidRequest(f"{name} is {value}; expected at least {least}")
+    ready = as_model(model)
     if isinstance(request, str):
         settings = {field.name: options.pop(field.name) for field in _SETTINGS if field.name in options}
         request = Request(request, **settings)
-    return _stream(prepare(model, request, engine=engine, **options), output, batch, preview_every)
+    if not isinstance(request, Request):
+        raise InvalidRequest(f"the request is {what_is(request)}; expected a Request, or a prompt alone")
+    _check_options(request, ready, options)
+    return _stream(prepare(ready, request, engine=engine, **options), output, batch, preview_every)
 
 
 _SETTINGS = [field for field in dataclasses.fields(Request) if field.kw_only]
+
+
+def _check_options(request: Request, model: StableDiffusion, options: dict[str, Any]) -> None:
+    """InvalidRequest for an option that neither the sampler nor `generate` has."""
+    sampler = solver(resolve_sampler(model.defaults.sampler if request.sampler is None else request.sampler).id)
+    for name in options:
+        if any(name == field.name for field in _SETTINGS):
+            raise InvalidRequest(f"{name} belongs in the request: Request(..., {name}=...)")
+        if name != "final" and name not in sampler.options:
+            raise unknown_option("option of generate", name, sampler, ["final"])
 
 
 def _stream(plan: Plan, output: Output, together: int | None, preview_every: int) -> Iterator[Event]:
@@ -161,7 +180,7 @@ def _finish(plan: Plan, batch: Batch, straight: Tensor, notes: tuple[str, ...], 
     straight = plan.init.put_back(straight)
     notes = (*notes, *warn_mismatch(straight, background, whole=whole))
     straight = composite(straight, background, whole=whole)
-    images, used = to_images(straight), plan.used(batch.prompts)
+    images, used = [GeneratedImage.of(image) for image in to_images(straight)], plan.used(batch.prompts)
     for image, request in zip(images, batch.requests, strict=True):
         image.info[KEY] = parameters_text(request, model_hash=plan.model.hash, version=__version__, used=used)
         if request.canvas.panorama:
@@ -189,16 +208,19 @@ def generate_image(
     be given as mappings: `generate_image("a cat", hires={"scale": 1.5}, canvas={"tiling": "x"})`. A list of prompts
     gives the list of the pictures of each, all with these settings. `model` is a loaded model, a path or a name; None
     is the embedded model. `callback` is called with the `Progress` of every step. Each picture carries what made it in
-    `info["parameters"]`, the seed included, and `save_image` writes it to the file. Settings without effect are warned
-    of. Raises InvalidRequest and ModelFileError, both StableDiffusionError.
+    `info["parameters"]`, the seed included, and `image.save("cat.png")` writes it to the file. Settings without effect
+    are warned of. Raises InvalidRequest and ModelFileError, both StableDiffusionError.
     """
-    prompts = [prompt] if isinstance(prompt, str) or not isinstance(prompt, Iterable) else list(prompt)
-    named = None if isinstance(model, StableDiffusion) or model is None else str(model)
+    several = isinstance(prompt, Iterable) and not isinstance(prompt, (str, bytes)) and not hasattr(prompt, "shape")
+    prompts: list[Any] = list(prompt) if several else [prompt]
+    if callback is not None and not callable(callback):
+        raise InvalidRequest(f"callback is {what_is(callback)}; expected a function of one argument, a Progress")
+    named = str(model) if isinstance(model, (str, os.PathLike)) else None
     requests = [Request(each, model=named, **settings) for each in prompts]  # type: ignore[arg-type]  # Request opens paths, reads mappings
     pictures: list[Any] = []
     said: set[str] = set()
     for request in requests:
-        ready = model if isinstance(model, StableDiffusion) else load(request.model)
+        ready = as_model(request.model if named is not None else model)
         for event in generate(ready, request):
             if isinstance(event, Progress):
                 if callback is not None:
@@ -209,4 +231,4 @@ def generate_image(
                 if note not in said:
                     warnings.warn(note, stacklevel=2)
                 said.add(note)
-    return pictures[0] if isinstance(prompt, str) and len(pictures) == 1 else pictures
+    return pictures[0] if isinstance(prompt, str) and len(pictures) == 1 else Pictures(pictures)

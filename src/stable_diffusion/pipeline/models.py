@@ -14,10 +14,11 @@ from ..adapters.attach import Attachment, attach
 from ..adapters.distilled import distilled
 from ..adapters.targets import Network, networks
 from ..adapters.textual_inversion import Embedding, read_embedding
+from ..diffusion.forward import DiffusionProcess
 from ..diffusion.schedule import FlowSchedule
 from ..diffusion.sigmas import Table
 from ..embedded import fast_path, model_path
-from ..errors import InvalidRequest, ModelFileError, nearest, unknown_choice
+from ..errors import InvalidRequest, ModelFileError, nearest, unknown_choice, what_is
 from ..models.mmdit import MMDiT
 from ..models.tiny_vae import TinyVAE
 from ..request.names import automatic_schedule, resolve_sampler
@@ -28,7 +29,7 @@ from ..weights.parts import Defaults, Parts
 from .cache import FileCache
 from .codec import ImageDecoder, ImageEncoder
 from .denoiser import AnySchedule, LatentNetwork
-from .process import DenoisingProcess, DiffusionProcess
+from .process import DenoisingProcess
 from .resolve import PixelGrid
 from .text import text_encoder
 
@@ -288,6 +289,15 @@ def load(
     return MODELS.get(path_or_name, device, dtype, **parts, **overrides)
 
 
+def as_model(model: object) -> StableDiffusion:
+    """A loaded model as it is; the one of a path or a name, or for None the embedded one, loaded."""
+    if model is None or isinstance(model, (str, os.PathLike)):
+        return load(model)
+    if not isinstance(model, StableDiffusion):
+        raise InvalidRequest(f"model is {what_is(model)}; expected a loaded model, or the path or name of one")
+    return model
+
+
 def placement(module: torch.nn.Module) -> tuple[torch.device, torch.dtype]:
     """Where the weights of a network are, and their precision."""
     first = next(module.parameters())
@@ -317,6 +327,8 @@ def model_names() -> dict[str, Path]:
 
 def find_model(path_or_name: str | os.PathLike[str]) -> Path:
     """A path that exists, or the path of the model with that name or file name."""
+    if not isinstance(path_or_name, (str, os.PathLike)):
+        raise InvalidRequest(f"the model is {what_is(path_or_name)}; expected the path or name of one")
     path = Path(path_or_name).expanduser()
     if path.exists():
         return path.resolve()

@@ -1,162 +1,42 @@
-"""The two directions of diffusion, each usable alone: the Markov chain that adds noise, and the way back from noise.
+"""The way back from noise to a latent, guided by text, usable alone; the way into it is in `diffusion.forward`.
 
 Shapes: B batch, c h w latent channels, height and width; x0 and noise [B,c,h,w].
 """
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-from collections.abc import Iterator, MutableMapping, Sequence
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from ..diffusion.denoise import NetworkDenoiser
-from ..diffusion.noise import PerImageNoise
-from ..diffusion.samplers import Solver, solver
-from ..diffusion.schedule import FlowSchedule, add_gaussian_noise, input_scale
+from ..diffusion.samplers import SOLVERS, Solver, solver
+from ..diffusion.schedule import FlowSchedule
 from ..diffusion.sigmas import Table, grid_options, schedule_sigmas, truncate
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, unknown_choice, what_is
 from ..models.mmdit import MMDiT
 from ..models.unet import UNet
+from ..request.fields import Number, Whole
 from ..request.names import automatic_schedule, resolve_sampler, resolve_schedule
+from ..request.request import unknown_setting
 from ..request.settings import FLAT, Noise, SizeConditioning, VariationSeed, Wrap
 from ..text.encode import TextEncoder
 from ..text.prompt_schedule import Timeline, encode_timeline
 from ..types import Conditioning, Denoiser, NoiseSource, Step
 from ..weights.parts import Defaults
-from .codec import ImageEncoder
+from .codec import batched_latent
 from .denoiser import AnySchedule, Expert, Final, Guidance, LatentNetwork, Pass, prompted
 from .tasks.control import ControlUnit
 
-Picture: TypeAlias = Image.Image | str | Path | Tensor
 Prompt: TypeAlias = str | Conditioning | Timeline
 """Text in A1111's grammar, or what the text encoder made of one."""
-
-
-@dataclass(frozen=True)
-class NoisyState:
-    """One level of the forward chain: x = signal * x0 + spread * noise, at `timestep` (0 to 1000) and `sigma`."""
-
-    timestep: float
-    sigma: float
-    signal: float
-    spread: float
-    x: Tensor
-
-
-class DiffusionProcess:
-    """What diffusion does to a picture: Gaussian noise, more at every timestep, until nothing else is left.
-
-    States are in the classical coordinates that networks see: sqrt(abar) x0 + sqrt(1 - abar) noise for DDPM models
-    (Ho et al. 2020, equation 4), (1 - t) x0 + t noise for flow models.
-    """
-
-    def __init__(self, schedule: AnySchedule, image_encoder: ImageEncoder) -> None:
-        self.schedule = schedule
-        self._image_encoder = image_encoder
-        # state -> how many steps of the chain it is from the picture
-        self._steps: MutableMapping[Tensor, int] = WeakIdKeyDictionary()
-
-    def latent(self, image_or_latent: Picture) -> Tensor:
-        """A tensor as it is (a latent, or pixels if you like); a picture or its path as its latent."""
-        return image_or_latent if isinstance(image_or_latent, Tensor) else self._image_encoder(image_or_latent)
-
-    def add_gaussian_noise(
-        self, image_or_latent: Picture, t: float | Tensor | None = None, *, seed: int = 0, noise: Tensor | None = None
-    ) -> Tensor:
-        """Without `t`, one step of the forward chain: [B,c,h,w], a little noisier than what is given.
-
-            for step in range(1000):
-                image = process.add_gaussian_noise(image)
-
-        A state made so knows its place in the chain; any other picture or tensor is taken as clean, and tensors that
-        you compute from a state as well. With `t` (0 to 1000, one number or [B]) the state at that timestep in one
-        jump, from a clean picture.
-
-        Row k is noised by seed + k, or by the rows of `noise`. InvalidRequest beyond the last timestep.
-        """
-        x = self.latent(image_or_latent)
-        if t is None:
-            return self._step(x, seed, noise)
-        times = torch.as_tensor(t, dtype=torch.float32)
-        highest = self.schedule.timesteps
-        if not bool(((times >= 0) & (times <= highest)).all()):
-            raise InvalidRequest(f"the timestep is {times.tolist()}; expected numbers from 0 to {highest}")
-        if noise is None:
-            noise = _noise_like(x, seed).start().to(x)
-        return add_gaussian_noise(self.schedule, x, times.to(x.device), noise, by="timestep", variance_preserving=True)
-
-    @torch.no_grad()
-    def _step(self, x: Tensor, seed: int, noise: Tensor | None) -> Tensor:
-        """x_n = r x_(n-1) + fresh noise, where the state after n steps is that of timestep n - 1 (of flows: n)."""
-        done = self._steps.get(x, 0)
-        first = int(isinstance(self.schedule, FlowSchedule))
-        if done >= self.schedule.timesteps:
-            raise InvalidRequest(
-                f"the state is {done} steps from the picture, and these are all: nothing but noise is left"
-            )
-        before = (1.0, 0.0) if done == 0 else self.levels(done - 1 + first)[1:]
-        if noise is None:
-            noise = _noise_like(x, seed, done).start().to(x)
-        result = _noisier(x, noise, before, self.levels(done + first)[1:])
-        self._steps[result] = done + 1
-        return result
-
-    def chain(self, image_or_latent: Picture, timesteps: Sequence[float], *, seed: int = 0) -> Iterator[NoisyState]:
-        """The forward Markov chain through rising `timesteps`: each state is made from the one before by fresh noise.
-
-        The step from s to t is x_t = r x_s + sqrt(spread_t^2 - r^2 spread_s^2) noise with r = signal_t / signal_s, so
-        that every state has the same distribution as `add_gaussian_noise` gives in one jump.
-        """
-        levels = [float(t) for t in timesteps]
-        rising = all(a < b for a, b in itertools.pairwise(levels))
-        if not levels or not rising or not 0 <= levels[0] <= levels[-1] <= self.schedule.timesteps:
-            raise InvalidRequest(
-                f"the timesteps are {levels}; expected rising numbers from 0 to {self.schedule.timesteps}"
-            )
-        return self._chain(self.latent(image_or_latent), levels, seed)
-
-    @torch.no_grad()
-    def _chain(self, x: Tensor, timesteps: list[float], seed: int) -> Iterator[NoisyState]:
-        source = _noise_like(x, seed)
-        noise, before = source.start(), (1.0, 0.0)
-        for timestep in timesteps:
-            sigma, *after = self.levels(timestep)
-            x = _noisier(x, noise.to(x), before, (after[0], after[1]))
-            before, noise = (after[0], after[1]), source(sigma, sigma)
-            yield NoisyState(timestep=timestep, sigma=sigma, signal=after[0], spread=after[1], x=x)
-
-    def levels(self, t: float) -> tuple[float, float, float]:
-        """(sigma, signal, spread) at timestep `t`: x_t = signal * x0 + spread * noise."""
-        sigma = self.schedule.sigma(torch.tensor([t], dtype=torch.float64))
-        scale = input_scale(self.schedule, sigma)
-        return float(sigma), float(self.schedule.alpha(sigma) * scale), float(sigma * scale)
-
-
-def _noise_like(x: Tensor, seed: int, step: int = 0) -> PerImageNoise:
-    """Noise of seed + k for row k; for later steps of seeds that follow from these."""
-    seeds = [seed + k for k in range(len(x))]
-    if step:  # torch's generator knows 32 bits of a seed
-        hashes = [hashlib.blake2b(f"{each}:{step}".encode(), digest_size=4) for each in seeds]
-        seeds = [int.from_bytes(each.digest(), "little") for each in hashes]
-    return PerImageNoise(seeds, tuple(x.shape[1:]))
-
-
-def _noisier(x: Tensor, noise: Tensor, before: tuple[float, float], after: tuple[float, float]) -> Tensor:
-    """A state at one (signal, spread) from that at another before it, by fresh noise."""
-    ratio = after[0] / before[0] if before[0] > 0 else 0.0
-    added: float = max(after[1] ** 2 - (ratio * before[1]) ** 2, 0.0) ** 0.5
-    return ratio * x + added * noise
-
-
-# --- the way back -----------------------------------------------------------------------------------------------------
+ANY_SEED, ANY_STEPS, ANY_GUIDANCE = Whole(0, 2**64 - 1), Whole(1, 10_000), Number(-1e6, 1e6)
+RENAMED = {"negative_prompt": "negative", "width": "size", "height": "size", "image": "latent", "count": "seed"}
+"""What a request has, and the denoising process has under another name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,9 +134,9 @@ class DenoisingProcess:
     def __call__(
         self,
         prompt: Prompt,
-        negative: Prompt = "",
+        negative: Prompt | None = None,
         *,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = None,
         size: tuple[int, int] | None = None,
         steps: int | None = None,
         guidance: float | None = None,
@@ -267,19 +147,27 @@ class DenoisingProcess:
     ) -> Iterator[Step]:
         """Checks everything, then returns the generator of steps for one picture per seed.
 
-        prompt  text may change while the picture is made (`[a:b:0.5]`, counted in `steps`) and be composed (`a AND b`)
+        prompt  text, or what the text encoder gives; text may change while the picture is made (`[a:b:0.5]`,
+                counted in `steps`) and be composed (`a AND b`)
+        seed    one for each picture; 0 where it is left out
         size    (height, width) of the latent; the model's own where it is None
         latent  [1 or B,c,h,w]: start from it instead of from pure noise
         more    `DenoisingOptions`, and those of the sampler, such as `eta`
         """
         known = {each.name for each in fields(DenoisingOptions)}
+        _check_kinds(seed, steps, guidance)
         options = DenoisingOptions(**{name: value for name, value in more.items() if name in known})
         resolved = resolve_sampler(self.defaults.sampler if sampler is None else sampler)
         schedule = self.defaults.schedule if schedule is None and sampler is None else schedule or resolved.schedule
         steps = self.defaults.steps if steps is None else steps
+        for name in more:
+            if name not in known and name not in solver(resolved.id).options:
+                raise _unknown(name, solver(resolved.id), known)
+        if latent is not None:
+            latent = batched_latent(latent, self.network.channels)
         levels = self.sigmas(resolved.id, schedule, steps, options.final, options.shift)
         place = (latent.shape[-2], latent.shape[-1]) if latent is not None else size or self._default_size
-        seeds = [seed] if isinstance(seed, int) else list(seed)
+        seeds = [seed or 0] if seed is None or isinstance(seed, int) else list(seed)
         strength = 1.0 if latent is None else options.strength
         plan = replace(
             self._pass((prompt, negative), levels, place, guidance, solver(resolved.id), options),
@@ -295,7 +183,7 @@ class DenoisingProcess:
     def guided(
         self,
         prompt: str | Conditioning,
-        negative: str | Conditioning = "",
+        negative: str | Conditioning | None = None,
         guidance: float | None = None,
         rescale: float = 0.0,
         interval: tuple[float, float] | None = None,
@@ -314,7 +202,7 @@ class DenoisingProcess:
 
     def _pass(
         self,
-        prompts: tuple[Prompt, Prompt],
+        prompts: tuple[Prompt, Prompt | None],
         levels: Tensor,
         size: tuple[int, int],
         guidance: float | None,
@@ -324,8 +212,15 @@ class DenoisingProcess:
         """A way down all `levels` [steps + 1], in which the prompts count."""
         read = []
         for prompt, away in zip(prompts, (False, True), strict=True):
+            if prompt is None and away:
+                prompt = ""
             if isinstance(prompt, str):
                 prompt = encode_timeline(self._text_encoder, prompt, len(levels) - 1, negative=away).timeline
+            if not isinstance(prompt, (Conditioning, Timeline)):
+                raise InvalidRequest(
+                    f"the {'negative ' if away else ''}prompt is {what_is(prompt)}; expected text, or what "
+                    "text_encoder gives"
+                )
             read.append(Timeline.of(prompt) if isinstance(prompt, Conditioning) else prompt)
         sizes = SizeConditioning() if options.told_size is None else options.told_size
         scale = (self.defaults.guidance if guidance is None else guidance) / sampler.unit
@@ -346,3 +241,36 @@ class DenoisingProcess:
     @property
     def _default_size(self) -> tuple[int, int]:
         return self.defaults.height // self.network.downscale, self.defaults.width // self.network.downscale
+
+
+def _check_kinds(seed: object, steps: object, guidance: object) -> None:
+    """InvalidRequest where a setting of a run is no number."""
+    for each in seed if isinstance(seed, (list, tuple, range)) else [seed]:
+        if each is not None:
+            ANY_SEED.check("seed", each)
+    if steps is not None:
+        ANY_STEPS.check("steps", steps)
+    if guidance is not None:
+        ANY_GUIDANCE.check("guidance", guidance)
+
+
+def _unknown(name: str, sampler: Solver, known: Iterable[str]) -> InvalidRequest:
+    """The error for a setting that the denoising process has not."""
+    if name in RENAMED:
+        return InvalidRequest(f"{name} is called {RENAMED[name]} here")
+    return unknown_option("setting of the denoising process", name, sampler, [*OWN_SETTINGS, *known])
+
+
+def unknown_option(what: str, name: str, sampler: Solver, known: Sequence[str]) -> InvalidRequest:
+    """The error for a name that is neither among those `known` nor an option of this sampler."""
+    if any(name in each.options for each in SOLVERS.values()):
+        return unknown_choice(f"option of sampler {sampler.id!r}", name, sampler.options)
+    return unknown_setting(what, name, [*known, *sampler.options])
+
+
+OWN_SETTINGS = tuple(
+    each.name
+    for each in inspect.signature(DenoisingProcess.__call__).parameters.values()
+    if each.name != "self" and each.kind is not each.VAR_KEYWORD
+)
+"""The arguments of `DenoisingProcess.__call__` that have names."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..errors import InvalidRequest, nearest, unknown_choice
+from ..errors import InvalidRequest, nearest, unknown_choice, what_is
 from .pictures import open_picture
 
 MAX_PROMPT = 10_000
@@ -284,7 +284,7 @@ class Picture(Kind):
 def checked_text(name: str, value: object) -> str:
     """Text without outer white space and with plain line ends; InvalidRequest where it cannot be a prompt."""
     if not isinstance(value, str):
-        raise InvalidRequest(f"{name} is a {type(value).__name__}; expected text")
+        raise InvalidRequest(f"{name} is {what_is(value)}; expected text")
     text = value.replace("\r\n", "\n").replace("\r", "\n").strip()
     if len(text) > MAX_PROMPT:
         raise InvalidRequest(f"{name} has {len(text)} characters; expected at most {MAX_PROMPT}")

@@ -9,6 +9,7 @@ grid, the name in a file of prompts, and the entry in JSON and in its schema.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
@@ -192,8 +193,9 @@ def documented(cls: type[T]) -> type[T]:
 
 
 def lines(settings: tuple[Setting, ...]) -> Iterator[str]:
-    """ "    blur    Blur of the mask's edge." for each."""
+    """ "    blur    Blur of the mask's edge." for each; names of options become those that Python has."""
     width = max((len(each.name) for each in settings), default=0)
     for each in settings:
         usual = f" ({each.usual})" if each.usual else ""
-        yield f"    {each.name:{width}}  {each.help}{usual}"
+        text = re.sub(r"(?<!\S)--([a-z]+(?:-[a-z]+)*)", lambda found: found[1].replace("-", "_"), each.help)
+        yield f"    {each.name:{width}}  {text}{usual}"

@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, what_is
 from .writers.bare import without_texts
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def open_picture(source: Any, what: str = "image") -> Image.Image:
         source = _from_array(source, what)
     if not isinstance(source, Image.Image):
         raise InvalidRequest(
-            f"{what} is a {type(source).__name__}; expected a Pillow image, the path or bytes of a picture, or an array"
+            f"{what} is {what_is(source)}; expected a Pillow image, the path or bytes of a picture, or an array"
         )
     try:
         with warnings.catch_warnings():

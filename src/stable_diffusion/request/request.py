@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
@@ -48,8 +48,25 @@ MAX_COUNT = 1000
 MAX_GUIDANCE = 100.0
 COMMON = "Common options"
 START = "Start from a picture"
-FOREIGN = {"size": "width and height", "batch": "count", "n": "count", "callback": "a loop over `generate`"}
+FOREIGN = {
+    "size": "width and height",
+    "prompts": "prompt",
+    **dict.fromkeys(("batch", "n", "n_iter"), "count"),
+    **dict.fromkeys(("callback_on_step_end", "step_callback", "on_step"), "callback"),
+    **dict.fromkeys(("enable_hr", "hires_fix"), "hires={'scale': ...}"),
+    **dict.fromkeys(("control_image", "controlnet", "controlnet_conditioning_scale"), "controls=[Control(...)]"),
+    "output_type": "output (of `generate`)",
+    "torch_dtype": "dtype (of `load`)",
+    "ip_adapter_image": "controls=[Control(...)]",
+    "cross_attention_kwargs": "loras=[(FILE, STRENGTH)]",
+}
 """What other programs have and this one has under another name, where that is not one setting's `also`."""
+ELSEWHERE = {
+    **dict.fromkeys(("device", "dtype", "vae", "text_encoders"), "`load`"),
+    **dict.fromkeys(("output", "engine", "preview_every"), "`generate`"),
+    "callback": "`generate_image`",
+}
+"""What is asked of other functions of this package."""
 
 
 def sampler_name(name: str) -> str:
@@ -194,10 +211,7 @@ class Request(SettingGroup):
         known = cls._names()
         for name in given:
             if name not in known:
-                ours = _our_name(name)
-                raise unknown_choice("setting", name, known) if ours is None else InvalidRequest(
-                    f"{name} is called {ours} here"
-                )
+                raise unknown_setting("setting", name, known)
 
     @property
     def task(self) -> Task:
@@ -291,18 +305,45 @@ def _our_name(name: str) -> str | None:
     return None
 
 
+def unknown_setting(what: str, name: str, known: Iterable[str]) -> InvalidRequest:
+    """The error for a setting that there is not among those `known`: with our name for it where other programs have it
+    or else the nearest."""
+    if name in ELSEWHERE:
+        return InvalidRequest(f"{name} is no setting of a picture; give it to {ELSEWHERE[name]}")
+    ours = _our_name(name)
+    if ours in (None, name):
+        return unknown_choice(what, name, known)
+    return InvalidRequest(f"{name} is called {ours} here")
+
+
 def with_settings(function: F) -> F:
     """The function, whose `**settings` are the fields of a request: each by name in its signature, and in its help."""
-    own = inspect.signature(function)
-    shown = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    own, top = inspect.signature(function), {each.name: each for each in own_settings(Request)}
+    given = (each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD)
+    shown = [each.replace(annotation=_Hint(each.annotation)) for each in given]
     for name, kind in Settings.__annotations__.items():
-        shown.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
+        default = top[name].default if name in top else None
+        hint = _Hint(getattr(kind, "__forward_arg__", kind))
+        shown.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint))
     named: Any = function
-    named.__signature__ = own.replace(parameters=shown)
+    named.__signature__ = own.replace(parameters=shown, return_annotation=_Hint(own.return_annotation))
     if function.__doc__ is not None:
-        top = (each for each in own_settings(Request) if each.name in Settings.__annotations__)
-        function.__doc__ = f"{function.__doc__.rstrip()}\n\n" + "\n".join(lines(tuple(top)))
+        listed = lines(tuple(each for name, each in top.items() if name in Settings.__annotations__))
+        groups = (f"    {name:{len('guidance_interval')}}  {_about(kind)}" for name, kind in GROUPS.items())
+        function.__doc__ = "\n".join([function.__doc__.rstrip(), "", *listed, "", *groups])
     return function
+
+
+class _Hint(str):
+    """An annotation that signatures show without quotes."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _about(kind: type[Any]) -> str:
+    """A group of settings in a line of help: its class, and the names in it."""
+    return f"{kind.__name__}: {', '.join(each.name for each in own_settings(kind))}"
 
 
 class Settings(TypedDict, total=False):

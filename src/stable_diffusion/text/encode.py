@@ -12,14 +12,14 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidRequest, unknown_choice
+from ..errors import InvalidRequest, unknown_choice, what_is
 from ..models.clip import CLIPText
 from ..types import Conditioning
 from .embeddings import NewWords
@@ -149,9 +149,7 @@ class TextEncoder:
 
     def __call__(self, prompts: str | Sequence[str], *, clip_skip: int | None = None) -> Conditioning:
         """One row per prompt; tokens [B, n T, D]. Prompts of fewer windows are filled up with empty ones."""
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if not prompts:
-            raise InvalidRequest("no prompts were given; expected at least one")
+        prompts = listed_prompts(prompts)
         read = [self.windows(prompt) for prompt in prompts]
         most = max(len(windows) for windows in read)
         filled = [[*windows, *[Window((), ())] * (most - len(windows))] for windows in read]
@@ -180,7 +178,9 @@ class TextEncoder:
         )
 
     def windows(self, prompt: str) -> list[Window]:
-        """How the prompt falls into windows; at least one, which may be empty."""
+        """How the prompt falls into windows; at least one, which may be empty. InvalidRequest where it is no text."""
+        if not isinstance(prompt, str):
+            raise InvalidRequest(f"the prompt is {what_is(prompt)}; expected text")
         sections = plain_prompt(prompt) if self.emphasis == "none" else parse_prompt(prompt)
         comma = self.tokenizer.encode(",")
         windows: list[Window] = []
@@ -293,6 +293,18 @@ def split_words(text: str, pieces: Sequence[Piece]) -> list[tuple[str, int]]:
         else:
             words.append([piece.start, piece.end, 1])
     return [(text[start:end].strip(), count) for start, end, count in words]
+
+
+def listed_prompts(prompts: str | Iterable[str]) -> list[str]:
+    """One prompt or several as a list; InvalidRequest where they are none."""
+    if isinstance(prompts, str):
+        return [prompts]
+    if not isinstance(prompts, Iterable) or isinstance(prompts, bytes) or hasattr(prompts, "shape"):
+        raise InvalidRequest(f"the prompt is {what_is(prompts)}; expected text, or a list of texts")
+    listed = list(prompts)
+    if not listed:
+        raise InvalidRequest("no prompts were given; expected at least one")
+    return listed
 
 
 def spaced(letter: str) -> bool:

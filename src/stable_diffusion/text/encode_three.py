@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from ..models.clip import CLIPText
 from ..models.t5 import T5Encoder
 from ..types import Conditioning
-from .encode import EncodedPrompt, from_empty
+from .encode import EncodedPrompt, from_empty, listed_prompts
 from .encode_two import PairedTextEncoder
 from .prompt import parse_prompt
 from .t5_tokenizer import CONTEXT
@@ -52,7 +52,7 @@ class TripleTextEncoder(PairedTextEncoder):
 
     def __call__(self, prompts: str | Sequence[str], *, clip_skip: int | None = None) -> Conditioning:
         """One row per prompt; prompts of fewer windows are filled up with empty ones."""
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        prompts = listed_prompts(prompts)
         return self._with_t5(super().__call__(prompts, clip_skip=clip_skip), prompts)
 
     def encode(self, prompt: str, **settings: Any) -> EncodedPrompt:

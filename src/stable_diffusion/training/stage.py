@@ -102,9 +102,9 @@ def attention_with_gradients(device: torch.device) -> contextlib.AbstractContext
 def autocast_network(network: nn.Module, device: torch.device, config: StageConfig) -> Any:
     """`network` for sampling: in the config's precision inside, float32 [B,c,h,w] outside."""
 
-    def call(x: Tensor, timestep: Tensor, tokens: Tensor, **told: Any) -> Tensor:
+    def call(x: Tensor, timestep: Tensor, tokens: Tensor, **conditioning: Any) -> Tensor:
         with autocast(device, config):
-            output: Tensor = network(x, timestep, tokens, **told)
+            output: Tensor = network(x, timestep, tokens, **conditioning)
         return output.float()
 
     return call

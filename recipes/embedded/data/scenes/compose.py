@@ -50,6 +50,14 @@ def row_of(
     ]
 
 
+def large_spot(place: Placeable, foot: float, floats: bool, source: random.Random) -> Spot:
+    """One thing at half the canvas's height or more, low enough to be whole."""
+    height = min(max(place.height * 1.7, 128.0), 160.0)
+    foot = min(max(foot, height + 24) if floats else foot + 10, CANVAS - 6)
+    x = CANVAS / 2 + source.uniform(-22, 22)
+    return Spot(concept=place.concept, x=x, foot=foot, height=height, floats=floats)
+
+
 def layout(scene: Scene, table: dict[str, Placeable], source: random.Random) -> list[Spot]:
     """Spots of all instances. The relation decides sides, depth and height."""
     if not scene.things:
@@ -67,6 +75,8 @@ def layout(scene: Scene, table: dict[str, Placeable], source: random.Random) -> 
 
     if len(things) == 1:
         thing, place = things[0]
+        if scene.large:
+            return [large_spot(place, foot_of(place), place.habitat == "sky" or hanging, source)]
         grown = min(place.height * 1.2, 145.0)
         floats = place.habitat == "sky" or hanging
         return row_of(

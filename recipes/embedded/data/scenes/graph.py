@@ -85,7 +85,8 @@ class Thing:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A scene graph. With two things the first stands in `relation` to the second. `style` is the art of the things."""
+    """A scene graph. With two things the first stands in `relation` to the second. `style` is the art of the things;
+    `large` draws the one thing that there is at half the picture's height or more."""
 
     time: str
     weather: str
@@ -95,6 +96,7 @@ class Scene:
     relation: str | None = None
     style: str | None = None
     seed: str = "0"
+    large: bool = False
 
     @property
     def triple(self) -> tuple[str, str, str] | None:
@@ -221,4 +223,21 @@ def sample_scene(seed: str, placed: bool, table: dict[str, Placeable]) -> Scene:
     style = source.choice(("flat", "flat", "emoji", "3d", "cartoon")) if placed else None
     return Scene(
         time=time, weather=weather, ground=ground, moon=moon, things=things, relation=relation, style=style, seed=seed
+    )
+
+
+def sample_large(seed: str, table: dict[str, Placeable]) -> Scene:
+    """A scene of a seed with one thing in it, drawn large, by one of the two hands that have the same shapes."""
+    source = random.Random(seed)
+    time, weather, ground, moon = sample_backdrop(source, PLACED_GROUND_ODDS)
+    things, _ = sample_relation(source, ground, table)
+    return Scene(
+        time=time,
+        weather=weather,
+        ground=ground,
+        moon=moon,
+        things=(Thing(concept=things[0].concept),),
+        style=source.choice(("flat", "3d")),
+        seed=seed,
+        large=True,
     )

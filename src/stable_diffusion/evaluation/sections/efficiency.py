@@ -29,11 +29,11 @@ def measure(bench: Bench, restarted: Repainted | None) -> Efficiency:
     for turn in range(bench.plan.timed + 1):  # the first warms up
         painter.report("timing", turn, bench.plan.timed + 1)
         start = time.perf_counter()
-        painter.anew("timing", PROMPTS[0], seed + turn)
+        painter.repaint("timing", PROMPTS[0], seed + turn)
         seconds.append(time.perf_counter() - start)
     size = (model.defaults.height // model.factor, model.defaults.width // model.factor)
     latent = torch.zeros(1, model.parts.latents.channels, *size, device=model.device)
-    flops = count_flops(lambda: painter.anew("counting operations", PROMPTS[0], seed))
+    flops = count_flops(lambda: painter.repaint("counting operations", PROMPTS[0], seed))
     peak, typical = peak_flops(model.device, model.dtype), statistics.median(seconds[1:] or seconds)
     return Efficiency(
         seconds=typical,

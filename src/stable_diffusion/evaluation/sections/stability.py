@@ -86,10 +86,10 @@ def _batches(bench: Bench) -> Iterator[Equality]:
     seed, prompt = bench.plan.seed, PROMPTS[0]
     alone = eight_bit(torch.stack([bench.painter.paint("stability", prompt, seed + k) for k in range(BATCH)]))
     bench.painter.report("batches", 0, 2)
-    one_by_one = bench.painter.anew("stability", prompt, seed, count=BATCH)
+    one_by_one = bench.painter.repaint("stability", prompt, seed, count=BATCH)
     yield equality(f"{BATCH} pictures in one request", alone, eight_bit(one_by_one))
     bench.painter.report("batches", 1, 2)
-    together = bench.painter.anew("stability", prompt, seed, count=BATCH, batch=BATCH)
+    together = bench.painter.repaint("stability", prompt, seed, count=BATCH, batch=BATCH)
     yield equality(f"{BATCH} pictures denoised together", alone, eight_bit(together))
 
 
@@ -102,7 +102,7 @@ def _threads(bench: Bench) -> Iterator[Equality]:
     for count in (1, 2, 4):
         bench.painter.report("thread counts", count, 4)
         with threads(count):
-            again = eight_bit(bench.painter.anew("stability", PROMPTS[0], bench.plan.seed))
+            again = eight_bit(bench.painter.repaint("stability", PROMPTS[0], bench.plan.seed))
         yield equality(f"{count} thread{'s' if count > 1 else ''}", usual, again)
 
 

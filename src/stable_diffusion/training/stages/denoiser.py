@@ -187,7 +187,7 @@ class DenoiserTraining:
     def loss(self, x0: Tensor, noise: Tensor, timestep: Tensor, ids: Tensor, network: Any) -> Tensor:
         """Per-sample loss [B]."""
         with autocast(self.context.device, self.config):
-            told = self.condition(ids)
+            cond = self.condition(ids)
             return diffusion_loss(
                 network,
                 self.schedule,
@@ -195,8 +195,8 @@ class DenoiserTraining:
                 x0,
                 noise,
                 timestep,
-                told.tokens,
-                vector=told.vector,
+                cond.tokens,
+                vector=cond.vector,
                 weighting=self.config.weighting,  # type: ignore[arg-type]
             )
 
@@ -228,8 +228,8 @@ class DenoiserTraining:
         side, device = self.config.size // self.vae.downscale, self.context.device
         ids = encode_texts(self.tokenizer, [*prompts, ""], self.text_config.context_length)
         with autocast(device, self.config):
-            told = self.condition(torch.from_numpy(ids).long()).to(dtype=torch.float32)
-        cond, uncond = told.map(lambda t: t[:-1]), told.map(lambda t: t[-1:])
+            cond = self.condition(torch.from_numpy(ids).long()).to(dtype=torch.float32)
+        cond, uncond = cond.map(lambda t: t[:-1]), cond.map(lambda t: t[-1:])
         network = autocast_network(self.unet, device, self.config)
         wrapped = network_denoiser(network, self.schedule, self.config.prediction)  # type: ignore[arg-type]
         denoise = guided(wrapped, cond, uncond, guidance)

@@ -89,8 +89,8 @@ class JointTraining(DenoiserTraining):
             return outputs[-1]
 
         with autocast(self.context.device, self.config):
-            told: Conditioning = self.condition(ids)
-            estimate = network_denoiser(network, schedule, prediction)(noisy, sigma, told)  # type: ignore[arg-type]
+            cond: Conditioning = self.condition(ids)
+            estimate = network_denoiser(network, schedule, prediction)(noisy, sigma, cond)  # type: ignore[arg-type]
             decoded = self.vae.decode(self.latents.denormalise(estimate)).float()
         wanted = target(prediction, x0, noise, sigma, schedule)  # type: ignore[arg-type]
         squared = (outputs[0] - wanted).square().flatten(1).mean(dim=1)

@@ -145,8 +145,8 @@ class StudentTraining:
         sigma, after = self.sigmas[begin], self.sigmas[begin + 1]
         wanted = from_x0(self.prediction, arrival(here, there, sigma, after, self.schedule), here, sigma, self.schedule)
         with autocast(self.context.device, self.config):
-            told = self.condition(self.ids[rows])
-            output: Tensor = network(here, self.schedule.timestep(sigma), told.tokens, vector=told.vector)
+            cond = self.condition(self.ids[rows])
+            output: Tensor = network(here, self.schedule.timestep(sigma), cond.tokens, vector=cond.vector)
         return (output.float() - wanted).square().flatten(1).mean(dim=1)
 
     def backward(self, step: int, progress: float) -> dict[str, Tensor]:
@@ -174,11 +174,11 @@ class StudentTraining:
         """The student's pictures of eight held-out ways, and under each the teacher's."""
         numbers = torch.arange(self.config.ways - 8, self.config.ways)
         with evaluating(self.unet), autocast(self.context.device, self.config):
-            told = self.condition(self.ids[numbers]).to(dtype=torch.float32)
+            cond = self.condition(self.ids[numbers]).to(dtype=torch.float32)
         noise = self.ways[numbers, 0].float() / self.sigmas[0]
         with evaluating(self.unet):
             denoise = network_denoiser(self.network, self.schedule, self.prediction)
-            x = integrate(lambda x, sigma: denoise(x, sigma, told), noise, self.schedule, self.config.jumps)
+            x = integrate(lambda x, sigma: denoise(x, sigma, cond), noise, self.schedule, self.config.jumps)
             latent = self.latents.denormalise(torch.cat([x, self.ways[numbers, -1].float()]))
             pictures = torch.cat([self.vae.decode(part).float() for part in torch.split(latent, CHUNK)])
         return sheet(to_pictures(pictures), columns=8)
