@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import secrets
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,23 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from .errors import InvalidRequest, StableDiffusionError, unknown_choice
-from .request.metadata import user_comment
-from .request.metadata_read import EXIF_IFD, KEY, USER_COMMENT
-from .request.pictures import has_alpha
+from .request.metadata import shortened, user_comment
+from .request.pictures import has_alpha, plain_mode
+from .request.writers.files import EXIF_IFD, USER_COMMENT
+from .request.writers.forms import KEY
 
 XMP = "xmp"
 """Key of `Image.info` under which Pillow keeps an XMP packet; a panorama's is written to its file."""
+MOST_EXIF, MOST_XMP = 65_000, 65_000
+"""Bytes of text that a segment of a JPEG file holds: its length is a number of 16 bits."""
 XMP_CHUNK, XMP_SEGMENT = "XML:com.adobe.xmp", b"http://ns.adobe.com/xap/1.0/\0"
 FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
+MODES = {
+    "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
+    "WEBP": ("L", "LA", "P", "RGB", "RGBA"),
+    "JPEG": ("L", "LA", "P", "PA", "RGB", "RGBA"),
+}
+"""Format -> the modes that are written as they are; others become RGB or RGBA."""
 QUALITY = 95
 COLUMNS = 4
 """Of pictures that a notebook shows."""
@@ -123,6 +133,7 @@ def save_image(image: Image.Image, path: str | Path, *, parameters: str | None =
 
 def _write(image: Image.Image, path: Path, kind: str, text: str | None) -> None:
     options = embedded_text(image, kind, text)
+    image = image if image.mode in MODES[kind] else plain_mode(image)
     with path.open("wb") as file:
         if kind == "PNG":
             image.save(file, kind, **options)
@@ -144,13 +155,9 @@ def embedded_text(image: Image.Image, kind: str, text: str | None = None) -> dic
     packet = image.info.get(XMP)
     packet = packet if isinstance(packet, bytes) else b""
     if kind == "PNG":
-        chunks = PngInfo()
-        if found:
-            chunks.add_text(KEY, found)  # tEXt, or iTXt where the text is not Latin-1
-        if packet:
-            chunks.add_itxt(XMP_CHUNK, packet.decode())
-        return {"pnginfo": chunks}
+        return {"pnginfo": _chunks(found, packet)}
     exif = Image.Exif()
+    found = _fitting(found) if kind == "JPEG" else found
     if found:
         exif.get_ifd(EXIF_IFD)[USER_COMMENT] = user_comment(found)
     if kind == "WEBP":
@@ -158,12 +165,47 @@ def embedded_text(image: Image.Image, kind: str, text: str | None = None) -> dic
     return {"exif": exif, "extra": _segment(packet)} if kind == "JPEG" else {}
 
 
+def _chunks(text: str, packet: bytes) -> PngInfo:
+    """The texts of a PNG file: tEXt, or iTXt where the text is not Latin-1, or readers would take it for UTF-8."""
+    chunks = PngInfo()
+    text = text.encode("utf-8", "replace").decode()
+    if text and _reads_as_utf8(text):
+        chunks.add_itxt(KEY, text)
+    elif text:
+        chunks.add_text(KEY, text)
+    if packet:
+        chunks.add_itxt(XMP_CHUNK, packet.decode("utf-8", "replace"))
+    return chunks
+
+
+def _reads_as_utf8(text: str) -> bool:
+    """Whether text that is not ASCII is UTF-8 when it is written as Latin-1."""
+    try:
+        return text.encode("latin-1").decode("utf-8") != text
+    except UnicodeError:
+        return False
+
+
+def _fitting(text: str) -> str:
+    """The text as far as a JPEG file holds it, with a warning where it is less."""
+
+    def fits(text: str) -> bool:
+        return len(user_comment(text)) <= MOST_EXIF
+
+    if not text or fits(text):
+        return text
+    less = shortened(text, fits)
+    what = "its prompts are cut in the file" if less else "the file is without it"
+    warnings.warn(f"the text of what made the picture is too long for JPEG: {what}; PNG holds all of it", stacklevel=5)
+    return less
+
+
 def opaque(image: Image.Image) -> Image.Image:
     """The picture as JPEG holds it: RGB, over white where it is transparent."""
     if has_alpha(image):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image if image.mode == "RGB" else plain_mode(image).convert("RGB")
 
 
 def _format(file: Any) -> str:
@@ -176,7 +218,7 @@ def _format(file: Any) -> str:
 def _segment(packet: bytes) -> bytes:
     """An XMP packet as the application segment of a JPEG file that holds it."""
     body = XMP_SEGMENT + packet
-    return b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body if packet else b""
+    return b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body if packet and len(body) <= MOST_XMP else b""
 
 
 def _reason(error: OSError) -> str:

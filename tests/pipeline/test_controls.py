@@ -21,10 +21,10 @@ from stable_diffusion.pipeline.tasks.preprocess import canny, preprocessed
 from stable_diffusion.pipeline.tasks.windows import windowed
 from stable_diffusion.request.control import Control, checked_controls
 from stable_diffusion.request.metadata import read_metadata
-from stable_diffusion.request.metadata_read import KEY
 from stable_diffusion.request.pictures import RESIZES
 from stable_diffusion.request.request import Request
 from stable_diffusion.request.settings import FLAT
+from stable_diffusion.request.writers.forms import KEY
 from stable_diffusion.types import Conditioning, Residuals
 from stable_diffusion.weights.control import load_control_network
 

@@ -192,7 +192,7 @@ def test_every_setting_has_values_out_of_range() -> None:
     ("given", "message"),
     [
         ({"canvas": {"panorama": True, "tiling": "both"}}, "leave out tiling 'both'"),
-        ({"variation": {"seed": MAX_SEED - 2}, "count": 4}, r"no room for 4 pictures; expected at most 2\^63 - 4"),
+        ({"variation": {"seed": MAX_SEED - 2}, "count": 4}, r"no room for 4 pictures; expected at most 2\^64 - 4"),
         ({"hires": 2, "image": PICTURE}, "leave out image, or hires"),
         ({"hires": 2, "canvas": {"outpaint": (8, 0, 0, 0)}}, "starts from text alone"),
         ({"hires": 8, "width": 2048}, "hires makes 16384x768 pixels; expected at most 8192"),

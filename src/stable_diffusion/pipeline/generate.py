@@ -29,9 +29,9 @@ from ..errors import InvalidRequest, StableDiffusionError, unknown_choice, what_
 from ..events import Event, Images, Progress
 from ..images import XMP, GeneratedImage, Pictures
 from ..request.metadata import parameters_text
-from ..request.metadata_read import KEY
 from ..request.names import resolve_sampler
 from ..request.request import Request, Settings, with_settings
+from ..request.writers.forms import KEY
 from .image import from_model, to_images
 from .models import StableDiffusion, as_model
 from .prepare import Batch, Plan, prepare

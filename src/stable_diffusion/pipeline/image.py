@@ -95,15 +95,24 @@ def same_channels(*pictures: Tensor) -> tuple[Tensor, ...]:
 def fitting_size(size: tuple[int, int], default: tuple[int, int], factor: int) -> tuple[int, int]:
     """Width and height for an input picture of `size` where the caller names none.
 
-    Its own size where that fits the model (both sides multiples of `factor`, at most four times the model's own area);
-    else the model's own area in the picture's proportions, each side rounded to a multiple of `factor`.
+    Its own size where that is at most four times the model's own area, else that area in the picture's proportions;
+    each side rounded to a multiple of `factor`.
     """
     width, height = size
     area = default[0] * default[1]
-    if width % factor == 0 and height % factor == 0 and width * height <= 4 * area:
-        return width, height
+    near = _rounded(width, factor), _rounded(height, factor)
+    if near[0] * near[1] <= 4 * area:
+        return near
     scale = (area / (width * height)) ** 0.5
     return _rounded(width * scale, factor), _rounded(height * scale, factor)
+
+
+def covering_size(size: tuple[int, int], default: tuple[int, int], factor: int) -> tuple[int, int]:
+    """The same for a picture of which parts stay as they are: where it has its own size, no pixel of it is cut off."""
+    width, height = fitting_size(size, default, factor)
+    if abs(width - size[0]) < factor and abs(height - size[1]) < factor:
+        return -(-size[0] // factor) * factor, -(-size[1] // factor) * factor
+    return width, height
 
 
 def _rounded(length: float, factor: int) -> int:

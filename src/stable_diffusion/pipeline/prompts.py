@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..errors import InvalidRequest
-from ..request.fields import checked_text
 from ..request.request import Request
 from ..request.settings import Emphasis
 from ..text.encode import Emphasis as EncoderEmphasis
@@ -59,8 +57,6 @@ def choose_variants(request: Request, folder: WildcardFolder | None) -> Request:
     made = {name: resolve_variants(text, request.seed, folder, role=name) for name, text in texts.items()}
     if made == texts:
         return request
-    if not checked_text("prompt", made["prompt"]):
-        raise InvalidRequest(f"the choices of seed {request.seed} leave the prompt empty; expected a few words")
     return replace(request, **made)  # type: ignore[arg-type]  # mypy takes the values for any field's
 
 

@@ -21,8 +21,9 @@ from ..request.sequences import MAX_SIDE
 from ..request.settings import MAX_STEPS, UPSCALERS, Canvas, Fill, Hires, Inpaint, SizeConditioning, VariationSeed
 from ..text.prompt import split_and
 from ..weights.parts import Defaults
-from .image import fitting_size
+from .image import covering_size, fitting_size
 from .tasks.background import background_notes, check_model
+from .tasks.given_pictures import picture_notes
 from .tasks.hires import HIRES_STRENGTH, hires_size, schedule_steps, share_of
 from .tasks.init_image import InputKind, input_kind
 from .tasks.masks import even_margins
@@ -103,7 +104,12 @@ def resolve(request: Request, model: StableDiffusion) -> Resolved:
         automatic=model.automatic_schedule,
         edits=input_kind(model) == "image",
     )
-    notes = (*_ignored(request, resolved, model), *background_notes(model, request))
+    sized = request.width is not None or request.height is not None
+    notes = (
+        *_ignored(request, resolved, model),
+        *background_notes(model, request),
+        *picture_notes(request, resolved.size, sized=sized),
+    )
     return replace(resolved, notes=notes)
 
 
@@ -269,7 +275,8 @@ def _size(request: Request, defaults: Defaults, factor: int) -> tuple[int, int]:
     if request.canvas.panorama:
         width, height = _panorama_size(width, height, defaults)
     elif request.image is not None and width is None and height is None and not request.inpaint.only_masked:
-        return fitting_size(request.image.size, (defaults.width, defaults.height), factor)
+        fitting = fitting_size if request.mask is None else covering_size
+        return fitting(request.image.size, (defaults.width, defaults.height), factor)
     width = defaults.width if width is None else width
     height = defaults.height if height is None else height
     _check_size((width, height), factor, "the size")

@@ -106,7 +106,7 @@ def picture_base64(image: Image.Image) -> str:
     from .pictures import plain_mode
 
     file = io.BytesIO()
-    shown = image if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16") else plain_mode(image)
+    shown = image if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else plain_mode(image)
     shown.save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode("ascii")
 

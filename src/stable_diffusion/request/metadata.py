@@ -10,18 +10,19 @@ that they do not know. Beside the table stand the settings that A1111 writes in 
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .group import Setting, every_setting
-from .metadata_read import NEGATIVE, SOURCES, VERSION, picture_text, read_text, split_text
+from .metadata_read import SOURCES, picture_text, read_text
 from .names import SAMPLERS, SCHEDULES
 from .request import Request
 from .settings import ABSENT
+from .writers.choices import has_choices
+from .writers.infotext import split_text, write_infotext
+from .writers.programs import OURS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,8 +40,6 @@ ORDER = (
 """The order of keys, A1111's where it has them; others follow in the order of the table."""
 ETA_DDIM = ("ddim", "ddim_cfg_pp", "plms", "uni_pc")
 """Samplers whose eta has a key of its own."""
-_BRACES = re.compile(r"\\.|(\{\s*\d{1,3}(?:-\d{1,3})?\s*\$\$)|([{}|])", re.DOTALL)
-_WILDCARD = re.compile(r"(?<!\\)__(?!_)(?:(?!__)[\w\-./*?])+__")
 
 
 @dataclass(frozen=True)
@@ -87,45 +86,47 @@ def parameters_text(
     values = {
         **written_values(request, model_hash, used.refiner_hash),
         **used.values(),
-        "Version": VERSION if version is None else f"{VERSION} {version}",
+        "Version": OURS if version is None else f"{OURS} {version}",
     }
-    text = _written(prompt, request.negative_prompt, values)
-    if split_text(text)[:2] == (prompt, request.negative_prompt):
-        return text
-    exact = {"Exact prompt": prompt, "Exact negative prompt": request.negative_prompt}
-    quoted = {key: json.dumps(value, ensure_ascii=False) for key, value in exact.items() if value}
-    return text + "".join(f", {key}: {value}" for key, value in quoted.items())
-
-
-def _written(prompt: str, negative: str, values: dict[str, object]) -> str:
-    pairs = ", ".join(f"{key}: {_quoted(value)}" for key, value in values.items() if value is not None)
-    return "\n".join([prompt, *([f"{NEGATIVE} {negative}"] if negative else []), pairs])
-
-
-def _quoted(value: object) -> str:
-    """Numbers without a needless ".0"; text in JSON quotes where it holds a sign of the format."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = str(value)
-    if any(sign in text for sign in ',:\n"') or text != text.strip():
-        return json.dumps(text, ensure_ascii=False)
-    return text
+    return write_infotext(prompt, request.negative_prompt, values)
 
 
 def parse_parameters(text: str) -> PictureInfo:
-    """A parameters text, ours or A1111's, as a request. InvalidRequest where it is none, or a number is unusable."""
+    """A parameters text, ours or another program's, as a request. InvalidRequest where it is none, or a number is
+    unusable."""
     found = read_text(Request, text)
     return PictureInfo(request=found.request, values=found.values, notes=found.notes, text=text)
 
 
 def read_metadata(source: str | Path | Image.Image) -> PictureInfo:
-    """What a PNG, JPEG or WebP file (or an opened one) says of its making; InvalidRequest where it says nothing."""
+    """What a picture file (or an opened one) says of its making, whichever program wrote it; InvalidRequest where it
+    says nothing."""
     return parse_parameters(picture_text(source))
+
+
+CUT = "Prompt cut"
+"""Key of texts whose prompts had to be made shorter."""
+
+
+def shortened(text: str, fits: Callable[[str], bool]) -> str:
+    """The text with its prompts cut until it `fits`: what else it says is kept; "" where that alone is too long."""
+    prompt, negative, values = split_text(text)
+
+    def cut(length: int) -> str:
+        return write_infotext(prompt[:length].strip(), negative[:length].strip(), {**values, CUT: True})
+
+    low, high = 0, max(len(prompt), len(negative))
+    if not fits(cut(low)):
+        return ""
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(cut(middle)) else (low, middle)
+    return cut(low)
 
 
 def user_comment(text: str) -> bytes:
     """EXIF user comment: the character code, then UTF-16 in big-endian order, as A1111 writes it."""
-    return b"UNICODE\0" + text.encode("utf-16-be")
+    return b"UNICODE\0" + text.encode("utf-16-be", "replace")
 
 
 def written_values(
@@ -197,16 +198,3 @@ _WRITERS: dict[str, Callable[[Request], dict[str, object]]] = {
     "prompting.variants": _variants,
     "told_size.crop": _crop,
 }
-
-
-def has_choices(prompt: str) -> bool:
-    """Whether a prompt holds what `text.variants` reads as choices or wildcards."""
-    opened: list[bool] = []
-    for match in _BRACES.finditer(prompt):
-        if match[1] or match[2] == "{":
-            opened.append(bool(match[1]))
-        elif match[2] == "|" and opened:
-            opened[-1] = True
-        elif match[2] == "}" and opened and opened.pop():
-            return True
-    return _WILDCARD.search(prompt) is not None

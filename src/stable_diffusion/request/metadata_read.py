@@ -6,7 +6,6 @@ here knows `Request`: the caller gives the class that is to be made.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,170 +16,114 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from ..errors import InvalidRequest
 from .fields import Colour, Flag, Kind, Number, Whole
 from .group import Setting, SettingGroup, every_setting
-from .names import AUTOMATIC, canonical_sampler, resolve_schedule
+from .left_out import left_out
+from .names import AUTOMATIC, resolve_schedule
 from .pictures import open_picture
 from .sequences import Pixels, Span
 from .settings import BACKGROUNDS, EMPHASES, MAX_HIRES, UPSCALERS
+from .writers.choices import has_choices
+from .writers.files import hidden_text, texts_in_file, texts_in_image
+from .writers.forms import as_infotext, infotext_of, json_texts
+from .writers.infotext import split_text
+from .writers.programs import Program, known_sampler, program_of, schedule_before_names
 
 if TYPE_CHECKING:
     from PIL import Image
 
 R = TypeVar("R", bound=SettingGroup)
 
-KEY = "parameters"
-NEGATIVE = "Negative prompt:"
-EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
-VERSION = "stable-diffusion"
-_PAIR = re.compile(r'\s*(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
-_CONTROL = re.compile(r"ControlNet \d+")
-_KEYS = ("Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Denoising strength", "Clip skip")
-"""Common keys, which other programs write in other cases ("CFG Scale" of ComfyUI's savers)."""
-COMFY = "ComfyUI"
-"""How savers of ComfyUI begin their version; it draws its noise on the CPU, and "Automatic" is unknown to it."""
-FEWEST_PAIRS = 3
-"""A last line of fewer pairs belongs to the prompt."""
 MAX_TEXT = 100_000
 SOURCES = {"cpu": "CPU", "device": "GPU", "nv": "NV"}
 """A request's noise sources, and A1111's names of them."""
 HIRES = ("Hires upscale", "Hires resize")
 """A second pass has one of these: a factor, or a size."""
-NOT_TAKEN = ("Hires sampler", "Hires schedule type", "Hires checkpoint", "Hires prompt", "Discard penultimate sigma")
-"""Of a second pass: what is read and not taken over."""
-_SIZE = re.compile(r"(\d+)x(\d+)")
+_SIZE = re.compile(r"(\d+)\s*[x×X*]\s*(\d+)")
 _HASHED = re.compile(r" \[[0-9a-f]{8,64}\]$")
 """How A1111 ends the name of a model."""
+_NEEDED = ("Steps", "Seed", "Size", "CFG scale", "Sampler", "Model")
+"""Keys whose values are refused where they are unusable; others are left out with a note."""
 
 
 @dataclass(frozen=True)
 class Read(Generic[R]):
-    """The request of a text, every key as written, and what could not be taken over."""
+    """The request of a text, every key as written, what could not be taken over, and whether the text is ours."""
 
     request: R
     values: dict[str, str]
     notes: tuple[str, ...]
+    ours: bool
 
 
 def read_text(kind: type[R], text: str) -> Read[R]:
-    """A parameters text, ours or A1111's, as a request of class `kind`. InvalidRequest where it is none, or a number
-    is unusable."""
-    if len(text) > MAX_TEXT:
-        raise InvalidRequest(f"the parameters text has {len(text)} characters; expected at most {MAX_TEXT}")
-    prompt, negative, values = split_text(text)
-    if not values or not prompt:
+    """A text of any program, as a request of class `kind`. InvalidRequest where it is none, or a number is unusable."""
+    written = as_infotext(text) if text.lstrip()[:1] == "{" else text
+    if written is not None and len(written) > MAX_TEXT:
+        raise InvalidRequest(f"the parameters text has {len(written)} characters; expected at most {MAX_TEXT}")
+    prompt, negative, values = split_text(written or "")
+    if not values:
         raise InvalidRequest(
             "the text holds no generation parameters; expected a prompt and a line of 'Key: value' pairs"
         )
-    version = values.get("Version", "")
-    ours, comfy = version.startswith(VERSION), version.startswith(COMFY)
-    reading = Reading(values, ours=ours, on_cpu=comfy, usual=None if ours else "normal" if comfy else AUTOMATIC)
+    reading = Reading(values, program_of(values), (prompt, negative))
     request = reading.request(kind, prompt, negative)
-    return Read(request, values, (*reading.notes, *_foreign(values)))
+    return Read(request, values, (*reading.notes, *left_out(kind, values)), reading.program.ours)
 
 
 def picture_text(source: str | Path | Image.Image) -> str:
-    """The text in a PNG, JPEG or WebP file (or an opened one); InvalidRequest where it holds none."""
-    image = open_picture(source, "picture") if isinstance(source, (str, PathLike)) else source
-    text = written_text(image)
+    """The text in a picture file (or an opened one) in A1111's form; InvalidRequest where it holds none."""
+    text = written_text(source)
     if not text:
         where = repr(str(source)) if isinstance(source, (str, PathLike)) else "the picture"
         raise InvalidRequest(f"{where} holds no generation parameters")
     return text
 
 
-def written_text(image: Image.Image) -> str | None:
-    """The text in an opened picture as it stands, whether or not it is a request; None where there is none."""
-    text = image.info.get(KEY)
-    return text if isinstance(text, str) else _user_comment(image)
-
-
-def _user_comment(image: Image.Image) -> str | None:
-    value = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT)
-    if isinstance(value, str):
-        return value.removeprefix("UNICODE\0").removeprefix("ASCII\0\0\0")
-    if not isinstance(value, bytes) or len(value) < 8:
-        return None
-    code, body = value[:8], value[8:]
-    if code != b"UNICODE\0":
-        return body.decode("utf-8", errors="replace").strip("\0")
-    if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return body.decode("utf-16", errors="replace")
-    big = body.decode("utf-16-be", errors="replace")
-    little = body.decode("utf-16-le", errors="replace")
-    return max(big, little, key=lambda text: sum(c in " ,:\n" for c in text))
-
-
-def split_text(text: str) -> tuple[str, str, dict[str, str]]:
-    """(prompt, negative prompt, values) of a parameters text, read as A1111 reads it.
-
-    The last line holds values only where it has at least three pairs; a line that starts `Negative prompt:` begins the
-    negative part. Inner white space is kept.
-    """
-    lines = text.strip().split("\n")
-    pairs = _PAIR.findall(lines[-1])
-    if len(pairs) < FEWEST_PAIRS:
-        pairs = []
-    else:
-        lines.pop()
-    start = next((n for n, line in enumerate(lines) if line.lstrip().startswith(NEGATIVE)), len(lines))
-    prompt, negative = "\n".join(lines[:start]), "\n".join(lines[start:])
-    values = {key.strip(): _unquoted(value) for key, value in pairs}
-    known = {key.casefold(): key for key in _KEYS if key not in values}
-    values |= {known[key.casefold()]: value for key, value in values.items() if key.casefold() in known}
-    exact = values.pop("Exact prompt", None), values.pop("Exact negative prompt", "")
-    if exact[0] is not None:
-        return exact[0], exact[1], values
-    return prompt.strip(), negative.lstrip().removeprefix(NEGATIVE).strip(), values
-
-
-def _unquoted(value: str) -> str:
-    value = value.strip()
-    if len(value) > 1 and value.startswith('"') and value.endswith('"'):
-        try:
-            return str(json.loads(value))
-        except ValueError:
-            return value
-    return value
-
-
-_IGNORED = (
-    *("TI hashes", "VAE", "Token merging ratio", "Face restoration", "NGMS"),
-    *("Soft inpainting enabled", "Schedule rho", "Schedule max sigma", "Schedule min sigma"),
-)
-
-
-def _foreign(values: dict[str, str]) -> list[str]:
-    """What another program's picture used that changes the result and is not taken over."""
-    notes = [f"{key!r} ({values[key]}) is not taken over" for key in _IGNORED if key in values]
-    controls = [key for key in values if _CONTROL.fullmatch(key)]
-    return notes + [f"{key!r} is not taken over: give its file and picture again ({values[key]})" for key in controls]
+def written_text(source: str | Path | Image.Image) -> str | None:
+    """The same, whether or not it is a request; None where there is none."""
+    path = Path(source) if isinstance(source, (str, PathLike)) else None
+    if path is not None and path.is_file() and (found := infotext_of(texts_in_file(path))) is not None:
+        return found
+    image = open_picture(source, "picture") if isinstance(source, (str, PathLike)) else source
+    found = infotext_of(texts_in_image(image))
+    if found is None and (hidden := hidden_text(image)) is not None:
+        found = as_infotext(hidden) or infotext_of(json_texts(hidden))
+    return found
 
 
 @dataclass
 class Reading:
-    """The pairs of a text on their way to a request.
-
-    ours     this program wrote them    on_cpu   the program that did draws its noise on the CPU
-    usual    the schedule that a text without one means; None the sampler's own
-    """
+    """The pairs of a text on their way to a request: of this `program`, with these `prompts`."""
 
     values: Mapping[str, str]
-    ours: bool
-    on_cpu: bool
-    usual: str | None
+    program: Program
+    prompts: tuple[str, str]
     notes: list[str] = field(default_factory=list)
 
     def request(self, kind: type[R], prompt: str, negative: str) -> R:
         """The request; InvalidRequest where a number is unusable."""
         settings: dict[str, Any] = {}
         for each in every_setting(kind):
-            value = _READERS[each.path](self) if each.path in _READERS else self._plain(each)
+            value = self._setting(each)
             if value is not None:
                 each.put(settings, value)
         for group, needed in (("hires", "scale"), ("refiner", "model")):
             if needed not in settings.get(group, {}):
                 settings.pop(group, None)
-        self.notes += [f"{key!r} ({self.values[key]}) is not taken over" for key in NOT_TAKEN if key in self.values]
         return kind(prompt, negative_prompt=negative, **settings)
+
+    def _setting(self, each: Setting) -> Any:
+        """The value of a setting; of another program, one that cannot be had is left out with a note."""
+        if self.program.ours or each.key in _NEEDED or each.key is None:
+            return self._read(each)
+        try:
+            value = self._read(each)
+            return value if value is None else each.check(value)
+        except InvalidRequest as error:
+            self.notes.append(f"{each.key!r} is not taken over: {error}")
+            return None
+
+    def _read(self, each: Setting) -> Any:
+        return _READERS[each.path](self) if each.path in _READERS else self._plain(each)
 
     def _plain(self, each: Setting) -> Any:
         """What the setting's own key says."""
@@ -203,36 +146,45 @@ def _value(key: str, kind: Kind, text: str) -> Any:
     if not isinstance(kind, (Whole, Number, Span)):
         return text
     try:
-        return kind.read(text)
+        return kind.read(re.sub(r"\.0+$", "", text) if isinstance(kind, Whole) else text)
     except ValueError:
         raise InvalidRequest(f"{key!r} of the picture's parameters is {text!r}; expected {kind.form}") from None
 
 
+SIDE = 8
+"""Sides of A1111's pictures are multiples of it: what is over is cut off."""
+
+
 def _read_size(reading: Reading, side: int) -> int | None:
     size = _SIZE.fullmatch(reading.values.get("Size", ""))
-    return None if size is None else int(size[side + 1])
+    if size is None:
+        return None
+    given = int(size[side + 1])
+    if reading.program.ours or given % SIDE == 0:
+        return given
+    made = max(SIDE, given // SIDE * SIDE)
+    reading.notes.append(f"a side of {given} pixels is no multiple of {SIDE}; it is {made}")
+    return made
 
 
 def _read_sampler(reading: Reading) -> str | None:
-    """What this package does not have is left to the model, with a note."""
+    """What this package does not have is left to the nearest or to the model, with a note."""
     name = reading.values.get("Sampler")
-    try:
-        return None if name is None else canonical_sampler(name)[0]
-    except InvalidRequest:
-        reading.notes.append(f"the sampler {name!r} is not known here; the model's own is used instead")
+    if name is None:
         return None
+    found, _, note = known_sampler(name)
+    if note is not None:
+        reading.notes.append(note)
+    return found
 
 
 def _read_schedule(reading: Reading) -> str | None:
-    sampler, combined = None, None
-    if "Sampler" in reading.values:
-        try:
-            sampler, combined = canonical_sampler(reading.values["Sampler"])
-        except InvalidRequest:  # noted with the sampler
-            pass
-    name = reading.values.get("Schedule type", reading.usual if combined is None else None)
-    if name is None or (sampler is None and "Schedule type" not in reading.values):
-        return combined
+    sampler, combined, _ = known_sampler(reading.values.get("Sampler", ""))
+    name, program = reading.values.get("Schedule type"), reading.program
+    if name is None:
+        if combined is not None or sampler is None:
+            return combined
+        return schedule_before_names(sampler) if program.before else program.usual
     try:
         return resolve_schedule(name, AUTOMATIC)
     except InvalidRequest:
@@ -256,23 +208,40 @@ def _read_background(reading: Reading) -> Any:
 
 def _read_emphasis(reading: Reading) -> str | None:
     name = reading.values.get("Emphasis")
+    if name is None and reading.program.emphasis is not None and any("(" in prompt for prompt in reading.prompts):
+        return reading.program.emphasis
     known = next((known for known in EMPHASES if name is not None and known.casefold() == name.casefold()), None)
     if name is not None and known is None:
         reading.notes.append(f"the emphasis {name!r} is not known here; the model's own is used instead")
     return known
 
 
+def _read_variants(reading: Reading) -> bool | None:
+    """Braces in a finished picture's prompt were text: had they been choices, they would have been made."""
+    braces = not reading.program.ours and any(map(has_choices, reading.prompts))
+    return False if braces or reading.values.get("Variants") == "False" else None
+
+
+_GPUS = ("GPU", "CUDA", "XPU", "MPS", "ROCM")
+
+
 def _read_source(reading: Reading) -> str | None:
-    rng = reading.values.get("RNG", "CPU" if reading.ours or reading.on_cpu else "GPU").upper()
+    rng = reading.values.get("RNG", reading.program.rng).upper()
     if rng == "CPU":
         return None
-    if rng == "GPU" and reading.ours:
+    if rng == "GPU" and reading.program.ours:
         return "device"
-    if rng != "NV":
+    if rng == "NV" or (rng == "CUDA" and reading.program.rng == "NV"):
+        return "nv"
+    if rng in _GPUS:
         reading.notes.append(
             "the noise was drawn on a GPU; it is taken to be an NVIDIA card, whose numbers are made here too"
         )
-    return "nv"
+        return "nv"
+    reading.notes.append(
+        f"the noise{f' of {rng!r}' if rng else ''} cannot be made here: the seed gives another picture"
+    )
+    return None
 
 
 def _read_compat(reading: Reading) -> str | None:
@@ -291,6 +260,8 @@ def _read_tiling(reading: Reading) -> str | None:
 
 
 def _read_eta(reading: Reading) -> Any:
+    if "Eta" in reading.program.idle and not reading.values.get("Sampler", "").startswith(("ddim", "tcd")):
+        return None
     key = "Eta DDIM" if "Eta DDIM" in reading.values else "Eta"
     return reading.number(key, Number(0, 10))
 
@@ -343,7 +314,7 @@ _READERS: dict[str, Callable[[Reading], Any]] = {
     "strength": _read_strength,
     "background": _read_background,
     "prompting.emphasis": _read_emphasis,
-    "prompting.variants": lambda reading: False if reading.values.get("Variants") == "False" else None,
+    "prompting.variants": _read_variants,
     "noise.source": _read_source,
     "noise.compat": _read_compat,
     "noise.eta": _read_eta,

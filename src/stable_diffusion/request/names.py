@@ -172,7 +172,7 @@ def _sampler_spellings(samplers: Iterable[SamplerName]) -> dict[str, tuple[str, 
 
 _SAMPLER_BY_NAME = _sampler_spellings(_SAMPLERS)
 _SCHEDULE_BY_NAME = {fold(name): each.id for each in _SCHEDULES for name in (each.id, each.label, *each.aliases)}
-_SUFFIXES = {fold(name): each.id for each in _SCHEDULES for name in (each.id, each.label)}
+_SUFFIXES = {fold(name): each.id for each in _SCHEDULES for name in (each.id, each.label, *each.aliases)}
 _SUFFIXES |= {"ka": "karras", "exp": "exponential", AUTOMATIC: AUTOMATIC}
 
 

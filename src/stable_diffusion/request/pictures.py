@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Callable
 from os import PathLike
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest, what_is
+from .writers.bare import without_texts
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,7 +43,12 @@ def open_picture(source: Any, what: str = "image") -> Image.Image:
         raise InvalidRequest(
             f"{what} is {what_is(source)}; expected a Pillow image, the path or bytes of a picture, or an array"
         )
-    return ImageOps.exif_transpose(source)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ImageOps.exif_transpose(source)
+    except Exception:  # damaged EXIF raises anything, and a picture without it is as good
+        return source
 
 
 def _from_path(path: Path, what: str) -> Image.Image:
@@ -56,19 +63,47 @@ def _read(source: Any, what: str, name: str) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise InvalidRequest(f"{what} {name} has {image.width}x{image.height} pixels, which is too many")
-                image.load()
-                return image
+        return _opened(source, what, name)
     except UnidentifiedImageError:
-        raise InvalidRequest(f"{what} {name} is not a picture that Pillow can read") from None
-    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
-        if isinstance(error, InvalidRequest):
+        message = f"{what} {name} is not a picture that Pillow can read"
+        error: Exception | None = None
+    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as caught:
+        if isinstance(caught, InvalidRequest):
             raise
-        raise InvalidRequest(f"{what} {name} cannot be read: {error}") from error
+        message, error = f"{what} {name} cannot be read: {caught}", caught
+    except (struct.error, EOFError, OverflowError, KeyError, IndexError, AttributeError) as caught:
+        message, error = f"{what} {name} cannot be read: {caught}", caught
+    plain = without_texts(_bytes(source))
+    if plain is not None:
+        try:
+            return _opened(io.BytesIO(plain), what, name)
+        except Exception:  # the picture itself is damaged: the first reason is the better one
+            pass
+    raise InvalidRequest(message) from error
+
+
+def _opened(source: Any, what: str, name: str) -> Image.Image:
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(source) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise InvalidRequest(f"{what} {name} has {image.width}x{image.height} pixels, which is too many")
+            image.load()
+            return image
+
+
+def _bytes(source: Any) -> bytes:
+    """All of a file that is open or named."""
+    try:
+        if isinstance(source, PathLike):
+            return Path(source).read_bytes()
+        source.seek(0)
+        found = source.read()
+        return found if isinstance(found, bytes) else b""
+    except (OSError, ValueError):
+        return b""
 
 
 def _from_array(source: Any, what: str) -> Image.Image:
@@ -85,6 +120,8 @@ def _from_array(source: Any, what: str) -> Image.Image:
         form = "[C,H,W] with C of 1, 3 or 4" if is_tensor else "[H,W], [H,W,3] or [H,W,4]"
         raise InvalidRequest(f"{what} has the shape {list(source.shape)}; expected {form}")
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+    if pixels.dtype == np.uint16 and pixels.max() > 255:
+        pixels = (pixels / np.float64(257)).round().astype(np.uint8)
     if pixels.dtype == bool:
         pixels = pixels * np.float32(1)
     if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS or pixels.dtype.kind not in "uif":
@@ -105,14 +142,44 @@ def has_alpha(image: Image.Image) -> bool:
 def plain_mode(image: Image.Image) -> Image.Image:
     """Any mode as RGB or RGBA, 8 bits; 16-bit and float greys keep their brightness."""
     if image.mode.startswith("I") or image.mode == "F":
-        import numpy as np
-        from PIL import Image
-
-        grey = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if grey.max(initial=0.0) > 255 else 255.0 if grey.max(initial=0.0) > 1 else 1.0
-        image = Image.fromarray((grey.clip(0, top) * (255 / top)).round().astype(np.uint8))
+        image = _eight_bits(image)
     wanted = "RGBA" if has_alpha(image) else "RGB"
-    return image if image.mode == wanted else image.convert(wanted)
+    if image.mode == wanted:
+        return image
+    try:
+        return image.convert(wanted)
+    except ValueError:  # Lab, which Pillow converts by a profile alone
+        return image.convert("L").convert(wanted) if image.mode != "LAB" else _from_lab(image)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A grey of 16 or 32 bits, or of floats up to 1, 255 or 65535; what is no number is black."""
+    import numpy as np
+    from PIL import Image
+
+    grey = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    brightest = grey.max(initial=0.0)
+    top = 65535.0 if image.mode.startswith("I;16") or brightest > 255 else 255.0 if brightest > 1 else 1.0
+    return Image.fromarray((grey.clip(0, top) * (255 / top)).round().astype(np.uint8))
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms
+
+    pair = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    found = ImageCms.profileToProfile(image, *pair, outputMode="RGB")
+    assert found is not None
+    return found
+
+
+USUAL_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "La")
+
+
+def mode_note(image: Image.Image, what: str) -> str | None:
+    """What is done to a picture of an unusual mode; None where it is a usual one."""
+    if image.mode in USUAL_MODES:
+        return None
+    return f"the {what} is of mode {image.mode}; it is read as RGB with 8 bits a channel"
 
 
 def grey_mask(mask: Image.Image) -> Image.Image:

@@ -7,6 +7,7 @@ groups (`settings`), which can be given as mappings: `Request("a cat", hires={"s
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -93,7 +94,7 @@ class Request(SettingGroup):
     (`SizeConditioning`), inpaint, canvas.
     """
 
-    prompt: str = field(metadata=described(Text(needed=True), help="What the picture shows."))
+    prompt: str = field(metadata=described(Text(), help="What the picture shows; empty for a picture of anything."))
     _: KW_ONLY
     negative_prompt: str = setting(
         Text(), "", flag="--negative --negative-prompt", section=COMMON, nullable=True, help="What to avoid.")
@@ -195,7 +196,7 @@ class Request(SettingGroup):
         for name, seed in (("seed", self.seed), ("variation seed", self.variation.seed)):
             if seed is not None and seed > MAX_SEED - (self.count - 1):
                 raise InvalidRequest(
-                    f"{name} {seed} leaves no room for {self.count} pictures; expected at most 2^63 - {self.count}"
+                    f"{name} {seed} leaves no room for {self.count} pictures; expected at most 2^64 - {self.count}"
                 )
 
     def _check_mask(self) -> None:
@@ -203,9 +204,6 @@ class Request(SettingGroup):
             return
         if self.image is None:
             raise InvalidRequest("a mask was given without an image; give the image whose white parts are repainted")
-        if self.mask.size != self.image.size:
-            sizes = [f"{picture.width}x{picture.height}" for picture in (self.mask, self.image)]
-            raise InvalidRequest(f"the mask is {sizes[0]} and the image {sizes[1]}; expected the same size")
 
     @classmethod
     def _check_names(cls, given: Mapping[str, Any]) -> None:
@@ -252,9 +250,44 @@ class Request(SettingGroup):
     def like(path: str | Path, **changes: Any) -> Request:
         """The request written in a picture file, with `changes`; warns of what could not be taken over."""
         found = read_text(Request, picture_text(path))
-        for note in found.notes:
+        request, notes = found.request, list(found.notes)
+        if not found.ours and changes.get("image") is None:
+            request, more = from_text_alone(request)
+            notes += more
+        if not found.ours and changes.get("lora_dir") is None:
+            request, more = without_tags(request)
+            notes += more
+        for note in notes:
             warnings.warn(f"{path}: {note}", stacklevel=2)
-        return found.request.with_changes(**changes)
+        return request.with_changes(**changes)
+
+
+_TAG = re.compile(r"\s*(<(?:lora|lyco|hypernet):[^<>\n]+>)")
+
+
+def without_tags(request: Request) -> tuple[Request, list[str]]:
+    """The request without the adapters that its prompts name, for there is no folder to find them in; and notes."""
+    texts = (request.prompt, request.negative_prompt)
+    names = dict.fromkeys(name for text in texts for name in _TAG.findall(text))
+    notes = [f"{name!r} is not taken over: no folder of LoRAs (lora_dir, --lora-dir) is given" for name in names]
+    prompt, negative = (_TAG.sub("", text) for text in texts)
+    return (replace(request, prompt=prompt, negative_prompt=negative) if names else request), notes
+
+
+def from_text_alone(request: Request) -> tuple[Request, list[str]]:
+    """The request without what needs a picture to start from, and notes on that.
+
+    Programs name such settings in pictures that began without one, so a text alone does not say whether there was one.
+    """
+    notes: list[str] = []
+    if request.strength is not None:
+        notes.append(f"'Denoising strength' ({request.strength:g}) is not taken over: no image to start from is given")
+    if request.inpaint != Inpaint():
+        notes.append("the settings of a mask are not taken over: no image and mask are given")
+    if request.canvas.outpaint is not None:
+        notes.append("'Outpaint' is not taken over: no image to paint around is given")
+    plain = replace(request, strength=None, inpaint=Inpaint(), canvas=replace(request.canvas, outpaint=None))
+    return plain, notes
 
 
 def all_settings() -> tuple[Setting, ...]:

@@ -17,7 +17,8 @@ from .fields import Choice, FilePath, Flag, Model, Number, Whole
 from .group import SettingGroup, described, documented, setting
 from .sequences import MAX_SIDE, Names, Pixels
 
-MAX_SEED = 2**63 - 1
+MAX_SEED = 2**64 - 1
+MAX_DELTA = 2**63 - 1
 MAX_STEPS = 1000
 MAX_HIRES = 8.0
 MAX_SIGMA = 100_000.0
@@ -122,7 +123,7 @@ class Noise(SettingGroup):
         Choice(SOURCES), "cpu", flag="--rng", key="RNG", also="randn_source", label="noise source", usual="cpu",
         help="Random number generator.")
     seed_delta: int = setting(
-        Whole(-MAX_SEED, MAX_SEED), 0, flag="--ensd", key="ENSD", also="eta_noise_seed_delta", nullable=True,
+        Whole(-MAX_DELTA, MAX_DELTA), 0, flag="--ensd", key="ENSD", also="eta_noise_seed_delta", nullable=True,
         help="Added to the seed for all noise after the start (31337 for some pictures of A1111).")
     compat: Compat | None = setting(
         Choice(COMPATS), flag="--compat", key="Compat", metavar="PROGRAM", usual="as diffusers",

@@ -20,7 +20,10 @@ from ..errors import InvalidRequest
 Lookup = Callable[[str], Sequence[str]]
 """Name of a wildcard -> its lines."""
 
-_WILDCARD = re.compile(r"(?<!\\)__((?!_)(?:(?!__)[\w\-./*?])+)__")
+_WILDCARD = re.compile(
+    r"(?<!\\)__((?!_)(?:(?!__)[\w\-./*?])+)__|(?<![\\\w])__((?![_\s])(?:(?!__)[\w\-./*?\\ '&+])+(?<!\s))__(?!\w)"
+)
+"""A wildcard: a name of letters, or one with spaces and the like that no word touches."""
 _COUNT = re.compile(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*")
 _WEIGHT = re.compile(r"\s*(\d+\.?\d*|\.\d+)::")
 MAX_DEPTH = 20
@@ -42,7 +45,11 @@ def resolve_variants(prompt: str, seed: int, lookup: Lookup | None = None, *, ro
 
 def wildcard_names(prompt: str) -> list[str]:
     """Names of the wildcards in a prompt."""
-    return [match[1] for match in _WILDCARD.finditer(prompt)]
+    return [_name(match) for match in _WILDCARD.finditer(prompt)]
+
+
+def _name(match: re.Match[str]) -> str:
+    return match[1] or match[2]
 
 
 @dataclass
@@ -87,7 +94,7 @@ class _Resolver:
             return text
 
         def line(match: re.Match[str]) -> str:
-            name = match[1]
+            name = _name(match)
             if name in inside:
                 raise InvalidRequest(f"the wildcard {name!r} leads back to itself")
             options = [_weighted(option) for option in lookup(name)]

@@ -21,7 +21,7 @@ stable-diffusion encode photo.jpg --model v1-5-pruned-emaonly.safetensors --out 
 
 @click.command("encode", cls=Command, examples=EXAMPLES)
 @click.argument("picture", type=click.Path(path_type=Path))
-@click.option("--seed", type=Whole(0, 2**63 - 1), show_default="the mean", help="Draw a sample instead.")
+@click.option("--seed", type=Whole(0, 2**64 - 1), show_default="the mean", help="Draw a sample instead.")
 @output_options("PICTURE.safetensors here", "File (.safetensors) or folder.")
 @model_options
 def command(

@@ -104,12 +104,13 @@ def _given_or_embedded(path: Path | None) -> Path:
 
 def picture_facts(path: Path) -> dict[str, Any]:
     """Size, and the settings that were written into the picture."""
-    from ...request.metadata_read import MAX_TEXT, split_text, written_text
+    from ...request.metadata_read import MAX_TEXT, written_text
     from ...request.pictures import open_picture
+    from ...request.writers.infotext import split_text
 
     image = open_picture(path, "picture")
     facts = {"kind": "picture", "path": str(path), "width": image.width, "height": image.height, "mode": image.mode}
-    text = written_text(image) or ""  # as it stands: much that cannot be generated here is worth reading
+    text = written_text(path) or ""  # as it stands: much that cannot be generated here is worth reading
     known = len(text) <= MAX_TEXT and split_text(text)[2]
     return {**facts, "settings": text if known else "none"}
 

@@ -23,7 +23,7 @@ stable-diffusion noise apple.png --timesteps 0,250,500,750,1000 --pixels --out s
     "--timesteps", type=Values(float), default="0,100,200,400,600,800,999", show_default=True, help="From 0 to 1000."
 )
 @click.option("--pixels", is_flag=True, help="Add noise to the pixels instead of the latent.")
-@click.option("--seed", type=Whole(0, 2**63 - 1), default=0, show_default=True, help="Of the noise.")
+@click.option("--seed", type=Whole(0, 2**64 - 1), default=0, show_default=True, help="Of the noise.")
 @output_options("outputs/noise-PICTURE.png")
 @model_options
 def command(

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...diffusion.schedule import EDMSchedule
 from ...errors import InvalidRequest
-from ...request.pictures import cover, grey_mask
+from ...request.pictures import cover, plain_mode
 from ...request.request import Request
-from ..image import latent_mask, mask_tensor, put_back, same_channels, to_model, to_straight
+from ..image import covering_size, latent_mask, mask_tensor, put_back, same_channels, to_model, to_straight
+from .given_pictures import framed, ready_mask
 from .masks import Box, blurred_mask, extended, fill_masked, pasted, region_box, soft_edge, soft_latent_mask
 from .seamless import Wrapped
 
@@ -56,7 +57,8 @@ class InitImage:
     latent, mask  [1,c,h,w] and [1,1,h,w]: where to start, and where it is repainted
     image, hidden the picture at the size of the run, and its mask in pixels [1,1,H,W]
     whole, shown  the straight picture that the result is put into, and how much of the result shows where
-    box           the part of `whole` that the run makes, where it is not all of it
+    box, inner    the part of `whole` that the run makes, and where that lies in what it makes; None where both are all
+    step          sides that the run makes are multiples of it
     """
 
     latent: Tensor | None = None
@@ -66,6 +68,8 @@ class InitImage:
     whole: Tensor | None = None
     shown: Tensor | None = None
     box: Box | None = None
+    inner: Box | None = None
+    step: int = 8
 
     def put_back(self, straight: Tensor) -> Tensor:
         """Generated straight pictures [B,C,H,W] with what was kept put back."""
@@ -73,15 +77,19 @@ class InitImage:
             return straight
         straight, whole = same_channels(straight, self.whole)
         whole = whole.expand(len(straight), -1, -1, -1)
-        if self.box is not None:
-            straight = pasted(straight, whole, self.box)
+        if self.box is not None and self.inner is not None:
+            left, top, right, bottom = self.inner
+            straight = pasted(straight[..., top:bottom, left:right], whole, self.box)
         return put_back(straight, self.whole.expand(len(straight), -1, -1, -1), self.shown)
 
     def crop(self, picture: Image.Image, request: Request) -> Image.Image:
         """Of a picture that lies on the image of the request, pixel by pixel, what the run makes; else all."""
         if self.box is None or request.image is None or picture.size != request.image.size:
             return picture
-        return picture.crop(self.box)
+        part = picture.crop(self.box)
+        if self.inner is None or self.image is None or self.inner == (0, 0, *self.image.size):
+            return part
+        return framed(plain_mode(part), self.image.size, self.step, edge=True)[0]
 
 
 def prepare_init(model: StableDiffusion, resolved: Resolved) -> InitImage:
@@ -97,11 +105,12 @@ def prepare_init(model: StableDiffusion, resolved: Resolved) -> InitImage:
         if input_kind(model) == "image" and resolved.passes[0].strength == 1:
             return InitImage(image=image)  # such a model is given the picture, and starts from pure noise
         return InitImage(latent=_encode(model, request, image), image=image)
-    mask = ImageOps.invert(grey_mask(mask)) if request.inpaint.invert else mask
+    image = plain_mode(image)
+    mask = mask if request.mask is None else ready_mask(request, image)[0]
     soft = blurred_mask(mask, resolved.blur)
     # what outpainting adds has nothing beneath it that could show: its mask runs into the old part alone
     mask = ImageChops.lighter(soft, mask) if request.canvas.outpaint is not None else soft
-    whole, part, box = _fitted(resolved, image, mask)
+    whole, part, box, inner = _fitted(model, resolved, image, mask)
     hidden = mask_tensor(part[1])
     start = fill_masked(*part) if resolved.fill == "fill" else part[0]
     latent = _encode(model, request, start)
@@ -115,21 +124,30 @@ def prepare_init(model: StableDiffusion, resolved: Resolved) -> InitImage:
         whole=to_straight(whole[0]),
         shown=soft_edge(shown) if request.inpaint.soft else shown,
         box=box,
+        inner=inner,
+        step=model.factor,
     )
 
 
 Pair = tuple[Image.Image, Image.Image]
 
 
-def _fitted(resolved: Resolved, image: Image.Image, mask: Image.Image) -> tuple[Pair, Pair, Box | None]:
-    """(picture and mask as they come out, the same as the run makes them, the part of the former that is the latter)"""
-    size = resolved.size
-    if not resolved.request.inpaint.only_masked:
+def _fitted(
+    model: StableDiffusion, resolved: Resolved, image: Image.Image, mask: Image.Image
+) -> tuple[Pair, Pair, Box | None, Box | None]:
+    """(picture and mask as they come out, the same as the run makes them, the part of the former that is the latter,
+    where it lies in the latter)"""
+    size, own = resolved.size, (model.defaults.width, model.defaults.height)
+    if resolved.request.inpaint.only_masked:
+        box = region_box(mask, resolved.padding, size)
+    elif image.size != size and covering_size(image.size, own, model.factor) == size:
+        box = (0, 0, *image.size)
+    else:
         both = cover(image, *size), cover(mask, *size)
-        return both, both, None
-    box = region_box(mask, resolved.padding, size)
-    closer = [each.crop(box).resize(size, Image.Resampling.LANCZOS) for each in (image, mask)]
-    return (image, mask), (closer[0], closer[1]), box
+        return both, both, None, None
+    closer, inner = framed(image.crop(box), size, model.factor, edge=True)
+    hidden, _ = framed(mask.crop(box), size, model.factor, edge=False)
+    return (image, mask), (closer, hidden), box, inner
 
 
 def _encode(model: StableDiffusion, request: Request, image: Image.Image) -> Tensor:

@@ -20,7 +20,8 @@ class WildcardFolder:
     """`WildcardFolder(folder)("animals")` -> the lines of animals.txt, without empty ones and those that begin with #.
 
     A name is that of a file without ending, or its path below the folder ("nature/trees"); `*` and `?` stand for any
-    letters and join all files that fit. A name that leads out of the folder is refused.
+    letters and join all files that fit. Names may hold spaces, and capitals count only where a
+    file has the name in these capitals. A name that leads out of the folder is refused.
     """
 
     folder: Path
@@ -28,11 +29,14 @@ class WildcardFolder:
 
     def __call__(self, name: str) -> Sequence[str]:
         """InvalidRequest where the folder has no such file."""
-        parts = name.replace("\\", "/").split("/")
+        name = name.replace("\\", "/").removesuffix(ENDING)
+        parts = name.split("/")
         if ".." in parts or "" in parts or "\0" in name:
             raise InvalidRequest(f"the wildcard {name[:80]!r} is no name of a file in the folder of wildcards")
         files = self.files()
         found = [path for known, path in files.items() if self._fits(known, name)]
+        if not found:  # other systems do not tell capitals from small letters
+            found = [path for known, path in files.items() if self._fits(known.casefold(), name.casefold())]
         if not found:
             close = nearest(name, files)
             hint = f"did you mean {close!r}?" if close is not None else f"it has {len(files)} files"
