@@ -175,6 +175,10 @@ def noise(shop: Shop) -> Iterator[Case]:
     for shift in (1.0, 3.0, 6.0):
         yield Case(f"shift-{shift}", "sd3", {"noise": {"shift": shift}})
     yield Case("shift", "native", {"noise": {"shift": 2.0}})
+    for sampler in ("euler", "ddim"):
+        yield Case(
+            f"compat-{sampler}", "sd1", {**PICTURE, "noise": {"compat": "a1111"}, "sampler": sampler, "steps": 5}
+        )
     yield Case("shift-no-effect", "sd1", {"noise": {"shift": 2.0}})
     yield Case("large-seed", "sd1", {"seed": 2**63 - 1})
     yield Case("nv-large-seed", "native", {"seed": 2**40 + 5, "noise": {"source": "nv"}})

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from .errors import InvalidRequest, StableDiffusionError, unknown_choice
+from .errors import InvalidRequest, StableDiffusionError, unknown_choice, what_is
 from .request.metadata import shortened, user_comment
 from .request.pictures import has_alpha, plain_mode
 from .request.writers.files import EXIF_IFD, USER_COMMENT
@@ -109,6 +109,10 @@ def save_image(image: Image.Image, path: str | Path, *, parameters: str | None =
     `generate_image` do), "" leaves it out. The folder is made where it is missing. The file appears under its name
     only when it is complete. InvalidRequest for an unusable name, StableDiffusionError where the disk refuses.
     """
+    if not isinstance(image, Image.Image):
+        raise InvalidRequest(f"the image is {what_is(image)}; expected a Pillow image")
+    if not isinstance(path, (str, os.PathLike)):
+        raise InvalidRequest(f"the path is {what_is(path)}; expected the name of a file")
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise unknown_choice("picture format", path.suffix or str(path), FORMATS)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
+from .errors import InvalidRequest, what_is
 from .events import Event
 from .request.request import Request
 
@@ -65,5 +66,7 @@ class LocalRunner:
         """Loads the request's model where it is not in memory, checks everything, then returns the events."""
         from .pipeline.generate import generate
 
+        if not isinstance(request, Request):
+            raise InvalidRequest(f"the request is {what_is(request)}; expected a Request")
         model = self.models.get(request.model, self.device, self.dtype)
         return generate(model, request, engine=self.engine, preview_every=self.preview_every)

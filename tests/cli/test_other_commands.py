@@ -9,6 +9,8 @@ import pytest
 from cli_helpers import Run, assert_one_sentence
 from PIL import Image
 
+from stable_diffusion.embedded import model_path
+
 
 @pytest.fixture
 def picture(here: Path) -> Path:
@@ -94,6 +96,15 @@ def test_info_of_a_model(run: Run, model_file: Path) -> None:
     assert (facts["width"], facts["height"]) == (16, 24) and len(facts["sha256"]) == 64
     text = run("info", model_file).stdout
     assert "tiny" in text and "together" in text
+
+
+def test_info_of_a_model_by_its_name(run: Run, here: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STABLE_DIFFUSION_MODELS", str(model_file.parent))
+    facts = json.loads(run("info", model_file.stem, "--json", "--no-hash").stdout)
+    assert facts["path"] == str(model_file)
+    assert json.loads(run("info", "embedded", "--json", "--no-hash").stdout)["path"] == str(model_path())
+    result = run("info", "embeded")
+    assert_one_sentence(result.exit_code, result.stderr, "no file or folder embeded")
 
 
 def test_info_with_what_the_caller_says(run: Run, model_file: Path) -> None:

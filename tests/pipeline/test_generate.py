@@ -128,7 +128,7 @@ def test_previews_are_made_where_they_are_asked_for(tiny_model: StableDiffusion)
     assert shown[1] is not None and shown[1].size == (48, 32)
     never = generate(tiny_model, Request("a cat", seed=1, steps=2), preview_every=0)
     assert all(e.preview is None for e in never if isinstance(e, Progress))
-    with pytest.raises(InvalidRequest, match="preview_every is -1; expected at least 0"):
+    with pytest.raises(InvalidRequest, match="preview_every is -1; expected a whole number from 0"):
         generate(tiny_model, Request("a"), preview_every=-1)
 
 

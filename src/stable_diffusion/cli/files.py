@@ -40,6 +40,17 @@ def free_name(path: Path) -> Path:
     return candidate
 
 
+def named_model(path: Path) -> Path:
+    """The file of the model with this name, as `--model` takes it; where there is none, the path as it is given."""
+    if path.exists() or path.name != str(path):
+        return path
+    from ..embedded import model_path
+    from ..pipeline.models import EMBEDDED, model_names
+
+    known = model_path() if path.name == EMBEDDED else model_names().get(path.name)
+    return path if known is None else known
+
+
 def check_ending(path: Path) -> None:
     """InvalidRequest where the file name does not end as a picture's does."""
     if path.suffix.lower() not in ENDINGS:

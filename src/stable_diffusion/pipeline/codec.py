@@ -71,7 +71,7 @@ def batched_latent(latent: Tensor, channels: int) -> Tensor:
     """A latent [B,c,h,w], or [c,h,w] for one, as [B,c,h,w]; InvalidRequest where it is none of a model."""
     if isinstance(latent, Tensor):
         whole = latent[None] if latent.ndim == 3 else latent
-        if whole.ndim == 4 and whole.shape[1] == channels:
+        if whole.ndim == 4 and whole.shape[1] == channels and whole.numel():
             return whole
     raise InvalidRequest(
         f"the latent is {what_is(latent)}; expected a tensor [B,{channels},h,w], as image_encoder makes it of a picture"

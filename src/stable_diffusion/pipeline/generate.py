@@ -28,6 +28,7 @@ from ..engine.torch import TORCH, engine_for
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice, what_is
 from ..events import Event, Images, Progress
 from ..images import XMP, GeneratedImage, Pictures
+from ..request.fields import Whole
 from ..request.metadata import parameters_text
 from ..request.names import resolve_sampler
 from ..request.request import Request, Settings, with_settings
@@ -74,8 +75,10 @@ def generate(
     if output not in OUTPUTS:
         raise unknown_choice("output", output, OUTPUTS)
     for name, value, least in (("batch", batch, 1), ("preview_every", preview_every, 0)):
-        if value is not None and value < least:
-            raise InvalidRequest(f"{name} is {value}; expected at least {least}")
+        if value is not None:
+            Whole(least, 2**31).check(name, value)
+    if not isinstance(engine, Engine):
+        raise InvalidRequest(f"engine is {what_is(engine)}; expected an Engine, such as `engine.torch.TORCH`")
     ready = as_model(model)
     if isinstance(request, str):
         settings = {field.name: options.pop(field.name) for field in _SETTINGS if field.name in options}

@@ -224,6 +224,8 @@ class ModelCache(FileCache):
 
     def refiner(self, path_or_name: str, model: StableDiffusion) -> StableDiffusion:
         """The model of a path or name, on the device of `model` and in its precision, beside it."""
+        if path_or_name in BUILT_IN:
+            return self.get(path_or_name, model.device, model.dtype)
         path, place = find_model(path_or_name), (model.device, model.dtype)
         return self.kept("refiner", path, lambda: self._read(path, *place), *place)
 
@@ -330,7 +332,7 @@ def find_model(path_or_name: str | os.PathLike[str]) -> Path:
     if not isinstance(path_or_name, (str, os.PathLike)):
         raise InvalidRequest(f"the model is {what_is(path_or_name)}; expected the path or name of one")
     path = Path(path_or_name).expanduser()
-    if path.exists():
+    if os.fspath(path_or_name) != "" and path.exists():
         return path.resolve()
     names = model_names()
     for name, known in names.items():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -21,9 +21,11 @@ from ..diffusion.sigmas import Table, grid_options, schedule_sigmas, truncate
 from ..errors import InvalidRequest, unknown_choice, what_is
 from ..models.mmdit import MMDiT
 from ..models.unet import UNet
-from ..request.fields import Number, Whole
+from ..request.fields import Flag, Kind, Number, Whole
+from ..request.group import SettingGroup
 from ..request.names import automatic_schedule, resolve_sampler, resolve_schedule
 from ..request.request import unknown_setting
+from ..request.sequences import Span
 from ..request.settings import FLAT, Compat, Noise, SizeConditioning, VariationSeed, Wrap
 from ..text.encode import TextEncoder
 from ..text.prompt_schedule import Timeline, encode_timeline
@@ -37,6 +39,19 @@ from .tasks.control import ControlUnit
 Prompt: TypeAlias = str | Conditioning | Timeline
 """Text in A1111's grammar, or what the text encoder made of one."""
 ANY_SEED, ANY_STEPS, ANY_GUIDANCE = Whole(0, 2**64 - 1), Whole(1, 10_000), Number(-1e6, 1e6)
+KINDS: dict[str, Kind] = {
+    "strength": Number(0, 1),
+    "soft": Flag(),
+    "rescale": Number(0, 1),
+    "interval": Span(),
+    "image_guidance": ANY_GUIDANCE,
+    "shift": Number(0, 1e6),
+    "window": Whole(0, 2**16),
+    "overlap": Whole(0, 2**16),
+}
+"""What the plain ones of `DenoisingOptions` may be."""
+GROUPS: dict[str, type[SettingGroup]] = {"noise": Noise, "variation": VariationSeed, "told_size": SizeConditioning}
+"""Those that are groups of settings, and can be mappings."""
 RENAMED = {"negative_prompt": "negative", "width": "size", "height": "size", "image": "latent", "count": "seed"}
 """What a request has, and the denoising process has under another name."""
 
@@ -70,6 +85,29 @@ class DenoisingOptions:
     variation: VariationSeed = field(default_factory=VariationSeed)
     told_size: SizeConditioning | None = None
     controls: tuple[ControlUnit, ...] = ()
+
+    def __post_init__(self) -> None:
+        """InvalidRequest where a value is of no use; None is what is meant where nothing is given."""
+        values = {name: getattr(self, name) for name in KINDS}
+        checked = {name: KINDS[name].check(name, value) for name, value in values.items() if value is not None}
+        for name, group in GROUPS.items():
+            value = getattr(self, name)
+            if value is not None:
+                checked[name] = group.of(value, name)
+        for each in fields(self):
+            if getattr(self, each.name) is None and each.default is not None:
+                made = each.default if each.default_factory is MISSING else each.default_factory()
+                checked[each.name] = made
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        for name, kind, expected in (("mask", Tensor, "a tensor [1,1,h,w]"), ("wrap", Wrap, "Wrap(x=True)")):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise InvalidRequest(f"{name} is {what_is(value)}; expected {expected}")
+        controls = self.controls if isinstance(self.controls, (list, tuple)) else [self.controls]
+        for unit in controls:
+            if not isinstance(unit, ControlUnit):
+                raise InvalidRequest(f"a control is {what_is(unit)}; expected a ControlUnit (pictures: `generate`)")
 
 
 class DenoisingProcess:
@@ -172,6 +210,8 @@ class DenoisingProcess:
         """
         known, more = {each.name for each in fields(DenoisingOptions)}, new_options(more)
         _check_kinds(seed, steps, guidance)
+        if size is not None:
+            size = _checked_size(size)
         options = DenoisingOptions(**{name: value for name, value in more.items() if name in known})
         resolved = resolve_sampler(self.defaults.sampler if sampler is None else sampler)
         schedule = self.defaults.schedule if schedule is None and sampler is None else schedule or resolved.schedule
@@ -268,6 +308,16 @@ def _check_kinds(seed: object, steps: object, guidance: object) -> None:
         ANY_STEPS.check("steps", steps)
     if guidance is not None:
         ANY_GUIDANCE.check("guidance", guidance)
+
+
+def _checked_size(size: Any) -> tuple[int, int]:
+    """(height, width) of a latent; InvalidRequest where it is none."""
+    if not isinstance(size, (tuple, list, torch.Size)) or len(size) != 2:
+        shown = size if isinstance(size, (tuple, list)) else what_is(size)
+        raise InvalidRequest(f"size is {shown}; expected (height, width) of the latent, such as (32, 32)")
+    for side in size:
+        Whole(1, 2**16).check("a side of size", side)
+    return int(size[0]), int(size[1])
 
 
 def _unknown(name: str, sampler: Solver, known: Iterable[str]) -> InvalidRequest:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..command import Command, apply
+from ..files import named_model
 from ..format import echo_json, json_option
 from ..options import chosen, written_part_options
 
@@ -43,13 +44,13 @@ def command(
 ) -> None:
     """Write the model SOURCE to DESTINATION: one file where the name ends in .safetensors, else a diffusers folder.
 
-    Without --dtype and --lora every weight keeps its bits, those of --vae and --text-encoder, too. Nothing that exists
-    is overwritten.
+    SOURCE may also be the name of a model in a folder of STABLE_DIFFUSION_MODELS. Without --dtype and --lora every
+    weight keeps its bits, those of --vae and --text-encoder, too. Nothing that exists is overwritten.
     """
     from ...convert import convert
 
     options = {**chosen(), "loras": loras, "variant": variant, "source_variant": source_variant}
-    made = convert(source, destination, dtype=dtype, **options)
+    made = convert(named_model(source), destination, dtype=dtype, **options)
     for note in made.notes:
         click.echo(f"note: {note}", err=True)
     if as_json:

@@ -9,6 +9,7 @@ import click
 
 from ...errors import BrokenModel, InvalidRequest, UnknownModel, brief, printable
 from ..command import Command
+from ..files import named_model
 from ..format import echo_json, echo_table, in_units
 from ..options import override_option
 
@@ -32,11 +33,12 @@ stable-diffusion info outputs/7-a-red-apple.png
 def command(path: Path | None, as_json: bool, hashes: bool, check: bool, overrides: dict[str, Any]) -> None:
     """Say what a file is: a model, an adapter (LoRA and relatives, textual inversion, ControlNet, T2I-Adapter,
     IP-Adapter), an autoencoder or text encoder alone, a picture with its settings, or a latent. Without PATH: the
-    built-in model.
+    built-in model. A name that --model takes is a PATH too.
 
     A model is recognised by the names and shapes of its tensors; no code in a file is ever run. Adapters are always
     looked at for numbers that are not finite, models with --check.
     """
+    path = path and named_model(path)
     if path is not None and path.suffix.lower() in PICTURES:
         _show(picture_facts(path), as_json)
         return
