@@ -37,6 +37,13 @@ from .places import rename_to_ldm
 
 SIZE_WIDTH = 256
 """Fourier features of each number on size (Podell et al. 2023, section 2.2)."""
+LEFT_OUT = {
+    **dict.fromkeys(("vision_model.", "visual."), "the image tower beside a text encoder"),
+    "loss.": "the discriminator of the autoencoder's training",
+    "model_ema.": "an averaged copy of the autoencoder",
+    "decoder.": "the decoder of T5",
+}
+"""How the names of a network's other half begin -> what that is."""
 T5_LEFT_OUT = "T5 is left out"
 """How a guess begins that says so."""
 
@@ -93,7 +100,8 @@ def read_single(
         card=Card(name=metadata.get("modelspec.title", ""), licence=metadata.get("modelspec.license", "")),
         metadata=metadata,
     )
-    return with_prediction(found, prediction, (*notes, *([guess] if guess else []), *guesses))
+    left = [note for plan in networks.values() for note in _left_out(plan.tensors)]
+    return with_prediction(found, prediction, (*notes, *([guess] if guess else []), *guesses, *left))
 
 
 def with_prediction(found: Blueprint, prediction: Prediction, guesses: Sequence[str]) -> Blueprint:
@@ -149,6 +157,12 @@ def _denoiser_config(family: Family, fields: dict[str, Any], given: Overrides) -
     if given.heads is not None or given.head_dim is not None:
         heads = {"heads": given.heads, "head_dim": given.head_dim}
     return UNetConfig(**fields, **heads, upcast_attention=family.upcast_attention)
+
+
+def _left_out(tensors: Prefixed) -> list[str]:
+    """Sentences on the halves of a training beside a network that are not read."""
+    there = [each for each in tensors.drop if any(name.startswith(tensors.prefix + each) for name in tensors.file)]
+    return [f"{LEFT_OUT[each]} in the file is left out" for each in there if each in LEFT_OUT]
 
 
 def _clip(place: TextPlace, tensors: Prefixed, given: Overrides, looks: str) -> NetworkPlan:
