@@ -1,4 +1,4 @@
-"""The transcripts of docs/checkpoints.md: makes a file of every kind and writes down what `info` says of it.
+"""The transcripts and tables of docs/checkpoints.md: makes a file of every kind and writes down what `info` says of it.
 
 python scripts/checkpoint_page.py            writes the page anew
 python scripts/checkpoint_page.py --check    exits with 1 where the page differs
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from checkpoint_matrix import tables
 from click.testing import CliRunner
 from page_kinds import KINDS, Kind
 
@@ -23,6 +24,7 @@ from stable_diffusion.cli.main import cli
 
 PAGE = Path(__file__).parent.parent / "docs" / "checkpoints.md"
 START, END = "<!-- made by scripts/checkpoint_page.py -->\n", "<!-- end -->\n"
+TABLES = "<!-- made by scripts/checkpoint_matrix.py -->\n"
 WIDTH = 118
 """Letters of a line; longer ones go on in the next, as on a terminal."""
 
@@ -51,10 +53,10 @@ def answer(command: str) -> str:
     return "".join(f"{line}\n" for long in lines for line in textwrap.wrap(long, WIDTH))
 
 
-def page(text: str, made: str) -> str:
-    """The page with its transcripts replaced."""
-    before, rest = text.split(START)
-    return f"{before}{START}\n{made}\n{END}{rest.split(END)[1]}"
+def page(text: str, made: str, start: str = START) -> str:
+    """The page with its transcripts, or what else begins with `start`, replaced."""
+    before, rest = text.split(start)
+    return f"{before}{start}\n{made}\n{END}{rest.split(END, 1)[1]}"
 
 
 @contextmanager
@@ -70,7 +72,7 @@ def inside(place: Path) -> Iterator[None]:
 
 def main() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    new = page(text, transcripts())
+    new = page(page(text, transcripts()), tables(), TABLES)
     if "--check" in sys.argv[1:]:
         sys.exit(new != text)
     PAGE.write_text(new, encoding="utf-8")

@@ -160,7 +160,7 @@ def native() -> None:
 
 
 def useless() -> None:
-    names = {"img_in.weight": (3072, 64), "double_blocks.0.img_attn.qkv.weight": (9216, 3072)}
+    names = {f"double_blocks.0.{stream}_attn.qkv.weight": (9216, 3072) for stream in ("img", "txt")}
     write_header(Path("flux1-dev.safetensors"), sample.of_shapes(names))
     state = ldm_state(model("sd1", shapes.SD1))
     bare = {name: tensor for name, tensor in state.items() if not name.startswith("first_stage_model.")}

@@ -168,6 +168,15 @@ def test_transcripts_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checkpoint_page.page(text, checkpoint_page.transcripts()) == text
 
 
+def test_the_tables_of_layouts_are_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the reader says of every network in every layout; scripts/checkpoint_page.py writes it again."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    checkpoint_page = importlib.import_module("checkpoint_page")
+    text = checkpoint_page.PAGE.read_text(encoding="utf-8")
+    assert checkpoint_page.page(text, checkpoint_page.tables(), checkpoint_page.TABLES) == text
+    assert text.count("reads (") - 1 == 11, "every network of a layout, and the sentence below the table"
+
+
 @pytest.mark.skipif(not SHIPPED, reason="no built-in model here")
 @pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
 def test_the_first_picture_is_the_first_command_s(page: str) -> None:

@@ -6,6 +6,7 @@ Only prefixes are changed here: which layout a network is in is decided afterwar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from ..build import Prefixed
 from ..containers.tensors import TensorFile
@@ -32,7 +33,7 @@ from .families import (
 
 Text = tuple[TensorFile, str]
 """A text encoder without a prefix, and its layout."""
-Known = Mapping[str, Layout]  # type: ignore[type-arg]
+Known = Mapping[str, Layout[Any]]
 
 UNET_PREFIXES = (UNET, "diffusion_model.", "unet.", "transformer.", "model.", "denoiser.", f"{UNET}model.", "")
 """Where the denoising network stands; the names of a whole model go on behind it."""
@@ -82,10 +83,11 @@ def rename_to_ldm(tensors: TensorFile) -> TensorFile:
     return _moved_texts(tensors)
 
 
-def denoiser_layout(network: Shapes) -> tuple[str, Layout] | None:  # type: ignore[type-arg]
+def denoiser_layout(network: Shapes) -> tuple[str, Layout[Any]] | None:
     """("unet" or "mmdit", its layout) of a network of these tensors, None where it is neither."""
-    for kind, known in (("unet", UNET_LAYOUTS), ("mmdit", MMDIT_LAYOUTS)):
-        layout = layout_of(known, network)  # type: ignore[arg-type]
+    kinds: tuple[tuple[str, Mapping[str, Layout[Any]]], ...] = (("unet", UNET_LAYOUTS), ("mmdit", MMDIT_LAYOUTS))
+    for kind, known in kinds:
+        layout = layout_of(known, network)
         if layout is not None:
             return kind, layout
     return None
@@ -149,10 +151,11 @@ def _moved_texts(tensors: TensorFile) -> TensorFile:
 def text_towers(tensors: TensorFile) -> dict[str, str]:
     """Prefix -> layout of every text encoder of a file, in the order of the file."""
     found: dict[str, str] = {}
+    known: tuple[Layout[Any], ...] = (*CLIP_LAYOUTS.values(), *T5_LAYOUTS.values())
     for name in tensors:
         if not name.endswith((CLIP_END, *T5_ENDS)):
             continue
-        for layout in (*CLIP_LAYOUTS.values(), *T5_LAYOUTS.values()):
+        for layout in known:
             prefix = _prefix_of(tensors, name, layout.marks)
             if prefix is not None:
                 found.setdefault(prefix, layout.name)
