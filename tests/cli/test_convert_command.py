@@ -90,3 +90,10 @@ def test_what_does_not_fit_is_one_sentence(run: Run, files: Path, here: Path) ->
         result = run("convert", files / "sd1", here / "made", option, file)
         assert_one_sentence(result.exit_code, result.stderr, says)
         assert not (here / "made").exists()
+
+
+@pytest.mark.parametrize("name", ["out.safetensors", "out"])
+def test_our_own_kind_of_model_is_not_converted(run: Run, here: Path, model_file: Path, name: str) -> None:
+    result = run("convert", model_file, name)
+    assert_one_sentence(result.exit_code, result.stderr, "cannot be written as")
+    assert not (here / name).exists()
