@@ -16,8 +16,8 @@ from .pipeline.models import DTYPES, StableDiffusion
 from .request.lora import checked_loras
 from .text.tokenizer_files import FILES, copy_tokenizer, write_clip_tokenizer
 from .weights.checkpoints.components import AnyPath, t5_tokenizer
-from .weights.checkpoints.folder import TOKENIZER, is_folder_model, read_config
 from .weights.checkpoints.families import FAMILIES
+from .weights.checkpoints.folder import TOKENIZER, is_folder_model, read_config
 from .weights.checkpoints.save_ldm import ldm_metadata, ldm_state
 from .weights.checkpoints.scheduler import with_note
 from .weights.checkpoints.single import T5_LEFT_OUT
