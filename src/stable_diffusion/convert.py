@@ -16,6 +16,7 @@ from .pipeline.models import DTYPES, StableDiffusion
 from .request.lora import checked_loras
 from .text.tokenizer_files import FILES, copy_tokenizer, write_clip_tokenizer
 from .weights.checkpoints.components import AnyPath, t5_tokenizer
+from .weights.checkpoints.families import FAMILIES
 from .weights.checkpoints.folder import TOKENIZER, is_folder_model, read_config
 from .weights.checkpoints.save_ldm import ldm_metadata, ldm_state
 from .weights.checkpoints.scheduler import schedule_from_words, with_note
@@ -91,7 +92,7 @@ def convert(
         notes.append(NO_ESTIMATOR)
     cast = None if dtype is None else DTYPES[dtype]
     if single:
-        state = ldm_state(parts)
+        state = ldm_state(_released(parts))
         notes += _vocabulary_beside(place, parts)
         write_safetensors(place, state, ldm_metadata(parts, place.stem), dtype=cast)
     else:
@@ -99,6 +100,16 @@ def convert(
         save_folder(place, parts, _write_tokenizer, dtype=cast, variant=variant, scheduler=scheduler)
     layout = "single file" if single else "diffusers folder"
     return Converted(path=place, layout=layout, family=parts.family, notes=tuple(notes))
+
+
+def _released(parts: Parts) -> Parts:
+    """The parts; InvalidRequest where no released checkpoint is of their family."""
+    if parts.family not in FAMILIES:
+        raise InvalidRequest(
+            f"a model of family {parts.family!r} cannot be written as one file of the released layout; only "
+            f"{', '.join(FAMILIES)} can"
+        )
+    return parts
 
 
 def _free_place(destination: str | os.PathLike[str]) -> Path:

@@ -99,3 +99,10 @@ def test_what_is_written_follows_what_is_set(run: Run, files: Path, here: Path) 
         words = json.loads((here / f"from-{Path(source).stem}" / "scheduler" / "scheduler_config.json").read_text())
         assert words["prediction_type"] == "v_prediction"
         assert load_parts(here / f"from-{Path(source).stem}").prediction == "v"
+
+
+@pytest.mark.parametrize("name", ["out.safetensors", "out"])
+def test_our_own_kind_of_model_is_not_converted(run: Run, here: Path, model_file: Path, name: str) -> None:
+    result = run("convert", model_file, name)
+    assert_one_sentence(result.exit_code, result.stderr, "cannot be written as")
+    assert not (here / name).exists()

@@ -105,9 +105,9 @@ class DenoisingOptions:
             if value is not None and not isinstance(value, kind):
                 raise InvalidRequest(f"{name} is {what_is(value)}; expected {expected}")
         controls = self.controls if isinstance(self.controls, (list, tuple)) else [self.controls]
-        for unit in controls:
-            if not isinstance(unit, ControlUnit):
-                raise InvalidRequest(f"a control is {what_is(unit)}; expected a ControlUnit (pictures: `generate`)")
+        for control in controls:
+            if not isinstance(control, ControlUnit):
+                raise InvalidRequest(f"a control is {what_is(control)}; expected a ControlUnit (pictures: `generate`)")
 
 
 class DenoisingProcess:
