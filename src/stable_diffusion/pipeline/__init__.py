@@ -10,3 +10,7 @@ image.py      Pillow pictures to tensors and back                      grid.py  
 renamed.py    names of the last release
 text.py       the text encoder of a model                              tasks/       what a request may ask beyond text
 """
+
+from ..former import FOLDER
+
+__path__ = [*__path__, str(FOLDER / "pipeline")]

@@ -1,0 +1,7 @@
+"""The former place of `images`."""
+
+from __future__ import annotations
+
+import importlib
+
+__getattr__ = importlib.import_module("stable_diffusion.former").moved(__name__, "images")

@@ -1,0 +1,9 @@
+"""The former place of `request.request`."""
+
+from __future__ import annotations
+
+import importlib
+
+__getattr__ = importlib.import_module("stable_diffusion.former").moved(
+    __name__, "request.request", "events", "request.names"
+)
