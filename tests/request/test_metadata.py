@@ -298,17 +298,12 @@ def test_bad_destinations_are_plain_sentences(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")
-def test_a_full_disk_for_real(tmp_path: Path) -> None:
-    class Full:
-        """A picture whose bytes go to a device that is always full."""
+def test_a_full_disk_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(self: Image.Image, file: Any, kind: str, **_: object) -> None:
+        with open("/dev/full", "wb", buffering=0) as device:  # a device that is always full
+            device.write(b"x")
 
-        info: dict[str, str] = {}  # noqa: RUF012
-        mode = "RGB"
-
-        def save(self, file: Any, kind: str, **_: object) -> None:
-            with open("/dev/full", "wb", buffering=0) as device:
-                device.write(b"x")
-
+    monkeypatch.setattr(Image.Image, "save", save)
     with pytest.raises(StableDiffusionError, match="the disk is full"):
-        save_image(Full(), tmp_path / "a.png")  # type: ignore[arg-type]
+        save_image(Image.new("RGB", (2, 2)), tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []

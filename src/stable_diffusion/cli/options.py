@@ -30,6 +30,10 @@ class Overrides(SectionOption):
             found[name.strip().replace("-", "_")] = _override(text.strip())
         return found
 
+    def process_value(self, ctx: click.Context, value: Any) -> dict[str, Any]:
+        """An empty dictionary where the option is not given, for which click makes a tuple."""
+        return super().process_value(ctx, value) or {}
+
 
 def _override(text: str) -> Any:
     """A number, "true" or "false" as what they are, numbers with commas as a tuple, else the text."""

@@ -100,7 +100,7 @@ def test_a_model_that_edits_pictures(single: Path, tmp_path: Path) -> None:
 def test_a_file_without_one_text_encoder(single: Path, tmp_path: Path) -> None:
     state = {name: tensor for name, tensor in load_file(single).items() if "embedders.1" not in name}
     save_file(state, tmp_path / "a.safetensors")
-    with pytest.raises(UnknownModel, match="not sdxl, since it has no text encoder under") as caught:
+    with pytest.raises(BrokenModel, match="not its second text encoder; --text-encoder gives it one") as caught:
         inspect(tmp_path / "a.safetensors")
     assert "\n" not in str(caught.value)
 
