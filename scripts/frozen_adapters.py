@@ -256,22 +256,27 @@ class Networks:
         self.shop, self.tools = shop, tiny_controls
         self.configs = {"sd1": tiny_checkpoints.SD1.ours, "sdxl": tiny_xl.BASE.config}
 
+    def _built(self, make: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+        """What `make` builds, whose first weights come from torch's own generator, whatever was built before it."""
+        torch.manual_seed(11)
+        return make(*arguments, **settings)
+
     def plain(self, model: str, seed: int = 1, **settings: Any) -> Path:
-        state = self.tools.controlnet(self.configs[model], seed, **settings).state_dict()
+        state = self._built(self.tools.controlnet, self.configs[model], seed, **settings).state_dict()
         return self.shop.save(f"controls/{model}-plain{seed}", state)
 
     def shuffled(self) -> Path:
         """One whose features are means, as its name says."""
-        state = self.tools.controlnet(self.configs["sd1"], 1, global_pool_conditions=True).state_dict()
+        state = self._built(self.tools.controlnet, self.configs["sd1"], 1, global_pool_conditions=True).state_dict()
         return self.shop.save("controls/control_v11e_sd15_shuffle", self.tools.ldm_state(self.configs["sd1"], state))
 
     def ldm(self) -> Path:
-        state = self.tools.controlnet(self.configs["sd1"], 3).state_dict()
+        state = self._built(self.tools.controlnet, self.configs["sd1"], 3).state_dict()
         return self.shop.save("controls/control_ldm", self.tools.ldm_state(self.configs["sd1"], state))
 
     def low_rank(self) -> Path:
         """A control-LoRA: what is a copy of the U-Net as two factors of its difference."""
-        state = self.tools.controlnet(self.configs["sd1"], 4).state_dict()
+        state = self._built(self.tools.controlnet, self.configs["sd1"], 4).state_dict()
         state = self.tools.ldm_state(self.configs["sd1"], state, prefix="")
         made: State = {"lora_controlnet": torch.zeros(0)}
         for seed, (name, tensor) in enumerate(state.items()):
@@ -285,11 +290,11 @@ class Networks:
         return self.shop.save("controls/control-lora", made)
 
     def union(self) -> Path:
-        return self.shop.save("controls/union", self.tools.union(self.configs["sdxl"]).state_dict())
+        return self.shop.save("controls/union", self._built(self.tools.union, self.configs["sdxl"]).state_dict())
 
     def t2i(self, model: str) -> Path:
         kind = "full_adapter_xl" if model == "sdxl" else "full_adapter"
-        return self.shop.save(f"controls/t2i-{model}", self.tools.t2i_adapter(kind, [32, 64]).state_dict())
+        return self.shop.save(f"controls/t2i-{model}", self._built(self.tools.t2i_adapter, kind, [32, 64]).state_dict())
 
     def ip(self, model: str, plus: bool) -> Path:
         """With its image tower beside it."""
@@ -307,12 +312,11 @@ class Networks:
             tower.save_pretrained(folder / "image_encoder")
         unet = UNet2DConditionModel.from_pretrained(self.shop.case(model).folder / "unet", local_files_only=True)
         width = 48 if plus else 20
-        state = self.tools.ip_adapter_state(unet, self.configs[model].context_dim, width, plus=plus)
+        state = self._built(self.tools.ip_adapter_state, unet, self.configs[model].context_dim, width, plus=plus)
         return self.shop.save(f"controls/ip-{model}{'-plus' * plus}", state)
 
 
 def controls(shop: Shop) -> Iterator[Case]:
-    torch.manual_seed(11)
     made, shown = Networks(shop), picture(60, 44, seed=5)
 
     def one(path: Path, **settings: Any) -> dict[str, Any]:
