@@ -5,13 +5,11 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import secrets
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +21,7 @@ from .request.metadata import shortened, user_comment
 from .request.pictures import has_alpha, plain_mode
 from .request.writers.files import EXIF_IFD, USER_COMMENT
 from .request.writers.forms import KEY
+from .weights.containers.atomic import whole_file
 
 XMP = "xmp"
 """Key of `Image.info` under which Pillow keeps an XMP packet; a panorama's is written to its file."""
@@ -118,35 +117,27 @@ def save_image(image: Image.Image, path: str | Path, *, parameters: str | None =
         raise unknown_choice("picture format", path.suffix or str(path), FORMATS)
     if "\0" in str(path):
         raise InvalidRequest(f"{str(path)!r} is not a name that a file can have")
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:
         if path.is_dir():
             raise InvalidRequest(f"{str(path)!r} is a folder; expected the name of a file")
         if path.exists() and not overwrite:
             raise InvalidRequest(f"{str(path)!r} exists; expected a new name")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(image, temporary, FORMATS[path.suffix.lower()], parameters)
-        os.replace(temporary, path)
+        with whole_file(path) as file:
+            _write(image, file, FORMATS[path.suffix.lower()], parameters)
     except OSError as error:
         raise StableDiffusionError(f"{str(path)!r} could not be written: {_reason(error)}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return path
 
 
-def _write(image: Image.Image, path: Path, kind: str, text: str | None) -> None:
+def _write(image: Image.Image, file: BinaryIO, kind: str, text: str | None) -> None:
     options = embedded_text(image, kind, text)
     image = image if image.mode in MODES[kind] else plain_mode(image)
-    with path.open("wb") as file:
-        if kind == "PNG":
-            image.save(file, kind, **options)
-        elif kind == "WEBP":
-            image.save(file, kind, lossless=True, exact=True, **options)
-        else:
-            opaque(image).save(file, kind, quality=QUALITY, subsampling=0, **options)
-        file.flush()
-        os.fsync(file.fileno())
+    if kind == "PNG":
+        image.save(file, kind, **options)
+    elif kind == "WEBP":
+        image.save(file, kind, lossless=True, exact=True, **options)
+    else:
+        opaque(image).save(file, kind, quality=QUALITY, subsampling=0, **options)
 
 
 def embedded_text(image: Image.Image, kind: str, text: str | None = None) -> dict[str, Any]:

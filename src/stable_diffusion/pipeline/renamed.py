@@ -8,13 +8,14 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable
-from typing import Any
-
-from PIL.Image import Image
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest, what_is
 from ..request import names
 from ..request.settings import Noise
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SOLVER = "stable_diffusion.diffusion.samplers.SOLVERS"
 GRID = "stable_diffusion.diffusion.sigmas"

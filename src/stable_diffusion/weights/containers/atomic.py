@@ -14,9 +14,11 @@ from ...errors import InvalidRequest, ModelFileError
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` once it is complete and on the disk, and vanishes on any error."""
-    path = Path(path)
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of `path` once it is complete and on the disk, and vanishes on any error.
+
+    Errors of the disk come as they are, for callers with words of their own.
+    """
     # In the same folder, since a rename is atomic only within a file system.
     temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(6)}.part"
     try:
@@ -27,11 +29,20 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except OSError as error:
-        raise ModelFileError(f"{path} could not be written ({error.strerror or error}); nothing was changed") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """The same for the files of models and of training: ModelFileError where the disk refuses."""
+    path = Path(path)
+    try:
+        with whole_file(path) as file:
+            yield file
+    except OSError as error:
+        raise ModelFileError(f"{path} could not be written ({error.strerror or error}); nothing was changed") from error
 
 
 @contextmanager
