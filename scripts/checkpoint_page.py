@@ -6,14 +6,12 @@ python scripts/checkpoint_page.py --check    exits with 1 where the page differs
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir
 from pathlib import Path
 
 from checkpoint_matrix import tables
@@ -36,7 +34,7 @@ def transcripts() -> str:
 
 def section(kind: Kind) -> str:
     """One kind, whose files lie in a folder of their own: some look for others beside them."""
-    with tempfile.TemporaryDirectory() as place, inside(Path(place)):
+    with tempfile.TemporaryDirectory() as place, chdir(Path(place)):
         kind.make()
         shown = "\n".join(f"$ {command}\n{answer(command)}" for command in kind.commands)
     says = f"{kind.says}\n\n" if kind.says else ""
@@ -57,17 +55,6 @@ def page(text: str, made: str, start: str = START) -> str:
     """The page with its transcripts, or what else begins with `start`, replaced."""
     before, rest = text.split(start)
     return f"{before}{start}\n{made}\n{END}{rest.split(END, 1)[1]}"
-
-
-@contextmanager
-def inside(place: Path) -> Iterator[None]:
-    """`place` as the current folder, so that the page shows names and no folders of this machine."""
-    here = Path.cwd()
-    os.chdir(place)
-    try:
-        yield
-    finally:
-        os.chdir(here)
 
 
 def main() -> None:

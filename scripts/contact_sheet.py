@@ -24,24 +24,16 @@ import stable_diffusion
 from stable_diffusion.training.report import label_font
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))  # the recipe, whose prompts are drawn
+
+from recipes.embedded.prompts import read_prompts  # noqa: E402
+
 PAPER = (255, 255, 255, 255)
 GAP, LINE, LINES, SIZE = 6, 13, 2, 11
 QUALITIES = (92, 85, 75)
 BLIND = 20
 """Pictures on a sheet of the blind form: few enough to be seen large."""
 SHRINK, SMALLEST = 0.85, 48
-
-
-def read_groups(path: Path) -> dict[str, list[str]]:
-    """Group name -> prompts, in the file's order; prompts before any heading belong to the group "" """
-    groups: dict[str, list[str]] = {}
-    name = ""
-    for line in (line.strip() for line in path.read_text(encoding="utf-8").splitlines()):
-        if line.startswith("##"):
-            name = line.lstrip("#").strip()
-        elif line and not line.startswith("#"):
-            groups.setdefault(name, []).append(line)
-    return groups
 
 
 def draw(prompts: Sequence[str], model: stable_diffusion.StableDiffusion, seed: int, name: str) -> list[Image.Image]:
@@ -155,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs/images", help="folder; contact_GROUP is written there")
     parser.add_argument("--blind", type=Path, metavar="FOLDER", help="numbers instead of prompts, all groups mixed")
     given = parser.parse_args(arguments)
-    groups = read_groups(given.prompts)
+    groups = read_prompts(given.prompts)
     missing = [name for name in given.group or [] if name not in groups]
     if missing:
         parser.error(f"there is no group {missing[0]!r} in {given.prompts}: choose from {', '.join(groups)}")

@@ -6,13 +6,14 @@ import json
 import shlex
 import shutil
 from collections.abc import Mapping
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import frozen_adapters
 import frozen_hooks as hooks
 from frozen_commands import shown
-from frozen_files import inside, parts_of_one, run
+from frozen_files import parts_of_one, run
 from frozen_paint import Entries, Entry, digest
 from frozen_shop import Shop, mask, noise, picture
 from PIL import Image
@@ -196,7 +197,7 @@ def words(text: str, paint: str = "--steps 2 --seed 3 --size 48x32") -> list[str
 
 
 def commands(shop: Shop) -> Entries:
-    with inside(prepare(shop)):
+    with chdir(prepare(shop)):
         for name, text in GENERATE.items():
             yield f"generate/{name}", ran("generate", *words(text))
         yield "generate/stdin", ran("generate", "-", *words(""), stdin="a cat from afar")
@@ -229,7 +230,7 @@ def _latents() -> Entries:
 
 def axes(shop: Shop) -> Entries:
     """Every axis of a grid."""
-    with inside(prepare(shop)):
+    with chdir(prepare(shop)):
         for name, values in AXES.items():
             model = "-m native.safetensors" if name in ("background", "shift") else ""
             model = "-m sd1-pix2pix.safetensors" if name == "image-guidance" else model

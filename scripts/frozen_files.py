@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,6 @@ KINDS = (
     *("sd1", "small-sd", "sd1-inpaint", "sd1-pix2pix", "sd2", "sd2-base", "sd2-inpaint", "sd2-depth", "sdxl", "ssd-1b"),
     *("koala", "sdxl-v-zero-snr", "sdxl-inpaint", "sdxl-pix2pix", "sdxl-refiner", "sd3", "sd3.5-medium", "sd3.5-large"),
 )
-
-
-@contextmanager
-def inside(place: Path) -> Iterator[None]:
-    """`place` as the current folder, so that names without folders are recorded."""
-    here = Path.cwd()
-    os.chdir(place)
-    try:
-        yield
-    finally:
-        os.chdir(here)
 
 
 def run(*words: object, stdin: str | None = None) -> Any:
@@ -68,7 +56,7 @@ def samples(shop: Shop) -> Entries:
     from page_kinds import KINDS as PAGES
 
     for kind in PAGES:
-        with tempfile.TemporaryDirectory(dir=shop.place) as place, inside(Path(place)):
+        with tempfile.TemporaryDirectory(dir=shop.place) as place, chdir(Path(place)):
             kind.make()
             for command in kind.commands:
                 typed = shlex.split(command.partition(" | ")[0])[2:]
@@ -80,21 +68,21 @@ def told(shop: Shop) -> Entries:
     torch.manual_seed(21)
     for name in KINDS:
         for form, path in (("single", shop.single(name)), ("folder", shop.case(name).folder)):
-            with inside(path.parent):
+            with chdir(path.parent):
                 yield f"{name}/{form}", machine(said(path.name))
-    with inside(shop.native.parent):
+    with chdir(shop.native.parent):
         yield "native", machine(said(shop.native.name))
     yield "embedded", said()
     for kind in frozen_adapters.KINDS:
         path = frozen_adapters.lora_file(shop, kind)
-        with inside(path.parent):
+        with chdir(path.parent):
             yield f"lora/{kind}", machine(said(path.name))
     for name, path in frozen_adapters.spelt(shop).items():
-        with inside(path.parent):
+        with chdir(path.parent):
             yield f"spelt/{name}", machine(said(path.name))
     made = frozen_adapters.Networks(shop)
     for path in (made.plain("sd1"), made.low_rank(), made.union(), made.t2i("sd1"), made.ip("sd1", True)):
-        with inside(path.parent):
+        with chdir(path.parent):
             yield f"control/{path.stem}", machine(said(path.name))
 
 

@@ -32,12 +32,12 @@ def noise(count: int, side: int) -> list[Image.Image]:
 
 
 def test_a_hundred_prompts_in_six_groups(script: ModuleType) -> None:
-    groups = script.read_groups(ROOT / "recipes/embedded/prompts_100.txt")
+    groups = script.read_prompts(ROOT / "recipes/embedded/prompts_100.txt")
     assert list(groups) == ["objects", "colours", "styles", "scenes", "Chinese", "counts"]
     prompts = [prompt for group in groups.values() for prompt in group]
     assert len(prompts) == len(set(prompts)) == 100
     assert all(ord(max(prompt)) > 255 for prompt in groups["Chinese"])
-    assert [len(group) for group in script.read_groups(ROOT / "recipes/embedded/prompts.txt").values()] == [64]
+    assert [len(group) for group in script.read_prompts(ROOT / "recipes/embedded/prompts.txt").values()] == [64]
 
 
 def test_pictures_shrink_and_never_grow(script: ModuleType) -> None:

@@ -13,7 +13,7 @@ PROMPTS = Path(__file__).with_name("prompts_120.txt")
 
 
 def read_prompts(path: Path = PROMPTS) -> dict[str, list[str]]:
-    """Group name -> prompts, in the file's order."""
+    """Group name -> prompts, in the file's order; prompts before any heading belong to the group ""."""
     groups: dict[str, list[str]] = {}
     name = ""
     for line in (line.strip() for line in path.read_text(encoding="utf-8").splitlines()):
