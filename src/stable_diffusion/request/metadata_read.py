@@ -83,7 +83,7 @@ def written_text(source: str | Path | Image.Image) -> str | None:
     path = Path(source) if isinstance(source, (str, PathLike)) else None
     if path is not None and path.is_file() and (found := infotext_of(texts_in_file(path))) is not None:
         return found
-    image = open_picture(source, "picture") if isinstance(source, (str, PathLike)) else source
+    image = source if hasattr(source, "info") else open_picture(source, "picture")
     found = infotext_of(texts_in_image(image))
     if found is None and (hidden := hidden_text(image)) is not None:
         found = as_infotext(hidden) or infotext_of(json_texts(hidden))
