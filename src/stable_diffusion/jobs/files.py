@@ -58,7 +58,7 @@ class DataFolder:
         """Takes the folder for this program; FolderInUse where another one has it."""
         from filelock import FileLock, Timeout
 
-        held = FileLock(self.path / "lock")
+        held = FileLock(self.path / "lock", thread_local=False)
         try:
             held.acquire(timeout=0)
         except Timeout:

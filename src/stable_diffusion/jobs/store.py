@@ -108,6 +108,15 @@ class JobStore:
         with self.database.read() as connection:
             return [job_of(row) for row in connection.execute(query)]
 
+    def unfinished(self, owner: str, request_hash: str) -> Job | None:
+        """The newest job of an owner that waits or runs for a request with this hash."""
+        sa, jobs = sqlalchemy(), self.database.jobs
+        query = sa.select(jobs).where(jobs.c.owner == owner, jobs.c.request_hash == request_hash)
+        query = query.where(jobs.c.state.in_(("queued", "running")), jobs.c.cancel == 0)
+        with self.database.read() as connection:
+            row = connection.execute(query.order_by(jobs.c.seq.desc()).limit(1)).one_or_none()
+        return None if row is None else job_of(row)
+
     def counts(self, owner: str | None = None) -> dict[State, int]:
         """How many jobs are in each state."""
         sa, jobs = sqlalchemy(), self.database.jobs
@@ -137,10 +146,11 @@ class JobStore:
         sa, jobs = sqlalchemy(), self.database.jobs
         with self.database.write() as connection:
             ended = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state == "queued")
-            connection.execute(ended.values(state="cancelled", cancel=1, finished=time.time()))
-            connection.execute(sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state == "running").values(cancel=1))
+            asked = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state == "running").values(cancel=1)
+            done = connection.execute(ended.values(state="cancelled", cancel=1, finished=time.time())).rowcount
+            done += connection.execute(asked).rowcount
         job = self.job(job_id)
-        if not job.cancel:
+        if not done:
             raise JobFinished(f"the job {job_id!r} is {job.state} already")
         return job
 
@@ -194,10 +204,7 @@ class JobStore:
         return found
 
     def delete(self, job_id: str) -> None:
-        """Removes an ended job from the list; its pictures stay. JobFinished is not raised: a running one must end
-        first, and a queued one is cancelled."""
-        if not self.job(job_id).is_finished:
-            self.cancel(job_id)
+        """Removes an ended job from the list; its pictures stay. One that has not ended stays too."""
         sa, jobs = sqlalchemy(), self.database.jobs
         with self.database.write() as connection:
             ended = (jobs.c.id == job_id) & jobs.c.state.in_(FINISHED)
