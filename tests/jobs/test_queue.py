@@ -74,9 +74,7 @@ def test_owners_take_turns_then_priority_then_age(make_service: Make) -> None:
     assert order(service) == expected
 
 
-def test_jobs_of_the_loaded_model_go_first_within_bounds(
-    make_service: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_jobs_of_the_loaded_model_go_first_within_bounds(make_service: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     service = make_service(runners=(), limits=Limits(window=3))
     for prompt, model in (("x1", "x"), ("y1", "y"), ("x2", "x"), ("y2", "y"), ("y3", "y")):
         service.submit(Request(prompt, model=model))

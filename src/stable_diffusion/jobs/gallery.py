@@ -197,10 +197,12 @@ class Gallery:
 
     def _update(self, pictures: Iterable[str], change: str, values: dict[str, Any]) -> Ids:
         sa, table = sqlalchemy(), self.database.pictures
-        here = table.c.id.in_(list(pictures))
+        asked = list(pictures)
+        here = table.c.id.in_(asked)
         with self.database.write() as connection:
             update = sa.update(table).where(here).values(**values).returning(table)
             done = [self._picture(row) for row in connection.execute(update).all()]
+        done.sort(key=lambda each: asked.index(each.id))
         self._tell(done, change)
         return [each.id for each in done]
 

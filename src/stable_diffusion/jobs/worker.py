@@ -267,7 +267,12 @@ class Worker:
         current.fraction = (picture + event.index / event.total) / job.count
         whole = self.bench.speeds.seconds(job)
         left = None if whole is None else round(whole * (1 - current.fraction), 1)
-        data: dict[str, float | None] = {"picture": picture, "pictures": job.count, "index": event.index, "total": event.total}
+        data: dict[str, float | None] = {
+            "picture": picture,
+            "pictures": job.count,
+            "index": event.index,
+            "total": event.total,
+        }
         data |= {"fraction": round(current.fraction, 4), "sigma": event.sigma, "seconds_left": left}
         self.bench.stream.publish("progress", data, job=job.id, owner=job.owner)
         if event.preview is not None:
