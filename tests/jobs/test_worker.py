@@ -15,6 +15,7 @@ from quick_runner import QuickRunner
 from stable_diffusion import Request
 from stable_diffusion.events import Images, Progress
 from stable_diffusion.jobs import JobService
+from stable_diffusion.jobs.files import picture_name
 from stable_diffusion.weights.containers import atomic
 
 
@@ -97,7 +98,7 @@ def test_a_job_that_was_cut_off_makes_only_what_is_missing(tmp_path: Path) -> No
     current_rows = []
     for number in (0, 1):
         image = Image.new("RGB", (4, 4))
-        name = service.folder.picture_name(claimed, number)
+        name = picture_name(claimed, number)
         current_rows.append(service.folder.write(image, name, 1.0, claimed, number, None))
     service._bench.leases.keep(claimed, current_rows[:1])  # the second has a file and no row
     before = service.gallery.read(f"{job.id}-0")

@@ -147,7 +147,7 @@ def _tables(metadata: MetaData) -> MetaData:
         Column("priority", Whole, nullable=False, default=0),
         *(Column(name, Text, nullable=False) for name in ("request", "request_hash")),
         Column("idempotency", Text),
-        *(Column(name, Text, nullable=False, default="") for name in ("model", "engine", "needs")),
+        *(Column(name, Text, nullable=False, default="") for name in ("model", "engine", "needs", "label")),
         *(Column("count", Whole, nullable=False), Column("saved", Whole, nullable=False)),
         *(Column("attempts", Whole, nullable=False, default=0), Column("worker", Text), Column("lease", Real)),
         *(Column("cancel", Whole, nullable=False, default=0), Column("error", Text), Column("notes", Text)),

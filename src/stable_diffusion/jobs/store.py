@@ -38,6 +38,7 @@ class Submission:
     needs: str = ""
     count: int = 1
     saved: bool = True
+    label: str = ""
     hashes: tuple[str, ...] = ()
 
 
@@ -277,7 +278,7 @@ class JobStore:
         sa, database, rows, inputs, now = sqlalchemy(), self.database, [], [], time.time()
         for each in asked:
             row = {name: getattr(each, name) for name in ("owner", "kind", "priority", "idempotency", "request_hash")}
-            row |= {name: getattr(each, name) for name in ("model", "engine", "needs", "count")}
+            row |= {name: getattr(each, name) for name in ("model", "engine", "needs", "count", "label")}
             row |= {"id": secrets.token_hex(8), "seq": self._next(), "state": "queued", "saved": int(each.saved)}
             rows.append(row | {"request": dumps(each.body), "attempts": 0, "cancel": 0, "created": now})
             inputs += [{"job": row["id"], "hash": found} for found in dict.fromkeys(each.hashes)]
@@ -314,5 +315,5 @@ def job_of(row: Any) -> Job:
 
 _SAME = (
     *("id", "seq", "owner", "kind", "state", "priority", "request_hash", "idempotency", "model", "engine", "needs"),
-    *("count", "attempts", "worker", "error", "created", "started", "finished"),
+    *("label", "count", "attempts", "worker", "error", "created", "started", "finished"),
 )

@@ -14,7 +14,7 @@ from ..errors import StableDiffusionError
 from ..events import Event, Images, Progress
 from ..request.request import Request
 from .database import Database, database_words, sqlalchemy
-from .files import DataFolder, DiskRefused
+from .files import DataFolder, DiskRefused, picture_name
 from .inputs import Inputs, tail
 from .lease import Leases
 from .records import Job, State
@@ -58,6 +58,7 @@ class Bench:
     stream: EventStream
     handlers: Mapping[str, Handler]
     speeds: Speeds = field(default_factory=Speeds)
+    naming: Callable[[Job, int], str] = picture_name
     is_paused: Callable[[], bool] = lambda: False
     disk_refused: Callable[[str], None] = lambda reason: None
     wake: threading.Condition = field(default_factory=threading.Condition)
@@ -82,8 +83,8 @@ class Worker:
     poll     seconds between looks into the database while nothing waits; submitting in this program wakes it at once
     """
 
-    def __init__(self, name: str, bench: Bench, runner: JobRunner, *, poll: float = 1.0, ending: str = ".png") -> None:
-        self.name, self.bench, self.runner, self.poll, self.ending = name, bench, runner, poll, ending
+    def __init__(self, name: str, bench: Bench, runner: JobRunner, *, poll: float = 1.0) -> None:
+        self.name, self.bench, self.runner, self.poll = name, bench, runner, poll
         self.current: Current | None = None
         self.loaded: str | None = None
         self._stop, self._recovered = threading.Event(), 0.0
@@ -105,6 +106,14 @@ class Worker:
     @property
     def is_alive(self) -> bool:
         return self._thread.is_alive()
+
+    def run_all(self, idle: Callable[[], bool]) -> None:
+        """Runs jobs in this thread until `idle` says that no more come; it is asked when nothing waits."""
+        self._beats.start()
+        while not self._stop.is_set():
+            if self.run_next() is None and (idle() or self._stop.wait(self.poll)):
+                break
+        self._stop.set()
 
     def run_next(self) -> Job | None:
         """Claims the next job and runs it to its end in this thread; None where nothing waits."""
@@ -246,7 +255,7 @@ class Worker:
         for index, image in enumerate(event.images):
             number = first + event.first + index
             request = event.requests[index] if index < len(event.requests) else None
-            name = folder.picture_name(job, number, self.ending)
+            name = self.bench.naming(job, number)
             rows.append(folder.write(image, name, seconds / len(event.images), job, number, request))
         if rows and rows[-1]["number"] == job.count - 1:
             current.last_rows = rows
