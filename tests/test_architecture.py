@@ -49,9 +49,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {*NETWORKS, *RESULTS, "pipeline", "data"},
     # The queue knows no network and no protocol: requests go in, and a runner makes pictures of them.
     "jobs": {*RESULTS, "request", "weights", "runner"},
-    "cli": {*DOORS, "training", "evaluation", "jobs"},
+    "bulk": {*RESULTS, "request", "weights", "runner", "jobs"},
+    "cli": {*DOORS, "training", "evaluation", "jobs", "bulk"},
     "server": {*DOORS, "jobs"},
-    "cluster": {*DOORS, "jobs"},
+    "cluster": {*DOORS, "jobs", "bulk"},
 }
 """Room -> the rooms it may import besides itself and the ground floor (errors, types, latents)."""
 
