@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class BulkPlan:
     lines: Callable[[], Iterable[PromptLine]]
     base: Mapping[str, Any]
     axes: Sequence[Axis] = ()
-    shard: Shard = Shard()
+    shard: Shard = field(default_factory=Shard)
     key: str = ""
 
 
@@ -121,15 +121,12 @@ class BulkRun:
         planned = self.settings.get(PLANNED)
         if planned is None or not self.plan.key or planned["key"] != self.plan.key:
             planner = Planner(
-                self.store, Inputs(self.database, self.folder.inputs), self.plan.shard, self._twins_path()
+                self.store, Inputs(self.database, self.folder.inputs), self.plan.shard, self.folder.path / TWINS
             )
             twins = planner.plan(requests_of(self.plan.lines(), self.plan.base, self.plan.axes))
             planned = {"key": self.plan.key, "twins": twins}
             self.settings.set(PLANNED, planned)
         self.twins = planned["twins"]
-
-    def _twins_path(self) -> Path:
-        return self.folder.path / TWINS
 
     def _order(self, index: int, given: Mapping[str, Any]) -> dict[str, Any]:
         found = {"folder": str(self.folder.path), "database": self.database.url, "name": f"{os.getpid()}-{index}"}

@@ -1,4 +1,4 @@
-"""`stable-diffusion bulk`: a file of requests to a folder of pictures, by several processes, resumed where it stopped."""
+"""`stable-diffusion bulk`: a file of requests to a folder of pictures, by several processes; resumes."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ BULK: Any = {"cls": SectionOption, "section": "Bulk"}
 @click.option("--workers", type=click.IntRange(1, 256), show_default="one a GPU", help="Processes.", **BULK)
 @click.option("--threads", type=click.IntRange(1, 256), show_default="cores / workers", help="Of a worker.", **BULK)
 @click.option("--shard", default="1/1", metavar="I/N", help="Only part I of N, for N machines.", **BULK)
-@click.option(
-    "--tar", type=click.IntRange(0), default=0, help="Requests a tar file (webdataset); 0 is folders.", **BULK
-)
+@click.option("--tar", type=click.IntRange(0), default=0, help="Requests in a tar file (webdataset).", **BULK)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.", **BULK)
 @setting_options(COMMON)
 @size_option
@@ -102,7 +100,9 @@ def _workers(workers: int | None, threads: int | None) -> list[dict[str, Any]]:
 
 
 def _devices() -> list[str]:
-    """Every GPU of this machine, or else what "auto" means."""
+    """Every GPU of this machine, or else what "auto" means; torch, slow to import, is asked where it may know."""
+    if os.name == "posix" and not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/dxg").exists():
+        return ["auto"]
     import torch
 
     return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["auto"]
