@@ -82,6 +82,7 @@ PUBLIC = [
     "__version__",
     "generate",
     "generate_image",
+    "generate_many",
     "load",
     "read_metadata",
     "save_image",
