@@ -89,7 +89,12 @@ class BulkOutput:
             place: dict[str, Any] = {"file": picture.file}
             if self.tar and not (self.folder / picture.file).is_file():
                 place = {"file": self.tar_path(index // self.tar).name, "member": Path(picture.file).name}
-            found = {"number": picture.number, "seed": picture.seed, "sha256": picture.sha256, "bytes": picture.bytes}
+            found: dict[str, Any] = {
+                "number": picture.number,
+                "seed": picture.seed,
+                "sha256": picture.sha256,
+                "bytes": picture.bytes,
+            }
             found |= {"width": picture.width, "height": picture.height, "seconds": round(picture.seconds, 3)}
             found |= {"finished": picture.created, "attempts": job.attempts, "worker": job.worker}
             yield {**base, **place, **found, "notes": list(job.notes), "request": request_of(job, picture)}

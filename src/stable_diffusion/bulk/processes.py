@@ -32,9 +32,10 @@ class Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for _, process in self._running.values():
+        processes = [process for _, process in self._running.values()]
+        for process in processes:
             process.kill()  # its job is found by the next start; nothing that it wrote is half a file
-        for _, process in self._running.values():
+        for process in processes:
             process.wait()
             assert process.stdin is not None
             process.stdin.close()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class BulkRun:
         self.output = BulkOutput(self.store, self.folder.path, tar)
         self.twins = 0
 
-    def run(self) -> Iterator[BulkStatus]:
+    def run(self) -> Generator[BulkStatus, None, None]:
         """Plans, works, and writes the manifest; yields states. Closing it stops the workers, and keeps what is done.
 
         InvalidRequest where a line is wrong, StableDiffusionError where the disk is full.
