@@ -47,9 +47,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {*NETWORKS, *RESULTS, "hub"},
     "training": {*NETWORKS, *RESULTS, "pipeline", "data"},
     "evaluation": {*NETWORKS, *RESULTS, "pipeline", "data"},
-    "cli": {*DOORS, "training", "evaluation"},
-    "server": {*DOORS},
-    "cluster": {*DOORS},
+    # The queue knows no network and no protocol: requests go in, and a runner makes pictures of them.
+    "jobs": {*RESULTS, "request", "weights", "runner"},
+    "bulk": {*RESULTS, "request", "weights", "runner", "jobs"},
+    "cli": {*DOORS, "training", "evaluation", "jobs", "bulk"},
+    "server": {*DOORS, "jobs"},
+    "cluster": {*DOORS, "jobs", "bulk"},
 }
 """Room -> the rooms it may import besides itself and the ground floor (errors, types, latents)."""
 
@@ -79,6 +82,7 @@ PUBLIC = [
     "__version__",
     "generate",
     "generate_image",
+    "generate_many",
     "load",
     "read_metadata",
     "save_image",
