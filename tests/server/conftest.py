@@ -43,3 +43,4 @@ def server(folders: Path) -> Iterator[Listening]:
 def http(server: Listening) -> Iterator[httpx.Client]:
     with client(server) as found:
         yield found
+    server.app.state.service.queue.resume()  # also after a test that failed between pause and resume
