@@ -50,8 +50,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The queue knows no network and no protocol: requests go in, and a runner makes pictures of them.
     "jobs": {*RESULTS, "request", "weights", "runner"},
     "bulk": {*RESULTS, "request", "weights", "runner", "jobs"},
-    "cli": {*DOORS, "training", "evaluation", "jobs", "bulk"},
-    "server": {*DOORS, "jobs"},
+    "cli": {*DOORS, "training", "evaluation", "jobs", "bulk", "server"},
+    "server": {*DOORS, "jobs", "ui"},
     "cluster": {*DOORS, "jobs", "bulk"},
 }
 """Room -> the rooms it may import besides itself and the ground floor (errors, types, latents)."""
