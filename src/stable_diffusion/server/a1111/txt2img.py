@@ -161,7 +161,8 @@ class Translator:
         self.notes.extend(f"infotext: {note}" for note in found.notes)
         base = to_json(found.request)
         given = self.body.model_fields_set
-        wanted = {name: value for name, value in base.items() if name not in ("image", "mask", "controls")}
+        without = ("image", "mask", "controls") if self.has_image else ("strength", "inpaint", "controls")
+        wanted = {name: value for name, value in base.items() if name not in without}
         named = wanted.get("model")
         if named is not None:
             wanted["model"] = checkpoint(self.library, str(named)).name
