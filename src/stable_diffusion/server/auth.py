@@ -54,6 +54,19 @@ class Tokens:
             raise ApiError(401, "this server needs a token; give it as a Bearer token", headers=CHALLENGE)
         self.check_text(_candidates(given[0]) if len(given) == 1 else [], address)
 
+    def passes(self, connection: HTTPConnection) -> bool:
+        """Whether a client has shown the token; a wrong one counts as everywhere."""
+        headers = {name: connection.headers.getlist(name) for name in ("authorization", "cookie")}
+        if not self.required or (not any(headers["authorization"]) and self._has_cookie(headers)):
+            return True
+        if not any(headers["authorization"]):
+            return False
+        try:
+            self.check(headers, connection.client.host if connection.client else LOCAL)
+        except ApiError:
+            return False
+        return True
+
     def check_text(self, candidates: Sequence[bytes], address: str) -> None:
         """ApiError unless one of the candidates is the token."""
         wait = self._wait(address)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from ..errors import InvalidRequest, ModelFileError, StableDiffusionError, brief
+from ..jobs import DifferentBody, FolderInUse, JobFinished, PrunedJob, QueueFull, UnknownJob, UnknownPicture
 
 MOST = 1000
 """Characters of a sentence that leaves."""
@@ -30,6 +31,8 @@ SENTENCES = {
     413: "the body is too large",
 }
 """For failures that the framework itself answers."""
+SOURCES = ("body", "query", "path", "header")
+"""First words of the place of a fault, which say nothing to who wrote it."""
 QUOTED = re.compile(r"""(['"])((?:/|~/|\\\\|[A-Za-z]:[\\/])[^'"\n]*)\1""")
 BARE = re.compile(r"(?<![\w./:<])/(?:[\w.+-]+/)+[\w.+-]+")
 
@@ -52,6 +55,18 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
 
+STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (DifferentBody, 409),
+    (JobFinished, 409),
+    (PrunedJob, 410),
+    (UnknownJob, 404),
+    (UnknownPicture, 404),
+    (FolderInUse, 503),
+    (InvalidRequest, 400),
+    (ModelFileError, 400),
+    (StableDiffusionError, 500),
+)
+"""Errors of the package -> status; the first that fits."""
 Body = Callable[[int, str, str, "str | None"], dict[str, Any]]
 """(status, sentence, code, field or None) -> the body of the answer."""
 
@@ -114,10 +129,11 @@ def as_api_error(error: Exception) -> ApiError:
     """Any failure as one with a status; what is not ours says nothing of itself."""
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, (InvalidRequest, ModelFileError)):
-        return ApiError(400, str(error))
-    if isinstance(error, StableDiffusionError):
-        return ApiError(500, str(error))
+    if isinstance(error, QueueFull):
+        return ApiError(429, str(error), code="queue_full", headers={"Retry-After": str(error.retry_after)})
+    for kind, status in STATUSES:
+        if isinstance(error, kind):
+            return ApiError(status, str(error))
     if isinstance(error, RequestValidationError):
         return _validation(error)
     if isinstance(error, HTTPException):
@@ -129,14 +145,19 @@ def as_api_error(error: Exception) -> ApiError:
 
 
 def _validation(error: RequestValidationError) -> ApiError:
-    """The first fault in a sentence, without what was given: it may be anything."""
     faults = error.errors()
+    place = [str(part) for part in (faults[0].get("loc", ()) if faults else ()) if part not in SOURCES]
+    return ApiError(422, validation_sentence(faults), param=brief(".".join(place), 80) or None)
+
+
+def validation_sentence(faults: Sequence[Any]) -> str:
+    """The first fault in a sentence, without what was given: it may be anything."""
     first: Mapping[str, Any] = faults[0] if faults else {}
-    place = [str(part) for part in first.get("loc", ()) if part not in ("body", "query", "path", "header")]
+    place = [str(part) for part in first.get("loc", ()) if part not in SOURCES]
     name = brief(".".join(place) or "the body", 80)
     if first.get("type") == "json_invalid":
-        return ApiError(422, "the body is no JSON")
-    known = str(first.get("msg", "unusable")).removeprefix("Value error, ")
-    more = len(faults) - 1
-    tail = f" (and {more} more)" if more > 0 else ""
-    return ApiError(422, f"{name}: {known[:1].lower() + known[1:]}{tail}", param=name)
+        return "the body is no JSON"
+    known = str(first.get("msg", "unusable"))
+    if first.get("type") == "value_error":  # our own sentence, which names the value
+        return known.removeprefix("Value error, ")
+    return f"{name}: {known[:1].lower() + known[1:]}"

@@ -134,7 +134,6 @@ def job_settings() -> type[Strict]:
     base = request_settings()
     fields: dict[str, Any] = {name: (each.annotation, each) for name, each in base.model_fields.items()}
     fields["priority"] = (Annotated[int, Field(ge=-100, le=100, strict=True)], 0)
-    fields["format"] = (Annotated[str, Field(pattern=f"^({'|'.join(FORMATS)})$")], "png")
     check = model_validator(mode="before")(classmethod(_names_checked(tuple(fields))))
     made: type[Strict] = create_model("JobSettings", __base__=Strict, __validators__={"known": check}, **fields)
     return made
