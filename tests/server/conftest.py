@@ -1,4 +1,4 @@
-"""One server for the tests of a file, with a LoRA and a ControlNet for its model."""
+"""One server for the tests of a file, with a LoRA for its model, and a tiny other model with a ControlNet."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ from adapter_files import kohya, lora_state, shapes
 from control_files import write_controlnet
 from served import FAST, Served, served
 from stable_diffusion import load
+from stable_diffusion.pipeline.models import StableDiffusion
+from stable_diffusion.weights.checkpoints.native import save_native
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `loras/ink`, `controls/control_canny` and a file of styles."""
+def folders(tmp_path_factory: pytest.TempPathFactory, tiny_model: StableDiffusion) -> Path:
+    """A folder with `loras/ink`, `models/tiny`, `controls/control_canny` (of tiny), and a file of styles."""
     folder = tmp_path_factory.mktemp("served")
     model = load(FAST)
-    for name in ("loras", "controls"):
+    for name in ("loras", "controls", "models"):
         (folder / name).mkdir()
     layers = tuple(name for name in shapes(model) if name.endswith(("to_q", "to_v")))
     save_file(lora_state(model, layers, kohya), folder / "loras" / "ink.safetensors")
-    write_controlnet(folder / "controls" / "control_canny.safetensors", model.parts.unet.config)
+    save_native(folder / "models" / "tiny.safetensors", tiny_model.parts, dtype="float32")
+    write_controlnet(folder / "controls" / "control_canny.safetensors", tiny_model.parts.unet.config)
     (folder / "styles.csv").write_text("name,prompt,negative_prompt\nwoodcut,{prompt} as a woodcut,photo\n")
     return folder
 
 
 @pytest.fixture(scope="module")
 def server(folders: Path) -> Iterator[Served]:
-    kinds = {"loras": (folders / "loras",), "controls": (folders / "controls",)}
+    kinds = {name: (folders / name,) for name in ("loras", "controls", "models")}
     with served(folders, **kinds, styles_file=folders / "styles.csv") as found:
         yield found

@@ -42,7 +42,9 @@ def test_webuiapi_makes_pictures_of_pictures(webui: object) -> None:
     start = picture()
     plain = webui.img2img(images=[start], prompt="a snow ball", denoising_strength=0.6, **SMALL)
     assert plain.image.size == (64, 64)
-    assert webui.img2img(images=[start], prompt="a snow ball", include_init_images=True, **SMALL).parameters["init_images"]
+    assert webui.img2img(images=[start], prompt="a snow ball", include_init_images=True, **SMALL).parameters[
+        "init_images"
+    ]
     masked = webui.img2img(
         images=[start], prompt="a snow ball", mask_image=middle(), mask_blur=0, inpainting_fill=1, **SMALL
     )
@@ -56,7 +58,8 @@ def test_webuiapi_controls_and_hires(webui: object) -> None:
     assert webui.controlnet_model_list() == ["control_canny"]
     assert "canny" in webui.controlnet_module_list() and webui.controlnet_version() >= 1
     unit = webuiapi.ControlNetUnit(image=picture(), module="canny", model="control_canny", weight=0.5)
-    asked = {"prompt": "a kite", "sampler_name": "Euler", **SMALL}
+    tiny = {"sd_model_checkpoint": "tiny.safetensors"}
+    asked = {"prompt": "a kite", "sampler_name": "Euler", "override_settings": tiny, **SMALL}
     plain = webui.txt2img(**asked)
     controlled = webui.txt2img(**asked, controlnet_units=[unit])
     assert controlled.json["images"] != plain.json["images"]
@@ -69,7 +72,7 @@ def test_webuiapi_controls_and_hires(webui: object) -> None:
 def test_webuiapi_lists_and_options(webui: object) -> None:
     assert {"Euler a", "DPM++ 2M", "UniPC"} <= set(webui.util_get_sampler_names())
     assert "karras" in webui.util_get_scheduler_names()
-    assert webui.util_get_model_names() == ["embedded", "embedded-fast"]
+    assert webui.util_get_model_names() == ["embedded", "embedded-fast", "tiny.safetensors"]
     webui.util_set_model("Embeded-Fast")
     assert webui.util_get_current_model() == FAST
     webui.util_wait_for_ready(check_interval=0.01)
@@ -109,7 +112,7 @@ def test_sd_backend_client(server: Served) -> None:
     assert isinstance(client, A1111Webservice)
     can = client.get_capabilities()
     assert (can.controlnet, can.scheduler, can.interrogate, can.soft_inpainting) == (True, True, True, True)
-    assert [each.name for each in client.list_checkpoints()] == ["embedded", "embedded-fast"]
+    assert [each.name for each in client.list_checkpoints()] == ["embedded", "embedded-fast", "tiny.safetensors"]
     assert {"euler_ancestral", "dpmpp_2m"} <= {each.name for each in client.list_samplers()}
     assert {"karras", "simple"} <= {each.name for each in client.list_schedulers()}
     assert [each.name for each in client.list_loras()] == ["ink"] and client.list_vaes() == []
@@ -130,7 +133,14 @@ def test_progress_previews_and_interrupt(server: Served) -> None:
     idle = server.get("/sdapi/v1/progress").json()
     assert (idle["progress"], idle["state"]["job_count"], idle["current_image"]) == (0.0, 0, None)
     answers = []
-    body = {"prompt": "a kite", "steps": 140, "width": 128, "height": 128, "force_task_id": "task(one)", "batch_size": 2}
+    body = {
+        "prompt": "a kite",
+        "steps": 140,
+        "width": 128,
+        "height": 128,
+        "force_task_id": "task(one)",
+        "batch_size": 2,
+    }
     thread = threading.Thread(target=lambda: answers.append(server.post("/sdapi/v1/txt2img", body)))
     thread.start()
     seen: list[dict] = []

@@ -42,7 +42,15 @@ def check_info(asked: dict[str, Any], info: dict[str, Any]) -> None:
     for name in ("all_prompts", "all_negative_prompts", "all_seeds", "all_subseeds", "infotexts"):
         assert len(info[name]) == count, name
     kinds = {
-        str: ("prompt", "negative_prompt", "sampler_name", "sd_model_name", "sd_model_hash", "job_timestamp", "version"),
+        str: (
+            "prompt",
+            "negative_prompt",
+            "sampler_name",
+            "sd_model_name",
+            "sd_model_hash",
+            "job_timestamp",
+            "version",
+        ),
         int: ("seed", "subseed", "width", "height", "batch_size", "seed_resize_from_w", "seed_resize_from_h"),
         bool: ("restore_faces", "is_using_inpainting_conditioning"),
     }

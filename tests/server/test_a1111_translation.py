@@ -25,7 +25,12 @@ from stable_diffusion.server.settings import ServerSettings
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     folder = tmp_path_factory.mktemp("listed")
-    for kind, name in (("loras", "ink"), ("controls", "edges_canny"), ("upscalers", "tall_x4"), ("models", "meadow_v2")):
+    for kind, name in (
+        ("loras", "ink"),
+        ("controls", "edges_canny"),
+        ("upscalers", "tall_x4"),
+        ("models", "meadow_v2"),
+    ):
         (folder / kind).mkdir()
         (folder / kind / f"{name}.safetensors").write_bytes(b"never read here")
     styles = folder / "styles.csv"

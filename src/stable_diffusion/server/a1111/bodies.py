@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 Seed = Annotated[int, Field(ge=-1, le=2**63 - 1)]
 PICTURE = "A PNG, JPEG or WebP file in base64, with or without `data:image/png;base64,` before it."
@@ -18,7 +19,7 @@ PICTURE = "A PNG, JPEG or WebP file in base64, with or without `data:image/png;b
 def _no_flag(value: Any) -> Any:
     """True is no number, though Python counts it as 1."""
     if isinstance(value, bool):
-        raise ValueError("input should be a number, not true or false")
+        raise PydanticCustomError("number_expected", "input should be a number, not true or false")
     return value
 
 

@@ -47,8 +47,10 @@ def check_target(body: Extras, size: tuple[int, int], most_side: int, most_pixel
     width, height = _target(body, size)
     if max(width, height) > most_side or width * height > most_pixels:
         raise ApiError(
-            400, f"the enlarged picture would have {width}x{height} pixels; expected at most {most_side} on a side "
-            f"and {most_pixels} in all", param="upscaling_resize"
+            400,
+            f"the enlarged picture would have {width}x{height} pixels; expected at most {most_side} on a side "
+            f"and {most_pixels} in all",
+            param="upscaling_resize",
         )
 
 
@@ -78,7 +80,7 @@ def enlarged_picture(image: Image.Image, body: Extras, plan: Enlarging) -> Gener
 
 
 def _by(name: str, image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """"None" is no upscaler of its own: the picture is resized as by Lanczos."""
+    """ "None" is no upscaler of its own: the picture is resized as by Lanczos."""
     if name in (NONE, LANCZOS):
         return image.resize(size, Image.Resampling.LANCZOS)
     if name == NEAREST:

@@ -43,15 +43,15 @@ FIELDS = {
 def generating(settings: ServerSettings) -> APIRouter:
     """The routes."""
     routes = APIRouter()
-    body_size = {"max_body_size": settings.limits.body}
+    most = settings.limits.body
 
-    @routes.post("/sdapi/v1/txt2img", **body_size)
+    @routes.post("/sdapi/v1/txt2img", max_body_size=most)
     async def txt2img(body: Txt2Img, http: Request, webui: WebUIIs, owner: OwnerIs) -> dict[str, Any]:
         """Pictures of a text: `images` (base64), `parameters` (the fields) and `info` (JSON as text)."""
         asked = txt2img_settings(body, await webui.options_of(body), webui.service.library)
         return await _generate(body, asked, http, webui, owner)
 
-    @routes.post("/sdapi/v1/img2img", **body_size)
+    @routes.post("/sdapi/v1/img2img", max_body_size=most)
     async def img2img(body: Img2Img, http: Request, webui: WebUIIs, owner: OwnerIs) -> dict[str, Any]:
         """Pictures of a picture and a text; with `mask`, its white part is generated again."""
         asked = img2img_settings(body, await webui.options_of(body), webui.service.library)
@@ -108,9 +108,7 @@ async def _fitted(body: Img2Img, asked: Translated, service: Service) -> Transla
     return replace(asked, settings=await service.call(fit_pictures, body, asked.settings, image, mask))
 
 
-async def _generate(
-    body: Generation, asked: Translated, http: Request, webui: WebUI, owner: str
-) -> dict[str, Any]:
+async def _generate(body: Generation, asked: Translated, http: Request, webui: WebUI, owner: str) -> dict[str, Any]:
     """Run a request through the queue and wait. A client that goes away ends it, unless its pictures are to be kept."""
     service, started = webui.service, time.time()
     try:

@@ -174,10 +174,10 @@ async def _refresh(service: ServiceIs) -> None:
 
 def _pictures(settings: ServerSettings) -> APIRouter:
     routes = APIRouter()
-    body_size = {"max_body_size": settings.limits.body}
+    most = settings.limits.body
     bounds = (settings.limits.side, settings.limits.pixels)
 
-    @routes.post("/sdapi/v1/extra-single-image", **body_size)
+    @routes.post("/sdapi/v1/extra-single-image", max_body_size=most)
     async def single(body: ExtrasSingle, service: ServiceIs) -> dict[str, Any]:
         """One picture enlarged: `image` (base64) and `html_info`."""
         plan = enlarging(body, service.library)
@@ -187,7 +187,7 @@ def _pictures(settings: ServerSettings) -> APIRouter:
         answer = await service.call(extras_answer, [made], plan)
         return {"html_info": answer["html_info"], "image": answer["images"][0]}
 
-    @routes.post("/sdapi/v1/extra-batch-images", **body_size)
+    @routes.post("/sdapi/v1/extra-batch-images", max_body_size=most)
     async def batch(body: ExtrasBatch, service: ServiceIs) -> dict[str, Any]:
         """Several pictures enlarged: `images` (base64) and `html_info`."""
         plan, made = enlarging(body, service.library), []
@@ -197,7 +197,7 @@ def _pictures(settings: ServerSettings) -> APIRouter:
             made.append(await service.call(enlarged_picture, image, body, plan))
         return await service.call(extras_answer, made, plan)
 
-    @routes.post("/sdapi/v1/png-info", **body_size)
+    @routes.post("/sdapi/v1/png-info", max_body_size=most)
     async def png_info(body: PngInfo, service: ServiceIs) -> dict[str, Any]:
         """The settings in a picture: as text, and taken apart."""
         if not body.image.strip():
@@ -208,7 +208,7 @@ def _pictures(settings: ServerSettings) -> APIRouter:
         items.pop("parameters", None)
         return {"info": text, "items": items, "parameters": text_parameters(text)}
 
-    @routes.post("/sdapi/v1/interrogate", **body_size)
+    @routes.post("/sdapi/v1/interrogate", max_body_size=most)
     async def interrogate(body: Interrogate) -> None:
         """501: there is no model that describes pictures."""
         raise ApiError(501, "there is no model here that describes pictures")

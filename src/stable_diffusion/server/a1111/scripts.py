@@ -69,9 +69,7 @@ def _args(name: str, given: Any) -> list[Any]:
     if args is None:
         return []
     if not isinstance(args, list):
-        raise ApiError(
-            422, f"the arguments of the script {brief(name, 60)!r} are no list", param="alwayson_scripts"
-        )
+        raise ApiError(422, f"the arguments of the script {brief(name, 60)!r} are no list", param="alwayson_scripts")
     return args
 
 

@@ -10,7 +10,13 @@ NONE, LANCZOS, NEAREST = "None", "Lanczos", "Nearest"
 LATENT = tuple(name for name in UPSCALERS if name not in (LANCZOS, NEAREST))
 """Upscalers that work on the latent: of hires fix alone."""
 STOCK = (
-    *("R-ESRGAN 4x+", "R-ESRGAN 4x+ Anime6B", "R-ESRGAN General 4xV3", "R-ESRGAN General WDN 4xV3", "R-ESRGAN AnimeVideo"),
+    *(
+        "R-ESRGAN 4x+",
+        "R-ESRGAN 4x+ Anime6B",
+        "R-ESRGAN General 4xV3",
+        "R-ESRGAN General WDN 4xV3",
+        "R-ESRGAN AnimeVideo",
+    ),
     *("R-ESRGAN 2x+", "ESRGAN_4x", "LDSR", "ScuNET", "ScuNET GAN", "ScuNET PSNR", "SwinIR 4x", "SwinIR_4x"),
     *("DAT x2", "DAT x3", "DAT x4"),
 )
