@@ -11,11 +11,11 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("httpx")
 
-from safetensors.torch import save_file
-
 from adapter_files import kohya, lora_state, shapes
-from control_files import write_controlnet
+from safetensors.torch import save_file
 from served import FAST, Served, served
+
+from control_files import write_controlnet
 from stable_diffusion import load
 from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.weights.checkpoints.native import save_native

@@ -11,7 +11,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-
 from served import FAST, Served, base64_text, middle, opened, picture, png
 
 webuiapi = pytest.importorskip("webuiapi")
@@ -121,7 +120,7 @@ def test_sd_backend_client(server: Served) -> None:
     assert [each.full_model_name for each in client.list_controlnet_models()] == ["control_canny"]
     assert "Canny" in client.get_controlnet_type_categories()
     assert [style.name for style in client.get_styles()] == ["woodcut"]
-    body = DiffusionRequestBody(prompt="a kite", **{"batch_size": 2, "steps": 2, "width": 64, "height": 64, "seed": 3})
+    body = DiffusionRequestBody(prompt="a kite", batch_size=2, steps=2, width=64, height=64, seed=3)
     made = client.submit_txt2img(body).wait(timeout=120)
     assert made.seeds == [3, 4] and [image.size for image in made.images] == [(64, 64)] * 2
     body.init_images, body.mask, body.soft_inpainting, body.batch_size = [picture()], middle(), True, 1

@@ -1,4 +1,4 @@
-"""Requests in the shapes that clients of A1111 send, replayed against a real server: each answer holds what they read."""
+"""Requests in the shapes that clients of A1111 send, replayed against a real server: answers hold what they read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-
 from served import Served, names_of, opened, recorded
 
 

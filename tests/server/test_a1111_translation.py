@@ -55,8 +55,14 @@ def test_plain_fields(library: Library) -> None:
         library, negative_prompt="fog", seed=4, steps=9.0, cfg_scale=5, width=64.0, height=96, batch_size=2, n_iter=3
     )
     assert found.settings == {
-        **{"prompt": "a kite", "negative_prompt": "fog", "seed": 4, "steps": 9, "guidance": 5.0},
-        **{"width": 64, "height": 96, "count": 6},
+        "prompt": "a kite",
+        "negative_prompt": "fog",
+        "seed": 4,
+        "steps": 9,
+        "guidance": 5.0,
+        "width": 64,
+        "height": 96,
+        "count": 6,
     }
     assert found.notes == () and isinstance(found.settings["steps"], int)
     Request(**found.settings)
@@ -200,7 +206,8 @@ def test_prompts(library: Library) -> None:
 
 
 def test_infotext_fills_what_is_not_given(library: Library) -> None:
-    text = "a tent\nNegative prompt: rain\nSteps: 7, Sampler: Heun, CFG scale: 4, Seed: 12, Size: 64x96, Denoising strength: 0.4"
+    values = "Steps: 7, Sampler: Heun, CFG scale: 4, Seed: 12, Size: 64x96, Denoising strength: 0.4"
+    text = f"a tent\nNegative prompt: rain\n{values}"
     found = text_to_image(library, prompt="", infotext=text, steps=5).settings
     assert (found["prompt"], found["negative_prompt"], found["steps"], found["seed"]) == ("a tent", "rain", 5, 12)
     assert (found["guidance"], found["width"], found["sampler"]) == (4, 64, "heun") and "strength" not in found
@@ -247,16 +254,34 @@ def test_resize_modes(mode: int, corner: tuple[int, int, int]) -> None:
 
 def test_controlnet_units(library: Library) -> None:
     unit = {
-        **{"enabled": True, "image": "PICTURE", "mask": None, "module": "canny", "model": "edges_canny [d14c016b]"},
-        **{"weight": 0.7, "resize_mode": "Resize and Fill", "guidance_start": 0.1, "guidance_end": 0.8},
-        **{"control_mode": "My prompt is more important", "threshold_a": 64, "threshold_b": 300, "hr_option": "Both"},
+        "enabled": True,
+        "image": "PICTURE",
+        "mask": None,
+        "module": "canny",
+        "model": "edges_canny [d14c016b]",
+        "weight": 0.7,
+        "resize_mode": "Resize and Fill",
+        "guidance_start": 0.1,
+        "guidance_end": 0.8,
+        "control_mode": "My prompt is more important",
+        "threshold_a": 64,
+        "threshold_b": 300,
+        "hr_option": "Both",
     }
     found = text_to_image(library, alwayson_scripts={"ControlNet": {"args": [unit]}})
     assert found.notes == ()
     assert found.settings["controls"] == [
         {
-            **{"name": "edges_canny", "preprocessor": "canny", "image": "PICTURE", "weight": 0.7, "start": 0.1},
-            **{"end": 0.8, "mode": "prompt", "resize": "fill", "threshold_a": 64, "threshold_b": 255},
+            "name": "edges_canny",
+            "preprocessor": "canny",
+            "image": "PICTURE",
+            "weight": 0.7,
+            "start": 0.1,
+            "end": 0.8,
+            "mode": "prompt",
+            "resize": "fill",
+            "threshold_a": 64,
+            "threshold_b": 255,
         }
     ]
     for off in ([], [{**unit, "enabled": False}], [{"module": "none", "model": "None"}]):
@@ -287,7 +312,7 @@ def test_other_scripts_are_refused_by_name(library: Library) -> None:
         {"alwayson_scripts": {"ADetailer": {"args": [True, {"ad_model": "face_yolov8n.pt"}]}}},
         {"script_name": "Loopback"},
     ):
-        with pytest.raises(ApiError, match="there is no script '(ADetailer|Loopback)'") as caught:
+        with pytest.raises(ApiError, match=r"there is no script '(ADetailer|Loopback)'") as caught:
             text_to_image(library, **fields)
         assert caught.value.status == 422
     assert text_to_image(library, alwayson_scripts={"ADetailer": {"args": [False]}}, script_name="None").notes == ()

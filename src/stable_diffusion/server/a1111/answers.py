@@ -77,7 +77,12 @@ def _echo(body: Generation, infos: Sequence[PictureInfo]) -> dict[str, Any]:
     found["alwayson_scripts"] = _short(body.alwayson_scripts)
     if infos:
         first = infos[0].request
-        used = {"steps": first.steps, "cfg_scale": first.guidance, "width": first.width, "height": first.height}
+        used: dict[str, Any] = {
+            "steps": first.steps,
+            "cfg_scale": first.guidance,
+            "width": first.width,
+            "height": first.height,
+        }
         used["sampler_name"] = infos[0].values.get("Sampler")
         found |= {name: value for name, value in used.items() if found[name] is None}
     return found

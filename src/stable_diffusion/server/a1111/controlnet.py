@@ -144,7 +144,7 @@ def _sliders(module: str) -> list[dict[str, Any]]:
 
 
 def control_types_json(library: Library) -> dict[str, Any]:
-    """What GET /controlnet/control_types gives: one type of all, and one of each preprocessor and the models named so."""
+    """What GET /controlnet/control_types gives: all, and for some preprocessors the models that are named so."""
     names = ["None", *library.controls.entries()]
     every = {"module_list": list(MODULES), "model_list": names, "default_option": "none", "default_model": "None"}
     types: dict[str, Any] = {"All": every}

@@ -57,7 +57,8 @@ def stored_options(given: object) -> Options:
     """Options as a database kept them; what it no longer understands is as usual."""
     known = {each.name: type(each.default) for each in fields(Options)}
     pairs = given.items() if isinstance(given, Mapping) else ()
-    return Options(**{name: value for name, value in pairs if name in known and type(value) is known[name]})
+    kept: dict[str, Any] = {name: value for name, value in pairs if type(value) is known.get(name)}
+    return Options(**kept)
 
 
 def checkpoint(library: Library, name: str) -> Entry:

@@ -20,8 +20,15 @@ LISTENS = 20.0
 """Seconds for which previews are still made after the last question."""
 MOST_TASKS = 1000
 IDLE = {
-    **{"skipped": False, "interrupted": False, "stopping_generation": False, "job": "", "job_count": 0},
-    **{"job_timestamp": "0", "job_no": 0, "sampling_step": 0, "sampling_steps": 0},
+    "skipped": False,
+    "interrupted": False,
+    "stopping_generation": False,
+    "job": "",
+    "job_count": 0,
+    "job_timestamp": "0",
+    "job_no": 0,
+    "sampling_step": 0,
+    "sampling_steps": 0,
 }
 
 
@@ -167,8 +174,14 @@ def task_progress(watch: Watch, owner: str, body: TaskProgress) -> dict[str, Any
     job_id = watch.tasks.jobs.get((owner, task[:200]), task)
     job = known_job(watch.queue, job_id) if job_id else None
     found: dict[str, Any] = {
-        **{"active": False, "queued": False, "completed": False, "progress": None, "eta": None},
-        **{"live_preview": None, "id_live_preview": body.id_live_preview, "textinfo": "Waiting..."},
+        "active": False,
+        "queued": False,
+        "completed": False,
+        "progress": None,
+        "eta": None,
+        "live_preview": None,
+        "id_live_preview": body.id_live_preview,
+        "textinfo": "Waiting...",
     }
     if job is None or job.owner != owner:
         return found

@@ -93,7 +93,7 @@ def script_info() -> list[dict[str, Any]]:
         for label, usual, low, high in SOFT_SETTINGS
     ]
     switch = {"label": "Soft inpainting", "value": False, "minimum": None, "maximum": None, "step": None}
-    found = [
+    found: list[dict[str, Any]] = [
         {"name": CONTROLNET, "is_alwayson": True, "is_img2img": is_img2img, "args": []} for is_img2img in (False, True)
     ]
     soft_args = [{**switch, "choices": None}, *numbers]
