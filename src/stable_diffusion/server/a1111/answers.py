@@ -47,13 +47,13 @@ def generation_answer(body: Generation, asked: Translated, made: Made) -> dict[s
     infos = [parse_parameters(picture.parameters) for picture in made.pictures]
     files = made.files if body.send_images else ()
     return {
-        "images": [encoded(file, asked.options) for file in files],
+        "images": [picture_text(file, asked.options) for file in files],
         "parameters": _echo(body, infos),
         "info": json.dumps(_info(body, asked, made, infos), ensure_ascii=False),
     }
 
 
-def encoded(file: bytes, options: Options) -> str:
+def picture_text(file: bytes, options: Options) -> str:
     """A picture's PNG file in base64: its very bytes, or the picture in the format that the options ask for."""
     kind = FORMATS[options.samples_format]
     if kind != "png":

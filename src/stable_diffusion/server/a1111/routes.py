@@ -52,7 +52,8 @@ ERRORS = ErrorShape(prefixes=("/sdapi", "/internal", "/controlnet"), body=error_
 def router(settings: ServerSettings) -> APIRouter:
     """All routes of A1111's API."""
     routes = APIRouter(tags=["A1111"])
-    for part in (generating(settings), _options(settings), _lists(), _pictures(settings), _controlnet(settings)):
+    parts = (generating(settings), _options(settings), _internal(), _lists(), _pictures(settings))
+    for part in (*parts, _controlnet(settings)):
         routes.include_router(part)
     _absent(routes)
     return routes
@@ -101,12 +102,18 @@ def _options(settings: ServerSettings) -> APIRouter:
         """Nothing needs to be done: a job loads its model where it is not in memory."""
         return {}
 
-    @routes.get("/internal/ping")
+    return routes
+
+
+def _internal() -> APIRouter:
+    routes = APIRouter(prefix="/internal")
+
+    @routes.get("/ping")
     async def ping() -> dict[str, Any]:
         """That the server is there."""
         return {}
 
-    @routes.get("/internal/sysinfo")
+    @routes.get("/sysinfo")
     async def sysinfo() -> dict[str, Any]:
         """Versions, without anything of the machine's owner."""
         import torch
