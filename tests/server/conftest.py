@@ -1,43 +1,46 @@
-"""One server for the tests of a file, with a LoRA for its model, and a tiny other model with a ControlNet."""
+"""One server for the tests of a file that only ask it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
-pytest.importorskip("fastapi")
-pytest.importorskip("uvicorn")
-pytest.importorskip("httpx")
-
-from adapter_files import kohya, lora_state, shapes
-from safetensors.torch import save_file
-from served import FAST, Served, served
-
-from control_files import write_controlnet
-from stable_diffusion import load
-from stable_diffusion.pipeline.models import StableDiffusion
-from stable_diffusion.weights.checkpoints.native import save_native
+from server_helpers import client, running, settings
+from stable_diffusion.server.listen import Listening
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory, tiny_model: StableDiffusion) -> Path:
-    """A folder with `loras/ink`, `models/tiny`, `controls/control_canny` (of tiny), and a file of styles."""
-    folder = tmp_path_factory.mktemp("served")
-    model = load(FAST)
-    for name in ("loras", "controls", "models"):
-        (folder / name).mkdir()
-    layers = tuple(name for name in shapes(model) if name.endswith(("to_q", "to_v")))
-    save_file(lora_state(model, layers, kohya), folder / "loras" / "ink.safetensors")
-    save_native(folder / "models" / "tiny.safetensors", tiny_model.parts, dtype="float32")
-    write_controlnet(folder / "controls" / "control_canny.safetensors", tiny_model.parts.unet.config)
-    (folder / "styles.csv").write_text("name,prompt,negative_prompt\nwoodcut,{prompt} as a woodcut,photo\n")
-    return folder
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of LoRAs and other files, with one LoRA that is none."""
+    root = tmp_path_factory.mktemp("server")
+    for name in ("loras", "embeddings", "controls", "wildcards"):
+        (root / name).mkdir()
+    (root / "loras" / "broken.safetensors").write_bytes(b"no LoRA")
+    (root / "wildcards" / "colour.txt").write_text("red\n")
+    (root / "styles.csv").write_text("name,prompt,negative_prompt\npencil,a pencil drawing of {prompt},photo\n")
+    return root
 
 
 @pytest.fixture(scope="module")
-def server(folders: Path) -> Iterator[Served]:
-    kinds = {name: (folders / name,) for name in ("loras", "controls", "models")}
-    with served(folders, **kinds, styles_file=folders / "styles.csv") as found:
+def server(folders: Path) -> Iterator[Listening]:
+    chosen = settings(
+        folders,
+        loras=(folders / "loras",),
+        embeddings=(folders / "embeddings",),
+        controls=(folders / "controls",),
+        wildcards=folders / "wildcards",
+        styles_file=folders / "styles.csv",
+        limits={"header_seconds": 1, "body_seconds": 1},
+    )
+    with running(chosen) as found:
         yield found
+
+
+@pytest.fixture
+def http(server: Listening) -> Iterator[httpx.Client]:
+    with client(server) as found:
+        yield found
+    server.app.state.service.queue.resume()  # also after a test that failed between pause and resume

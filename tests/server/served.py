@@ -11,8 +11,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,15 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from PIL import Image, ImageDraw
 
-pytest.importorskip("fastapi")
-import uvicorn
-
-from stable_diffusion.server.app import create_app
+from server_helpers import client, port_of, running, settings
 from stable_diffusion.server.service import Service
-from stable_diffusion.server.settings import ServerSettings
 
 REQUESTS = Path(__file__).parent / "requests"
 FAST = "embedded-fast"
@@ -59,27 +52,10 @@ class Served:
 
 
 @contextmanager
-def served(folder: Path, **settings: Any) -> Iterator[Served]:
-    """A server whose data is in `folder`; `settings` are those of `ServerSettings`."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-        given = {"model": FAST, "data": folder / "data", "port": port, **settings}
-        app = create_app(ServerSettings(**given))
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=5))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
-        thread.start()
-        end = time.monotonic() + 30
-        while not server.started:
-            assert thread.is_alive() and time.monotonic() < end, "the server did not start"
-            time.sleep(0.01)
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
-                yield Served(f"http://127.0.0.1:{port}", app.state.service, client)
-        finally:
-            server.should_exit = True
-            thread.join(30)
-            assert not thread.is_alive()
+def served(folder: Path, **changes: Any) -> Iterator[Served]:
+    """A server whose data is in `folder`; `changes` are of `ServerSettings`."""
+    with running(settings(folder, **changes)) as found, client(found) as http:
+        yield Served(f"http://127.0.0.1:{port_of(found)}", found.app.state.service, http)
 
 
 def picture(size: tuple[int, int] = (64, 64)) -> Image.Image:

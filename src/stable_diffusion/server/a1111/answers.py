@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,8 @@ def _echo(body: Generation, infos: Sequence[PictureInfo]) -> dict[str, Any]:
     for name in PICTURES:
         if name in found and not with_pictures:
             found[name] = None
-    found["alwayson_scripts"] = _short(body.alwayson_scripts)
+    for name in ("alwayson_scripts", "override_settings", "script_args"):
+        found[name] = _plain(found[name])
     if infos:
         first = infos[0].request
         used: dict[str, Any] = {
@@ -88,13 +90,20 @@ def _echo(body: Generation, infos: Sequence[PictureInfo]) -> dict[str, Any]:
     return found
 
 
-def _short(value: Any) -> Any:
-    """The value with null in the place of pictures."""
+def _plain(value: Any) -> Any:
+    """Anything that a client sent as JSON can hold it: null in the place of pictures and of what is no number."""
     if isinstance(value, Mapping):
-        return {name: _short(each) for name, each in value.items()}
+        return {writable(str(name)): _plain(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [_short(each) for each in value]
-    return None if isinstance(value, str) and len(value) > LONGEST else value
+        return [_plain(each) for each in value]
+    if isinstance(value, str):
+        return None if len(value) > LONGEST else writable(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def writable(text: str) -> str:
+    """The text without halves of signs, which UTF-8 has no bytes for."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _info(body: Generation, asked: Translated, made: Made, infos: Sequence[PictureInfo]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def _seed(value: Any) -> Any:
     return -1 if value == "" else _no_flag(value)
 
 
-Whole = Annotated[int, BeforeValidator(_no_flag)]
+Whole = Annotated[int, BeforeValidator(_no_flag), Field(ge=-(2**53), le=2**53)]
 Real = Annotated[float, BeforeValidator(_no_flag)]
 AnySeed = Annotated[Seed, BeforeValidator(_seed)]
 
@@ -179,7 +179,7 @@ class NamedPicture(LenientBody):
 class ExtrasBatch(Extras):
     """The body of POST /sdapi/v1/extra-batch-images."""
 
-    imageList: list[NamedPicture] = Field(default=[], max_length=32)
+    imageList: list[NamedPicture] = Field(default=[], max_length=16)
 
 
 class PngInfo(LenientBody):
@@ -207,8 +207,8 @@ class Detect(LenientBody):
     """The body of POST /controlnet/detect; some clients say `controlnet_images`, others `controlnet_input_images`."""
 
     controlnet_module: str = "none"
-    controlnet_images: list[str] = Field(default=[], max_length=32)
-    controlnet_input_images: list[str] = Field(default=[], max_length=32)
+    controlnet_images: list[str] = Field(default=[], max_length=16)
+    controlnet_input_images: list[str] = Field(default=[], max_length=16)
     controlnet_processor_res: Real = -1
     controlnet_threshold_a: Real = -1
     controlnet_threshold_b: Real = -1

@@ -119,7 +119,7 @@ def _picture(unit: Mapping[str, Any]) -> str | None:
 
 def _choice(value: Any, name: str, ours: list[Any], labels: dict[Any, str], more: Mapping[str, str] = {}) -> str:
     """Ours for a number, one of our names, or the extension's label in any case."""
-    if _is_number(value) and float(value).is_integer() and 0 <= value < len(ours):
+    if _is_number(value) and 0 <= value < len(ours) and value == int(value):
         return str(ours[int(value)])
     folded = {label.casefold(): our for our, label in labels.items()} | {our: our for our in ours}
     folded |= {label.casefold(): our for label, our in more.items()}
@@ -159,13 +159,9 @@ def control_types_json(library: Library) -> dict[str, Any]:
     return {"control_types": types}
 
 
-def detected(pictures: list[Image.Image], module: str, low: float, high: float) -> list[str]:
-    """What a preprocessor makes of pictures, as PNG files in base64; thresholds below 0 are the usual ones."""
-    name = _module(module)
+def detected(picture: Image.Image, module: str, low: float, high: float) -> str:
+    """What a preprocessor makes of a picture, as a PNG file in base64; thresholds below 0 are the usual ones."""
     bounds = [value if value >= 0 else None for value in (low, high)]
-    found = []
-    for picture in pictures:
-        file = io.BytesIO()
-        preprocessed(picture, name, *bounds).save(file, "PNG")
-        found.append(base64.b64encode(file.getvalue()).decode("ascii"))
-    return found
+    file = io.BytesIO()
+    preprocessed(picture, _module(module), *bounds).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode("ascii")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from PIL import Image
 
@@ -88,13 +88,22 @@ def _by(name: str, image: Image.Image, size: tuple[int, int]) -> Image.Image:
     raise ApiError(501, f"the upscaler {name!r} needs the extra `upscale`", param="upscaler_1")
 
 
-def extras_answer(pictures: list[GeneratedImage], plan: Enlarging) -> dict[str, Any]:
-    """`html_info` and the pictures as PNG files in base64."""
-    texts = []
-    for picture in pictures:
-        file = io.BytesIO()
-        picture.save(file, "PNG")
-        texts.append(base64.b64encode(file.getvalue()).decode("ascii"))
-    how = [f"{plan.first}, {picture.width}x{picture.height}" for picture in pictures]
-    lines = "".join(f"<p>{html.escape(line)}</p>" for line in (*how, *plan.notes))
-    return {"html_info": lines, "images": texts}
+@dataclass(frozen=True)
+class EnlargedFile:
+    """An enlarged picture as a PNG file in base64, and its size."""
+
+    text: str
+    size: tuple[int, int]
+
+
+def enlarged_file(image: Image.Image, body: Extras, plan: Enlarging) -> EnlargedFile:
+    """`enlarged_picture` as a file."""
+    made, file = enlarged_picture(image, body, plan), io.BytesIO()
+    made.save(file, "PNG")
+    return EnlargedFile(base64.b64encode(file.getvalue()).decode("ascii"), made.size)
+
+
+def html_info(made: Sequence[EnlargedFile], plan: Enlarging) -> str:
+    """What was done, in lines of HTML."""
+    how = [f"{plan.first}, {each.size[0]}x{each.size[1]}" for each in made]
+    return "".join(f"<p>{html.escape(line)}</p>" for line in (*how, *plan.notes))

@@ -172,7 +172,7 @@ def task_progress(watch: Watch, owner: str, body: TaskProgress) -> dict[str, Any
     """What POST /internal/progress gives of a task: that of `force_task_id`, or a job's own id."""
     task = body.id_task or ""
     job_id = watch.tasks.jobs.get((owner, task[:200]), task)
-    job = known_job(watch.queue, job_id) if job_id else None
+    job = known_job(watch.queue, job_id) if job_id.isalnum() else None
     found: dict[str, Any] = {
         "active": False,
         "queued": False,

@@ -13,14 +13,15 @@ from typing import Any
 from fastapi import APIRouter
 
 from ... import __version__
+from ...errors import InvalidRequest
 from ...request.metadata_read import written_text
 from ..errors import ApiError, ErrorShape
 from ..service import ServiceIs
 from ..settings import ServerSettings, is_loopback
-from .answers import text_parameters
+from .answers import text_parameters, writable
 from .bodies import Detect, ExtrasBatch, ExtrasSingle, Interrogate, PngInfo
 from .controlnet import MOST_UNITS, control_types_json, detected, modules_json
-from .extras import check_target, enlarged_picture, enlarging, extras_answer
+from .extras import check_target, enlarged_file, enlarging, html_info
 from .generating import generating
 from .lists import (
     checkpoints_json,
@@ -190,9 +191,8 @@ def _pictures(settings: ServerSettings) -> APIRouter:
         plan = enlarging(body, service.library)
         image = await service.open_picture(body.image, "image")
         check_target(body, image.size, *bounds)
-        made = await service.call(enlarged_picture, image, body, plan)
-        answer = await service.call(extras_answer, [made], plan)
-        return {"html_info": answer["html_info"], "image": answer["images"][0]}
+        made = await service.call(enlarged_file, image, body, plan)
+        return {"html_info": html_info([made], plan), "image": made.text}
 
     @routes.post("/sdapi/v1/extra-batch-images", max_body_size=most)
     async def batch(body: ExtrasBatch, service: ServiceIs) -> dict[str, Any]:
@@ -201,8 +201,8 @@ def _pictures(settings: ServerSettings) -> APIRouter:
         for each in body.imageList:
             image = await service.open_picture(each.data, "imageList")
             check_target(body, image.size, *bounds)
-            made.append(await service.call(enlarged_picture, image, body, plan))
-        return await service.call(extras_answer, made, plan)
+            made.append(await service.call(enlarged_file, image, body, plan))
+        return {"html_info": html_info(made, plan), "images": [each.text for each in made]}
 
     @routes.post("/sdapi/v1/png-info", max_body_size=most)
     async def png_info(body: PngInfo, service: ServiceIs) -> dict[str, Any]:
@@ -210,9 +210,10 @@ def _pictures(settings: ServerSettings) -> APIRouter:
         if not body.image.strip():
             return {"info": "", "items": {}, "parameters": {}}
         image = await service.open_picture(body.image, "image")
-        items = {name: value for name, value in image.info.items() if isinstance(name, str) and isinstance(value, str)}
-        text = await service.call(written_text, image) or ""
-        items.pop("parameters", None)
+        texts = {name: value for name, value in image.info.items() if isinstance(name, str) and isinstance(value, str)}
+        items = {writable(name): writable(value) for name, value in texts.items() if name != "parameters"}
+        found: str | None = await service.call(written_text, image)
+        text = writable(found or "")
         return {"info": text, "items": items, "parameters": text_parameters(text)}
 
     @routes.post("/sdapi/v1/interrogate", max_body_size=most)
@@ -257,9 +258,15 @@ def _controlnet(settings: ServerSettings) -> APIRouter:
         texts = body.controlnet_images or body.controlnet_input_images
         if not texts:
             raise ApiError(422, "controlnet_input_images is empty; expected a picture in base64")
-        opened = [await service.open_picture(text, "controlnet_input_images") for text in texts]
-        thresholds = (body.controlnet_threshold_a, body.controlnet_threshold_b)
-        made = await service.call(detected, opened, body.controlnet_module, *thresholds)
+        thresholds, made = (body.controlnet_threshold_a, body.controlnet_threshold_b), []
+        for text in texts:
+            image = await service.open_picture(text, "controlnet_input_images")
+            if image.width * image.height > settings.limits.pixels:
+                raise InvalidRequest(
+                    f"controlnet_input_images has a picture of {image.width}x{image.height} pixels; expected at most "
+                    f"{settings.limits.pixels} in all"
+                )
+            made.append(await service.call(detected, image, body.controlnet_module, *thresholds))
         return {"images": made, "info": "Success"}
 
     return routes

@@ -208,7 +208,7 @@ def test_bad_requests_are_one_sentence(server: Served) -> None:
         ("txt2img", {"batch_size": 1000}, 400, "batch_size x n_iter is 1000"),
         ("img2img", {"init_images": []}, 404, "init_images is empty"),
         ("img2img", {"init_images": ["http://127.0.0.1/a.png"]}, 400, "nothing is fetched"),
-        ("img2img", {"init_images": ["/etc/hostname"]}, 400, "no PNG, JPEG or WebP"),
+        ("img2img", {"init_images": ["/etc/hostname"]}, 400, "no picture in base64"),
         ("img2img", {"init_images": [start], "alwayson_scripts": {"Roop": {"args": [start]}}}, 422, "'Roop'"),
         ("extra-single-image", {"image": start, "upscaler_1": "Lanczoss"}, 400, "did you mean 'Lanczos'"),
         ("extra-single-image", {"image": start, "upscaling_resize_w": 99999, "resize_mode": 1}, 400, "at most"),
