@@ -20,8 +20,8 @@ from typing import Any
 
 import httpx
 from PIL import Image, ImageDraw
-
 from server_helpers import client, port_of, running, settings
+
 from stable_diffusion.server.service import Service
 
 REQUESTS = Path(__file__).parent / "requests"

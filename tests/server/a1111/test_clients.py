@@ -60,7 +60,7 @@ def test_webuiapi_controls_and_hires(webui: object) -> None:
     tiny = {"sd_model_checkpoint": "tiny.safetensors"}
     asked = {"prompt": "a kite", "sampler_name": "Euler", "override_settings": tiny, **SMALL}
     plain = webui.txt2img(**asked)
-    controlled = webui.txt2img(**asked, controlnet_units=[unit])
+    controlled = webui.txt2img(**asked, controlnet_units=[unit], alwayson_scripts={})  # its default is shared by calls
     assert controlled.json["images"] != plain.json["images"]
     edges = webui.controlnet_detect([picture()], module="canny")
     assert edges.image.size == (64, 64) and edges.image.getextrema() != ((0, 0),) * 3
@@ -205,6 +205,8 @@ def test_bad_requests_are_one_sentence(server: Served) -> None:
         ("txt2img", {"steps": "many"}, 422, "steps"),
         ("txt2img", {"steps": True}, 422, "steps"),
         ("txt2img", {"override_settings": {"sd_model_checkpoint": "embeded"}}, 400, "did you mean 'embedded'"),
+        ("txt2img", {"width": 63}, 400, "width is 63; expected a multiple of 8, the nearest is 64"),
+        ("txt2img", {"prompt": "a kite <lora:inc:1>"}, 400, "did you mean 'ink'"),
         ("txt2img", {"batch_size": 1000}, 400, "batch_size x n_iter is 1000"),
         ("img2img", {"init_images": []}, 404, "init_images is empty"),
         ("img2img", {"init_images": ["http://127.0.0.1/a.png"]}, 400, "nothing is fetched"),

@@ -198,6 +198,9 @@ def test_prompts(library: Library) -> None:
     for wrong in ("../ink", "/etc/ink", "inkk"):
         with pytest.raises(InvalidRequest):
             text_to_image(library, lora=[{"path": wrong}])
+    assert text_to_image(library, prompt="<lora:ink:1> a kite").settings["prompt"] == "<lora:ink:1> a kite"
+    with pytest.raises(InvalidRequest, match="did you mean 'ink'"):
+        text_to_image(library, prompt="a kite <lora:inks:0.5>")
     plain = text_to_image(library, prompt="a kite <lora:ink:1>", disable_extra_networks=True)
     assert plain.settings["prompt"] == "a kite"
     assert text_to_image(library, styles=["woodcut"]).settings["prompting"] == {"styles": ["woodcut"]}

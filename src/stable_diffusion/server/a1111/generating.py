@@ -112,6 +112,7 @@ async def _generate(body: Generation, asked: Translated, http: Request, webui: W
     """Run a request through the queue and wait. A client that goes away ends it, unless its pictures are to be kept."""
     service, started = webui.service, time.time()
     try:
+        await service.call(check_grid, asked, service)
         request = await service.request(asked.settings)
     except InvalidRequest as error:
         raise InvalidRequest(in_their_words(str(error))) from None
@@ -130,6 +131,18 @@ async def _generate(body: Generation, asked: Translated, http: Request, webui: W
     files = [await service.call(service.queue.gallery.read, picture.id) for picture in pictures]
     made = Made(pictures=pictures, files=files, notes=job.notes, started=started)
     return await service.call(generation_answer, body, asked, made)
+
+
+def check_grid(asked: Translated, service: Service) -> None:
+    """InvalidRequest where a side is no multiple of the model's factor: before the request waits in the queue."""
+    name = asked.settings.get("model")
+    entry = service.library.default_model() if name is None else service.library.models.find(name)
+    factor = service.facts.of(entry).factor
+    for what in ("width", "height"):
+        side = asked.settings.get(what)
+        if side is not None and side > 0 and side % factor:
+            near = max(1, round(side / factor)) * factor
+            raise InvalidRequest(f"{what} is {side}; expected a multiple of {factor}, the nearest is {near}")
 
 
 def in_their_words(sentence: str) -> str:

@@ -25,6 +25,7 @@ from .upscaler_names import LANCZOS, NONE, upscaler_named
 HIRES_STRENGTH = 0.75
 """A1111's `denoising_strength` where it is left out."""
 SD_CPP = re.compile(r"\s*<sd_cpp_extra_args>.*?(?:</sd_cpp_extra_args>|\Z)\s*", re.DOTALL)
+LORA = re.compile(r"<(?:lora|lyco):([^<>:\n]+)(?::[^<>\n]*)?>")
 TAGS = re.compile(r"\s*<(?:lora|lyco|hypernet):[^<>\n]+>")
 SAME = ("", "none", "use same checkpoint", "use same sampler", "use same scheduler", "automatic")
 """What stands for "as in the first pass"."""
@@ -78,6 +79,8 @@ class Translator:
             texts = [TAGS.sub("", text).strip() for text in texts]
         else:
             texts[0] += "".join(self._tag(each) for each in self.body.lora)
+            for name in LORA.findall("\n".join(texts)):
+                self.library.loras.find(name)
         found: dict[str, Any] = dict(zip(("prompt", "negative_prompt"), texts, strict=True))
         prompting: dict[str, Any] = {}
         if self.body.styles:
