@@ -1,8 +1,8 @@
 """sd-backend-client (the client of IntraPaint) against a running server: a picture with progress, then a part of it again.
 
-    pip install sd-backend-client
-    stable-diffusion serve --port 7860
-    python examples/clients/sd_backend_pictures.py --port 7860 --out pictures
+pip install sd-backend-client
+stable-diffusion serve --port 7860
+python examples/clients/sd_backend_pictures.py --port 7860 --out pictures
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """webuiapi against a running server: a picture, another one made of it, and the settings that it carries.
 
-    pip install webuiapi
-    stable-diffusion serve --port 7860
-    python examples/clients/webuiapi_pictures.py --port 7860 --out pictures
+pip install webuiapi
+stable-diffusion serve --port 7860
+python examples/clients/webuiapi_pictures.py --port 7860 --out pictures
 """
 
 from __future__ import annotations

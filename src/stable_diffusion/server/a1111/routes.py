@@ -216,7 +216,7 @@ def _pictures(settings: ServerSettings) -> APIRouter:
         text = writable(found or "")
         return {"info": text, "items": items, "parameters": text_parameters(text)}
 
-    @routes.post("/sdapi/v1/interrogate", max_body_size=most)
+    @routes.post("/sdapi/v1/interrogate", max_body_size=most, include_in_schema=False)
     async def interrogate(body: Interrogate) -> None:
         """501: there is no model that describes pictures."""
         raise ApiError(501, "there is no model here that describes pictures")
@@ -273,9 +273,9 @@ def _controlnet(settings: ServerSettings) -> APIRouter:
 
 
 def _absent(routes: APIRouter) -> None:
-    """Routes that A1111 has and that say here, in a sentence, that they do nothing."""
+    """Routes that A1111 has and that say here, in a sentence, that they do nothing; the schema is without them."""
     for name in ("create/embedding", "create/hypernetwork", "train/embedding", "train/hypernetwork"):
-        routes.post(f"/sdapi/v1/{name}", name=name)(_training)
+        routes.post(f"/sdapi/v1/{name}", name=name, include_in_schema=False)(_training)
 
 
 async def _training() -> None:
