@@ -1,4 +1,4 @@
-"""sd-backend-client (the client of IntraPaint) against a running server: a picture with progress, then a part of it again.
+"""sd-backend-client (that of IntraPaint) against a running server: a picture with progress, then a part of it again.
 
 pip install sd-backend-client
 stable-diffusion serve --port 7860

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from served import FAST, Served, base64_text, middle, opened, picture, png
+from served import FAST, Served, base64_text, middle, opened, picture, png, served
 
 webuiapi = pytest.importorskip("webuiapi")
 sd_backend_client = pytest.importorskip("sd_backend_client")
@@ -219,6 +219,19 @@ def test_bad_requests_are_one_sentence(server: Served) -> None:
         answer = server.post(f"/sdapi/v1/{route}", {"prompt": "a kite", **SMALL, **body})
         assert answer.status_code == status and said in answer.json()["detail"], (body, answer.text)
         assert {"error", "detail", "errors"} <= set(answer.json()) and "/" not in answer.json()["detail"]
+
+
+def test_a_token_is_the_password_of_basic(tmp_path: Path) -> None:
+    """webuiapi asks for the scripts before it has its credentials, and goes on without the answer."""
+    token = "a-long-secret-of-tests"
+    with served(tmp_path, token=token) as guarded:
+        port = urlsplit(guarded.address).port
+        api = webuiapi.WebUIApi(host="127.0.0.1", port=port)
+        refused = guarded.get("/sdapi/v1/options")
+        assert refused.status_code == 401 and set(refused.json()) >= {"error", "detail", "errors"}
+        api.set_auth("anybody", token)
+        assert api.get_options()["sd_model_checkpoint"] == FAST
+        assert guarded.get("/sdapi/v1/options", headers={"authorization": f"Bearer {token}"}).status_code == 200
 
 
 def test_absent_routes_and_wrong_methods(server: Served) -> None:

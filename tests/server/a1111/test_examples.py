@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
-
 from served import Served
 
 CLIENTS = Path(__file__).parents[3] / "examples" / "clients"
