@@ -157,9 +157,7 @@ def test_capabilities_say_what_can_be_asked(http: httpx.Client) -> None:
     models = {each["name"]: each for each in found["models"]}
     assert models["embedded-fast"]["steps"] == 4 and models["embedded"]["size"] == [256, 256]
     assert found["default_model"] == "embedded-fast" and found["loras"][0]["name"] == "broken"
-    assert found["styles"] == [
-        {"name": "pencil", "prompt": "a pencil drawing of {prompt}", "negative_prompt": "photo"}
-    ]
+    assert found["styles"] == [{"name": "pencil", "prompt": "a pencil drawing of {prompt}", "negative_prompt": "photo"}]
     assert found["wildcards"] == ["colour"]
     properties = found["settings"]["properties"]
     assert {"prompt", "steps", "loras", "controls", "hires"} <= set(properties)
