@@ -40,7 +40,7 @@ function Outpaint() {
   };
   return html`
     <fieldset class="field outpaint"><legend>${t("outpaint")}</legend><p class="help">${t("outpaint.help")}</p>
-      ${SIDES.map((side, i) => html`<label key=${side} class=${`side ${side}`}><span>${t(`side.${side}`)}</span>
+      ${SIDES.map((side, i) => html`<label key=${side} class=${`margin ${side}`}><span>${t(`side.${side}`)}</span>
         <input type="number" min="0" step=${factor} value=${margins[i]} onChange=${(event) => change(i, Number(event.target.value) || 0)} /></label>`)}
       <${Fault} path="canvas.outpaint" /></fieldset>`;
 }
