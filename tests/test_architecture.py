@@ -47,9 +47,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {*NETWORKS, *RESULTS, "hub"},
     "training": {*NETWORKS, *RESULTS, "pipeline", "data"},
     "evaluation": {*NETWORKS, *RESULTS, "pipeline", "data"},
-    "cli": {*DOORS, "training", "evaluation"},
-    "server": {*DOORS},
-    "cluster": {*DOORS},
+    # The queue knows no network and no protocol: requests go in, and a runner makes pictures of them.
+    "jobs": {*RESULTS, "request", "weights", "runner"},
+    "cli": {*DOORS, "training", "evaluation", "jobs"},
+    "server": {*DOORS, "jobs"},
+    "cluster": {*DOORS, "jobs"},
 }
 """Room -> the rooms it may import besides itself and the ground floor (errors, types, latents)."""
 
