@@ -5,10 +5,27 @@ import { setting, set, faults } from "../core/state.js";
 import { caps, modelOf } from "../core/server.js";
 import { Switch, IconButton } from "./basics.js";
 
+/** A node of the schema without the ways of JSON schema to say "or null" and "see there". */
+function plain(node, root) {
+  let found = node || {};
+  for (let depth = 0; depth < 4 && (found.$ref || found.anyOf || found.allOf); depth++) {
+    const { $ref, anyOf, allOf, ...rest } = found;
+    const inner = $ref ? root.$defs?.[$ref.split("/").pop()] : (anyOf || allOf).find((each) => each.type !== "null");
+    found = { ...inner, ...rest };
+  }
+  return found;
+}
+
+const known = { root: null, nodes: new Map() };
 /** The schema of "steps" or "hires.scale", as the server gives it. */
 export function schemaOf(path) {
-  const [group, field] = path.split("."), top = caps.value?.settings?.properties || {};
-  return (field ? top[group]?.properties?.[field] : top[group]) || {};
+  const root = caps.value?.settings || {};
+  if (known.root !== root) Object.assign(known, { root, nodes: new Map() });
+  if (!known.nodes.has(path)) {
+    const [group, field] = path.split("."), top = plain(root.properties?.[group], root);
+    known.nodes.set(path, field ? plain(top.properties?.[field], root) : top);
+  }
+  return known.nodes.get(path);
 }
 
 export const nameOf = (path) => (has(`field.${path}`) ? t(`field.${path}`) : schemaOf(path).title || path);
