@@ -49,8 +49,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {*NETWORKS, *RESULTS, "pipeline", "data"},
     # The queue knows no network and no protocol: requests go in, and a runner makes pictures of them.
     "jobs": {*RESULTS, "request", "weights", "runner"},
-    "cli": {*DOORS, "training", "evaluation", "jobs"},
-    "server": {*DOORS, "jobs"},
+    "cli": {*DOORS, "training", "evaluation", "jobs", "server"},
+    "server": {*DOORS, "jobs", "ui"},
     "cluster": {*DOORS, "jobs"},
 }
 """Room -> the rooms it may import besides itself and the ground floor (errors, types, latents)."""

@@ -1,4 +1,4 @@
-"""The token: who has it may use the server. Bearer and Basic for programs, a cookie for the page; never in an address."""
+"""The token: who has it may use the server. Bearer and Basic for programs, a cookie for the page; never in a URL."""
 
 from __future__ import annotations
 

@@ -19,10 +19,22 @@ from ..jobs import DifferentBody, FolderInUse, JobFinished, PrunedJob, QueueFull
 MOST = 1000
 """Characters of a sentence that leaves."""
 CODES = {
-    **{400: "invalid_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed"},
-    **{408: "timeout", 409: "conflict", 410: "gone", 413: "too_large", 415: "unsupported_media_type"},
-    **{422: "invalid_request", 429: "too_many_requests", 500: "internal_error", 501: "not_implemented"},
-    **{503: "unavailable", 507: "disk_full"},
+    400: "invalid_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "timeout",
+    409: "conflict",
+    410: "gone",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "invalid_request",
+    429: "too_many_requests",
+    500: "internal_error",
+    501: "not_implemented",
+    503: "unavailable",
+    507: "disk_full",
 }
 SENTENCES = {
     404: "there is nothing at this address",

@@ -1,10 +1,10 @@
 """The first thing a request meets: who may ask at all. Works on HTTP and WebSockets alike, before anything is read.
 
-    Host            exactly one, a name of this server (DNS rebinding)
-    Origin          absent, ours, or one of `allow_origins`; "null" never (a hostile page, a sandboxed frame)
-    Sec-Fetch-Site  cross-site and same-site only where the origin is allowed, or a person follows a link to the page
-    token           where one is set: Bearer, Basic or the page's cookie
-    CORS            headers for allowed origins alone, and never "*"
+Host            exactly one, a name of this server (DNS rebinding)
+Origin          absent, ours, or one of `allow_origins`; "null" never (a hostile page, a sandboxed frame)
+Sec-Fetch-Site  cross-site and same-site only where the origin is allowed, or a person follows a link to the page
+token           where one is set: Bearer, Basic or the page's cookie
+CORS            headers for allowed origins alone, and never "*"
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CSP = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self' ws: wss:; "
-    "style-src 'self'; script-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
+    "style-src 'self'; script-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; "
+    "form-action 'self'"
 )
 """What a page of ours may load: nothing from elsewhere, no inline script, no inline style."""
 SECURITY_HEADERS = {
@@ -127,9 +128,7 @@ class Guard:
                 found["Access-Control-Max-Age"] = "600"
         return found
 
-    async def _refuse(
-        self, scope: Scope, receive: Receive, send: Send, error: ApiError, origin: str | None
-    ) -> None:
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: ApiError, origin: str | None) -> None:
         """A refused WebSocket is closed before it is accepted, which a browser sees as 403."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})

@@ -139,8 +139,8 @@ class Library:
 
 
 def _scanner(folders: Sequence[Path], endings: Sequence[str], *, models: bool = False) -> Scan:
-    """A function that lists the files of folders, at any depth, by their names without ending; with `models` the folders
-    of diffusers too."""
+    """A function that lists the files of folders, at any depth, by their names without ending; with `models` also the
+    folders of diffusers."""
 
     def scan() -> dict[str, Entry]:
         found: dict[str, Entry] = {}

@@ -1,4 +1,4 @@
-"""What a request may cost, checked before it waits in the queue: a library may be asked for anything, a server may not."""
+"""What a request may cost, checked before it waits: a library may be asked for anything, a server may not."""
 
 from __future__ import annotations
 

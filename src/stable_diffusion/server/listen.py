@@ -66,13 +66,21 @@ class TimedProtocol(H11Protocol):
             self.transport.abort()
 
 
-def serve(settings: ServerSettings, ready: Callable[[str], object] = lambda address: None) -> None:
+def serve(
+    settings: ServerSettings, ready: Callable[[str], object] = lambda address: None, *, rebuild: bool = False
+) -> None:
     """Serve until the process is asked to end; `ready` is called with the address that it listens at.
+
+    rebuild  read the folder of pictures into the gallery first
 
     StableDiffusionError where the port is taken or a certificate cannot be read.
     """
     start_log()
     config = _config(settings)
+    app = create_app(settings)
+    if rebuild:
+        note("gallery rebuilt", pictures=app.state.service.queue.gallery.rebuild())
+    config.app = app
     try:
         sock = config.bind_socket()
     except SystemExit:  # uvicorn's way to say so
@@ -80,8 +88,6 @@ def serve(settings: ServerSettings, ready: Callable[[str], object] = lambda addr
             f"port {settings.port} of {settings.host!r} cannot be listened at: it is in use or not allowed"
         ) from None
     port = sock.getsockname()[1]
-    config.app = create_app(settings, port=port)
-    config.loaded = False
     try:
         config.load()
     except (OSError, ValueError) as error:
@@ -97,7 +103,7 @@ def serve(settings: ServerSettings, ready: Callable[[str], object] = lambda addr
 def _config(settings: ServerSettings) -> uvicorn.Config:
     protocol = type("Protocol", (TimedProtocol,), {"header_seconds": float(settings.limits.header_seconds)})
     return uvicorn.Config(
-        app=None,  # type: ignore[arg-type]  # made when the port is known
+        app="",
         host=settings.host,
         port=settings.port,
         http=protocol,

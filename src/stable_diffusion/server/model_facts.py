@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..adapters.file import read_adapter
@@ -26,7 +26,7 @@ class ModelFacts:
 
     family: str = ""
     label: str = ""
-    defaults: Defaults = Defaults()
+    defaults: Defaults = field(default_factory=Defaults)
     factor: int = 8
     coarse: int = 64
     alpha: bool = False

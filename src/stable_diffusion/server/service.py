@@ -20,7 +20,6 @@ from ..jobs import FINISHED, Job, JobError, JobEvent, JobService, Picture
 from ..jobs import Limits as QueueLimits
 from ..pipeline.tasks.wildcards import WildcardFolder
 from ..request.control import Control
-from ..request.json import from_json
 from ..request.lora import Lora
 from ..request.request import Request
 from ..runner import LocalRunner
@@ -95,7 +94,7 @@ class Service:
         return await self.call(self.picture, given, what)
 
     def picture(self, given: object, what: str = "image") -> Image.Image:
-        """The same, blocking. Text is base64, a data URI, "sha256:HASH" of an upload, or "picture:ID" of the gallery."""
+        """The same, blocking. Text is base64, a data URI, "sha256:HASH" of an upload, or "picture:ID" of a picture."""
         most = self.settings.limits.image_pixels
         if isinstance(given, str) and given.startswith((HASH, INPUT)):
             return decode(self.queue.inputs.read(given.partition(":")[2]), what, most)
@@ -128,9 +127,7 @@ class Service:
         """
         settings = self.settings
         entry = self.library.default_model() if request.model is None else self.library.models.find(request.model)
-        prompting = replace(
-            request.prompting, wildcards_dir=settings.wildcards, styles_file=settings.styles_file
-        )
+        prompting = replace(request.prompting, wildcards_dir=settings.wildcards, styles_file=settings.styles_file)
         request = replace(
             request,
             model=model_path(entry),

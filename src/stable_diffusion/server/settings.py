@@ -30,12 +30,9 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 MIB = 2**20
 
 
-def _about(default: Any, help: str) -> Any:
+def about(default: Any, help: str) -> Any:
     """A field of the table with a line of help."""
-    facts = {"help": help}
-    if isinstance(default, (list, dict)):
-        raise TypeError("defaults are values that do not change")
-    return field(default=default, metadata=facts)
+    return field(default=default, metadata={"help": help})
 
 
 # fmt: off
@@ -43,53 +40,53 @@ def _about(default: Any, help: str) -> Any:
 class Limits:
     """What one request, one client and the whole queue may ask for."""
 
-    pixels: int = _about(2048 * 2048, "Pixels of a picture, after hires.")
-    side: int = _about(4096, "Pixels of a side.")
-    steps: int = _about(150, "Steps of a picture.")
-    count: int = _about(32, "Pictures of a request.")
-    cost: int = _about(40_000, "Megapixels x calls of the network x pictures of a request.")
-    prompt: int = _about(2000, "Characters of a prompt.")
-    windows: int = _about(16, "Windows of 75 tokens of a prompt, those that BREAK begins counted.")
-    parts: int = _about(8, "Parts of a prompt that AND joins.")
-    loras: int = _about(16, "LoRAs of a request.")
-    controls: int = _about(8, "Controls of a request.")
-    image_pixels: int = _about(16_777_216, "Pixels of a picture that is sent.")
-    body: int = _about(64 * MIB, "Bytes of a body with pictures.")
-    small_body: int = _about(MIB, "Bytes of a body without pictures.")
-    header_seconds: int = _about(10, "Seconds in which the headers of a request must be there.")
-    body_seconds: int = _about(30, "Seconds in which its body must be there.")
-    queue: int = _about(256, "Jobs that may wait.")
-    queue_owner: int = _about(64, "Jobs that may wait of one owner.")
-    failures: int = _about(10, "Wrong tokens of one address in a minute.")
-    streams: int = _about(64, "Event streams that are open at once.")
+    pixels: int = about(2048 * 2048, "Pixels of a picture, after hires.")
+    side: int = about(4096, "Pixels of a side.")
+    steps: int = about(150, "Steps of a picture.")
+    count: int = about(32, "Pictures of a request.")
+    cost: int = about(40_000, "Megapixels x calls of the network x pictures of a request.")
+    prompt: int = about(2000, "Characters of a prompt.")
+    windows: int = about(16, "Windows of 75 tokens of a prompt, those that BREAK begins counted.")
+    parts: int = about(8, "Parts of a prompt that AND joins.")
+    loras: int = about(16, "LoRAs of a request.")
+    controls: int = about(8, "Controls of a request.")
+    image_pixels: int = about(16_777_216, "Pixels of a picture that is sent.")
+    body: int = about(64 * MIB, "Bytes of a body with pictures.")
+    small_body: int = about(MIB, "Bytes of a body without pictures.")
+    header_seconds: int = about(10, "Seconds in which the headers of a request must be there.")
+    body_seconds: int = about(30, "Seconds in which its body must be there.")
+    queue: int = about(256, "Jobs that may wait.")
+    queue_owner: int = about(64, "Jobs that may wait of one owner.")
+    failures: int = about(10, "Wrong tokens of one address in a minute.")
+    streams: int = about(64, "Event streams that are open at once.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
     """A server's settings. Raises InvalidRequest where one is unusable."""
 
-    host: str = _about("127.0.0.1", "Address to listen on.")
-    port: int = _about(7860, "Port to listen on; 0 takes a free one.")
-    data: Path = _about(Path("~/.local/share/stable-diffusion"), "Folder of the queue and the pictures.")
-    database: str = _about("", "URL of a PostgreSQL database, in the place of a file in the data folder.")
-    token: str = _about("", "Secret that clients must give; needed off this machine.")
-    hosts: tuple[str, ...] = _about((), "Names under which clients reach the server, besides localhost.")
-    allow_origins: tuple[str, ...] = _about((), "Origins of other pages that may call the API from a browser.")
-    tls_cert: Path | None = _about(None, "Certificate chain (PEM), for https.")
-    tls_key: Path | None = _about(None, "Its private key (PEM).")
-    model: str = _about("embedded", "Model of requests that name none.")
-    device: str = _about("auto", "Device: auto, cpu, cuda ...")
-    dtype: str = _about("auto", "Precision: auto, float32, float16 ...")
-    models: tuple[Path, ...] = _about((), "Folders of models.")
-    loras: tuple[Path, ...] = _about((), "Folders of LoRAs.")
-    embeddings: tuple[Path, ...] = _about((), "Folders of embeddings.")
-    controls: tuple[Path, ...] = _about((), "Folders of ControlNets, T2I-Adapters and IP-Adapters.")
-    upscalers: tuple[Path, ...] = _about((), "Folders of upscalers.")
-    wildcards: Path | None = _about(None, "Folder of wildcards.")
-    styles_file: Path | None = _about(None, "A styles.csv of A1111.")
-    safety_checker: Path | None = _about(None, "Classifier of contents; what it flags is blurred.")
-    paused: bool = _about(False, "Start without running anything.")
-    log_prompts: bool = _about(False, "Write prompts into the log.")
+    host: str = about("127.0.0.1", "Address to listen on.")
+    port: int = about(7860, "Port to listen on; 0 takes a free one.")
+    data: Path = about(Path("~/.local/share/stable-diffusion"), "Folder of the queue and the pictures.")
+    database: str = about("", "URL of a PostgreSQL database, in the place of a file in the data folder.")
+    token: str = about("", "Secret that clients must give; needed off this machine.")
+    hosts: tuple[str, ...] = about((), "Names under which clients reach the server, besides localhost.")
+    allow_origins: tuple[str, ...] = about((), "Origins of other pages that may call the API from a browser.")
+    tls_cert: Path | None = about(None, "Certificate chain (PEM), for https.")
+    tls_key: Path | None = about(None, "Its private key (PEM).")
+    model: str = about("embedded", "Model of requests that name none.")
+    device: str = about("auto", "Device: auto, cpu, cuda ...")
+    dtype: str = about("auto", "Precision: auto, float32, float16 ...")
+    models: tuple[Path, ...] = about((), "Folders of models.")
+    loras: tuple[Path, ...] = about((), "Folders of LoRAs.")
+    embeddings: tuple[Path, ...] = about((), "Folders of embeddings.")
+    controls: tuple[Path, ...] = about((), "Folders of ControlNets, T2I-Adapters and IP-Adapters.")
+    upscalers: tuple[Path, ...] = about((), "Folders of upscalers.")
+    wildcards: Path | None = about(None, "Folder of wildcards.")
+    styles_file: Path | None = about(None, "A styles.csv of A1111.")
+    safety_checker: Path | None = about(None, "Classifier of contents; what it flags is blurred.")
+    paused: bool = about(False, "Start without running anything.")
+    log_prompts: bool = about(False, "Write prompts into the log.")
     limits: Limits = field(default_factory=Limits)
 # fmt: on
 

@@ -138,7 +138,11 @@ def _whole(service: Service, picture_id: str) -> dict[str, Any]:
         body = {**job.body, "count": 1}
         if isinstance(body.get("seed"), int) and not (body.get("variation") or {}).get("strength"):
             body["seed"] += found.number
-        return {**answer, "request": settings_of(service.library, body), "notes": [service.public(n) for n in job.notes]}
+        return {
+            **answer,
+            "request": settings_of(service.library, body),
+            "notes": [service.public(n) for n in job.notes],
+        }
     except StableDiffusionError:
         pass
     try:

@@ -42,10 +42,9 @@ class Retry(BaseModel):
 def router(settings: ServerSettings) -> APIRouter:
     """The routes of jobs and of the queue."""
     routes = APIRouter(prefix="/v1", tags=["jobs"])
-    body = job_settings()
 
     async def submit(
-        service: ServiceIs, owner: OwnerIs, settings: body, idempotency_key: Key = None  # type: ignore[valid-type]
+        service: ServiceIs, owner: OwnerIs, settings: BaseModel, idempotency_key: Key = None
     ) -> JSONResponse:
         """Settings of pictures; all but the prompt may be left out. The answer comes at once: the job waits in the
         queue. A repeated Idempotency-Key gives the first job again, and 409 where the settings differ."""
@@ -55,6 +54,7 @@ def router(settings: ServerSettings) -> APIRouter:
         job = await service.submit(request, owner, priority=priority, idempotency=idempotency_key)
         return await _accepted(service, job)
 
+    submit.__annotations__["settings"] = job_settings()  # made of the table when the server starts
     routes.add_api_route(
         "/jobs", submit, methods=["POST"], status_code=202, max_body_size=settings.limits.body, summary="Order pictures"
     )
@@ -66,7 +66,13 @@ def router(settings: ServerSettings) -> APIRouter:
 async def _accepted(service: Service, job: Job) -> JSONResponse:
     position = await _position(service, job)
     address = f"/v1/jobs/{job.id}"
-    answer = {"id": job.id, "state": job.state, "position": position, "url": address, "seed_text": str(job.body.get("seed"))}
+    answer = {
+        "id": job.id,
+        "state": job.state,
+        "position": position,
+        "url": address,
+        "seed_text": str(job.body.get("seed")),
+    }
     return JSONResponse(answer, 202, headers={"Location": address})
 
 
@@ -119,7 +125,9 @@ def _add_job_routes(routes: APIRouter) -> None:
         return await whole_job(service, job_id)
 
     routes.add_api_route("/jobs/{job_id}/cancel", cancel, methods=["POST"], summary="Cancel a job")
-    routes.add_api_route("/jobs/{job_id}", cancel, methods=["DELETE"], summary="Cancel a job", operation_id="delete_job")
+    routes.add_api_route(
+        "/jobs/{job_id}", cancel, methods=["DELETE"], summary="Cancel a job", operation_id="delete_job"
+    )
 
     @routes.post("/jobs/{job_id}/skip", summary="End the picture being made")
     async def skip(service: ServiceIs, job_id: JobId) -> dict[str, Any]:

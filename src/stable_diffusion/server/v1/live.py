@@ -1,8 +1,8 @@
 """The live picture: frames of a camera go up, pictures come down, prompt and strength change in between.
 
 Text frames are JSON settings; binary frames are `uint32 id` (little endian) and a picture up, and `uint32 id`,
-`float32 milliseconds` and a picture down: JPEG, or WebP where it is transparent. One frame is worked on, one waits, and a
-newer one takes its place.
+`float32 milliseconds` and a picture down: JPEG, or WebP where it is transparent. One frame is worked on, one waits, and
+a newer one takes its place.
 """
 
 from __future__ import annotations

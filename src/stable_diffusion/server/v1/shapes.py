@@ -40,7 +40,10 @@ def picture_json(picture: Picture) -> dict[str, Any]:
 
 
 def job_json(
-    service: Service, job: Job, pictures: Sequence[Picture] = (), progress: Mapping[str, Any] | None = None,
+    service: Service,
+    job: Job,
+    pictures: Sequence[Picture] = (),
+    progress: Mapping[str, Any] | None = None,
     position: int | None = None,
 ) -> dict[str, Any]:
     """A job as it is now."""
@@ -87,6 +90,9 @@ def event_json(service: Service, event: JobEvent) -> dict[str, Any]:
             data[name] = service.public(data[name])
     if isinstance(data.get("notes"), (list, tuple)):
         data["notes"] = [service.public(str(each)) for each in data["notes"]]
+    if event.kind == "picture":
+        address = f"/v1/gallery/{data['id']}"
+        data |= {"url": f"{address}/file", "thumbnail": f"{address}/thumbnail", "seed_text": str(data.get("seed"))}
     if event.preview is not None:
         kind = "jpeg" if event.preview[:2] == b"\xff\xd8" else "webp"
         data["image"] = f"data:image/{kind};base64,{base64.b64encode(event.preview).decode('ascii')}"
@@ -120,7 +126,8 @@ def _name(listing: Listing, path: str) -> str:
 
 
 def _lora(library: Library, value: Any) -> dict[str, Any]:
-    path, strength, text = (list(value) + [None, None])[:3] if isinstance(value, (list, tuple)) else (value, 1.0, None)
+    listed = list(value) if isinstance(value, (list, tuple)) else [value]
+    path, strength, text = [*listed, None, None][:3]
     found = {"name": _name(library.loras, str(path)), "strength": 1.0 if strength is None else strength}
     return found if text is None else {**found, "text_strength": text}
 
