@@ -13,7 +13,7 @@ export const shown = (value) => {
   if (Array.isArray(value)) return value.map((each) => (typeof each === "object" ? `${each.name} ${each.strength ?? each.weight ?? ""}`.trim() : each)).join(", ");
   if (typeof value === "boolean") return value ? t("yes") : t("no");
   const text = String(value);
-  return /^(input|picture):/.test(text) ? t("a.picture") : text;
+  return /^(sha256|input|picture):/.test(text) ? t("a.picture") : text;
 };
 
 export default function Details({ id }) {

@@ -34,7 +34,7 @@ const helpOf = (path) => (has(`help.${path}`) ? t(`help.${path}`) : "");
 /** What holds where nothing is given, as far as it is known. */
 export function usual(path) {
   const model = modelOf(setting("model").value);
-  const own = { width: model.size?.[0], height: model.size?.[1], steps: model.steps, guidance: model.guidance, sampler: model.sampler,
+  const own = { model: caps.value?.default_model, count: 1, width: model.size?.[0], height: model.size?.[1], steps: model.steps, guidance: model.guidance, sampler: model.sampler,
     schedule: model.schedule, strength: 0.75, "hires.strength": 0.7, "hires.scale": 2, "inpaint.padding": 32, "refiner.switch": 0.8, image_guidance: 1.5 };
   return own[path] ?? schemaOf(path).default;
 }

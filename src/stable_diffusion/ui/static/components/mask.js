@@ -54,7 +54,7 @@ export default function MaskEditor() {
       if (start) generate();
     } catch (error) { toast(error.message, { kind: "error" }); }
   };
-  const mask = view.current?.mask;
+  const mask = steps.value >= 0 && view.current?.mask;  // read, so that each step draws the buttons again
   return html`<${Dialog} title=${t("mask.title")} wide class="mask-dialog">
     <div class="mask-tools" role="toolbar" aria-label=${t("mask.tools")}>
       <${IconButton} icon="brush" label=${t("mask.brush")} keys="B" pressed=${!erase.value} onClick=${() => { erase.value = false; }} />

@@ -57,7 +57,7 @@ function Seed() {
 
 const SizeGroup = () => html`
   <${Field} path="model" /><${Shapes} /><div class="pair-row"><${Field} path="width" />
-  <${IconButton} icon="rotate-cw" label=${t("size.swap")} onClick=${() => { const w = setting("width").peek() ?? usual("width"), h = setting("height").peek() ?? usual("height"); set("width", h); set("height", w); }} />
+  <${IconButton} icon="arrow-left-right" label=${t("size.swap")} onClick=${() => { const w = setting("width").peek() ?? usual("width"), h = setting("height").peek() ?? usual("height"); set("width", h); set("height", w); }} />
   <${Field} path="height" /></div>
   <${Field} path="count" /><${Seed} /><${Field} path="background" />`;
 

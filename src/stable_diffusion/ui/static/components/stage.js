@@ -74,9 +74,9 @@ export function Shown({ picture }) {
   useEffect(() => {
     let wanted = true;
     notes.value = [];
-    detailsOf(picture.id).then((details) => { if (wanted) notes.value = details.notes || []; }, () => {});
+    if (!picture.fresh) detailsOf(picture.id).then((details) => { if (wanted) notes.value = details.notes || []; }, () => {});
     return () => { wanted = false; };
-  }, [picture.id]);
+  }, [picture.id, picture.fresh]);
   return html`
     <div class="picture-area"><${Frame} width=${picture.width} height=${picture.height} class="still">
       <img key=${picture.id} src=${picture.url} alt=${picture.prompt || t("picture")} draggable="true" /><//></div>

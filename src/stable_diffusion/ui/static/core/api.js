@@ -42,11 +42,11 @@ export async function upload(blob) {
   return api("v1/inputs", { body: blob, headers: { "Content-Type": blob.type || "image/png" } });
 }
 
-/** The address of what a request calls a picture: "input:HASH" or "picture:ID". */
+/** The address of what a request calls a picture: "sha256:HASH" of an upload or "picture:ID" of the gallery. */
 export function pictureUrl(pic, size) {
   if (!pic) return null;
   const [kind, id] = pic.split(/:(.*)/s);
-  if (kind === "input") return `v1/inputs/${id}${size ? `?size=${size}` : ""}`;
+  if (kind === "sha256" || kind === "input") return `v1/inputs/${id}${size ? `?size=${size}` : ""}`;
   if (kind === "picture") return `v1/gallery/${id}/${size ? "thumbnail" : "file"}`;
   return pic;
 }

@@ -154,6 +154,8 @@ export class MaskView {
     pen.clearRect(0, 0, this.canvas.width, this.canvas.height);
     pen.setTransform(scale * ratio, 0, 0, scale * ratio, this.x * ratio, this.y * ratio);
     pen.imageSmoothingEnabled = scale < 4;
+    pen.fillStyle = "#8a8a8a";  // behind pictures with alpha
+    pen.fillRect(0, 0, this.mask.width, this.mask.height);
     pen.drawImage(this.picture, 0, 0, this.mask.width, this.mask.height);
     pen.save();
     pen.globalAlpha = 0.6;

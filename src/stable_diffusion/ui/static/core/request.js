@@ -77,7 +77,7 @@ export function applySome(request, paths) {
   }
 }
 
-/** Makes `pic` ("input:HASH", "picture:ID") the picture to start from; its mask belongs to another one and goes. */
+/** Makes `pic` ("sha256:HASH", "picture:ID") the picture to start from; its mask belongs to another one and goes. */
 export function startFrom(pic, width, height, factor = 8) {
   set("image", pic);
   set("mask", undefined);

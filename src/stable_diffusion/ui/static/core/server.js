@@ -59,21 +59,39 @@ function forget(id) {
 
 const HANDLERS = {
   queued: (data) => jobChanged(data.job, { state: "queued", position: data.position }),
-  started: (data) => jobChanged(data.job, { state: "running", position: null, started: Date.now() / 1000 }),
-  progress: (data) => { progress.value = { ...progress.value, [data.job]: data }; },
+  running: (data) => jobChanged(data.job, { state: "running", position: null, started: data.at }),
+  started: (data) => HANDLERS.running(data),
+  progress: (data) => { progress.value = { ...progress.value, [data.job]: { ...data, seconds_left: data.seconds_left ?? guess(data) } }; },
   preview: (data) => { previews.value = { ...previews.value, [data.job]: data }; },
   picture: (data) => {
     const { [data.job]: gone, ...rest } = previews.value;
     if (gone) previews.value = rest;
-    added(data);
+    const job = jobs.value.find((each) => each.id === data.job);
+    added({ prompt: job?.request?.prompt || "", created: data.at, format: "png", starred: false, deleted: null, fresh: true, ...data });
   },
-  done: (data) => { jobChanged(data.job, { state: "done", notes: data.notes }); forget(data.job); },
+  done: (data) => { jobChanged(data.job, { state: "done", notes: data.notes }); forget(data.job); kept(data.job); },
   failed: (data) => { jobChanged(data.job, { state: "failed", error: data.error }); forget(data.job); failed(data); },
   cancelled: (data) => { jobChanged(data.job, { state: "cancelled" }); forget(data.job); },
   lost: (data) => { jobChanged(data.job, { state: "lost", error: data.error }); forget(data.job); failed(data); },
   queue: (data) => { queue.value = { ...queue.value, ...data }; refresh(); },
   gallery: (data) => patched(data.id, data.change),
 };
+
+/** Seconds left by the share that is done, where the server does not say yet. */
+function guess(step) {
+  const started = jobs.value.find((each) => each.id === step.job)?.started;
+  return started && step.fraction > 0.1 ? ((step.at - started) / step.fraction) * (1 - step.fraction) : null;
+}
+
+/** The pictures of a job as the gallery has them, once they are in it. */
+async function kept(id) {
+  try {
+    for (const picture of (await api(`v1/jobs/${id}`)).pictures) {
+      added(picture);
+      for (const list of [recent, found]) list.patch(picture.id, { ...picture, fresh: false });
+    }
+  } catch { /* pruned meanwhile */ }
+}
 
 function failed(data) {
   const text = typeof data.error === "string" ? data.error : data.error?.message || t("job.failed");
