@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import StableDiffusionError
@@ -66,6 +68,23 @@ class TimedProtocol(H11Protocol):
             self.transport.abort()
 
 
+@dataclass(frozen=True)
+class Listening:
+    """A server whose port is taken: `run` answers until it is asked to end, by a signal or `stop`."""
+
+    app: FastAPI
+    server: uvicorn.Server
+    sock: Any
+    address: str
+
+    def run(self) -> None:
+        self.server.run(sockets=[self.sock])
+
+    def stop(self) -> None:
+        """End `run`, which is in another thread."""
+        self.server.should_exit = True
+
+
 def serve(
     settings: ServerSettings, ready: Callable[[str], object] = lambda address: None, *, rebuild: bool = False
 ) -> None:
@@ -73,31 +92,42 @@ def serve(
 
     rebuild  read the folder of pictures into the gallery first
 
-    StableDiffusionError where the port is taken or a certificate cannot be read.
+    Errors are those of `listen`.
     """
     start_log()
+    listening = listen(settings)
+    if rebuild:
+        note("gallery rebuilt", pictures=listening.app.state.service.queue.gallery.rebuild())
+    note("listening", address=listening.address)
+    ready(listening.address)
+    listening.run()
+
+
+def listen(settings: ServerSettings) -> Listening:
+    """Take the queue's folder and the port.
+
+    StableDiffusionError where the folder or port is taken, or a certificate cannot be read.
+    """
     config = _config(settings)
     app = create_app(settings)
-    if rebuild:
-        note("gallery rebuilt", pictures=app.state.service.queue.gallery.rebuild())
     config.app = app
+    sock = None
     try:
         sock = config.bind_socket()
+        config.load()
     except SystemExit:  # uvicorn's way to say so
+        app.state.service.close()
         raise StableDiffusionError(
             f"port {settings.port} of {settings.host!r} cannot be listened at: it is in use or not allowed"
         ) from None
-    port = sock.getsockname()[1]
-    try:
-        config.load()
     except (OSError, ValueError) as error:
-        sock.close()
+        app.state.service.close()
+        if sock is not None:
+            sock.close()
         raise StableDiffusionError(f"the certificate or its key cannot be used: {error}") from None
     shown = "localhost" if settings.host in ("127.0.0.1", "localhost", "0.0.0.0", "::") else settings.host
-    address = f"{settings.scheme}://{shown}:{port}"
-    note("listening", address=address)
-    ready(address)
-    uvicorn.Server(config).run(sockets=[sock])
+    address = f"{settings.scheme}://{shown}:{sock.getsockname()[1]}"
+    return Listening(app, uvicorn.Server(config), sock, address)
 
 
 def _config(settings: ServerSettings) -> uvicorn.Config:

@@ -19,17 +19,16 @@ class Metrics:
 
     def __init__(self, queued: Callable[[], float], running: Callable[[], float]) -> None:
         self.registry = CollectorRegistry()
-        name, kept = "stable_diffusion", {"registry": self.registry}
-        labels = ("method", "route", "status")
-        self.requests = Counter(f"{name}_requests", "Requests answered.", labels, **kept)
+        name, kept, labels = "stable_diffusion", self.registry, ("method", "route", "status")
+        self.requests = Counter(f"{name}_requests", "Requests answered.", labels, registry=kept)
         self.seconds = Histogram(
-            f"{name}_request_seconds", "Seconds to the end of an answer.", ("route",), buckets=BUCKETS, **kept
+            f"{name}_request_seconds", "Seconds to the end of an answer.", ("route",), buckets=BUCKETS, registry=kept
         )
-        self.jobs = Counter(f"{name}_jobs", "Jobs that ended, by how.", ("state",), **kept)
-        self.pictures = Counter(f"{name}_pictures", "Pictures made.", **kept)
-        self.frames = Counter(f"{name}_live_frames", "Frames of live pictures.", ("end",), **kept)
-        Gauge(f"{name}_jobs_queued", "Jobs that wait.", **kept).set_function(queued)
-        Gauge(f"{name}_jobs_running", "Jobs that run.", **kept).set_function(running)
+        self.jobs = Counter(f"{name}_jobs", "Jobs that ended, by how.", ("state",), registry=kept)
+        self.pictures = Counter(f"{name}_pictures", "Pictures made.", registry=kept)
+        self.frames = Counter(f"{name}_live_frames", "Frames of live pictures.", ("end",), registry=kept)
+        Gauge(f"{name}_jobs_queued", "Jobs that wait.", registry=kept).set_function(queued)
+        Gauge(f"{name}_jobs_running", "Jobs that run.", registry=kept).set_function(running)
 
     def text(self) -> bytes:
         """All of them in Prometheus' form."""

@@ -7,7 +7,7 @@ pictures are text (base64, or what was uploaded), and the folders are the server
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, create_model, model_validator
@@ -24,6 +24,7 @@ from ..request.settings import GROUPS
 MOST_SEED = 2**63 - 1
 """What other languages hold as a whole number."""
 MOST_NAME = 300
+DESCRIBED = ("title", "description", "default", "x-section")
 FORMATS = ("png", "webp", "jpeg")
 PICTURE_TEXT = 100_000_000
 
@@ -33,18 +34,15 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-
-def _names_checked(names: tuple[str, ...]) -> Callable[[Any], Any]:
-    """A check that answers an unknown field with the nearest one, or with ours where other programs call it so."""
-
-    def check(cls: type[BaseModel], data: Any) -> Any:
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, data: Any) -> Any:
+        """An unknown field is answered with the nearest one, or with ours where other programs call it so."""
         if isinstance(data, Mapping):
             for name in data:
-                if name not in names:
-                    raise unknown_setting("setting", str(name)[:80], names)
+                if name not in cls.model_fields:
+                    raise unknown_setting("setting", str(name)[:80], cls.model_fields)
         return data
-
-    return check
 
 
 def checked(each: Setting) -> Any:
@@ -74,13 +72,13 @@ def _described(each: Setting, schema: dict[str, Any]) -> WithJsonSchema:
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of a value that may be left out by null too."""
-    described = {key: schema.pop(key) for key in ("title", "description", "default", "x-section") if key in schema}
+    described: dict[str, Any] = {key: schema.pop(key) for key in DESCRIBED if key in schema}
     return {"anyOf": [schema, {"type": "null"}], **described}
 
 
 def _picture(each: Setting) -> Any:
-    schema = {"type": "string", "maxLength": PICTURE_TEXT, "title": each.name, "description": each.help}
-    schema["description"] += " Base64 of a PNG, JPEG or WebP file, a data URI, input:SHA256 or picture:ID."
+    help = f"{each.help} Base64 of a PNG, JPEG or WebP file, a data URI, sha256:HASH or picture:ID."
+    schema: dict[str, Any] = {"type": "string", "maxLength": PICTURE_TEXT, "title": each.name, "description": help}
     return Annotated[str | None, Field(max_length=PICTURE_TEXT), WithJsonSchema(_or_null(schema))]
 
 
@@ -92,9 +90,7 @@ def settings_model(name: str, cls: type[Any], replaced: Mapping[str, Any], left_
             continue
         fields[each.name] = (checked(each), ... if each.required else None)
     fields |= replaced
-    names = tuple(fields)
-    check = model_validator(mode="before")(classmethod(_names_checked(names)))
-    made: type[Strict] = create_model(name, __base__=Strict, __validators__={"known": check}, **fields)
+    made: type[Strict] = create_model(name, __base__=Strict, **fields)
     made.__doc__ = (cls.__doc__ or "").split("\n\n")[0]
     return made
 
@@ -134,8 +130,7 @@ def job_settings() -> type[Strict]:
     base = request_settings()
     fields: dict[str, Any] = {name: (each.annotation, each) for name, each in base.model_fields.items()}
     fields["priority"] = (Annotated[int, Field(ge=-100, le=100, strict=True)], 0)
-    check = model_validator(mode="before")(classmethod(_names_checked(tuple(fields))))
-    made: type[Strict] = create_model("JobSettings", __base__=Strict, __validators__={"known": check}, **fields)
+    made: type[Strict] = create_model("JobSettings", __base__=Strict, **fields)
     return made
 
 

@@ -87,7 +87,7 @@ class Service:
         """What a blocking function gives, called in a thread."""
         return await run_in_threadpool(function, *args, **kwargs)
 
-    # --- requests ------------------------------------------------------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------------------------------
 
     async def open_picture(self, given: object, what: str = "image") -> Image.Image:
         """A picture of text or bytes as clients send them; InvalidRequest where it cannot be used."""
@@ -157,7 +157,7 @@ class Service:
             values["image"] = self.picture(values["image"], "control image")
         return Control(path, **values)
 
-    # --- the queue -----------------------------------------------------------------------------------------------------
+    # --- the queue ----------------------------------------------------------------------------------------------------
 
     async def submit(self, request: Request, owner: str, **options: Any) -> Job:
         """Put an admitted request into the queue; `options` are those of `JobService.submit`."""
@@ -219,7 +219,7 @@ class Service:
                 elif event.kind == "picture":
                     self.metrics.pictures.inc()
 
-    # --- lists ---------------------------------------------------------------------------------------------------------
+    # --- lists --------------------------------------------------------------------------------------------------------
 
     def kept_words(self, entry: Entry) -> list[str]:
         """Trigger words of a LoRA, read once."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ...errors import InvalidRequest
-from ..command import Command, SectionOption, Whole
+from ..command import Command, F, SectionOption, Whole
 
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "websockets", "prometheus_client", "sqlalchemy")
 MISSING = 'the server needs more packages: pip install "stable-diffusion[server]"'
@@ -24,11 +25,11 @@ stable-diffusion serve --config server.toml
 """
 
 
-def _option(*names: str, section: str, **facts: Any) -> Any:
+def _option(*names: str, section: str, **facts: Any) -> Callable[[F], F]:
     return click.option(*names, cls=SectionOption, section=section, **facts)
 
 
-def _folders(name: str, what: str) -> Any:
+def _folders(name: str, what: str) -> Callable[[F], F]:
     return _option(
         f"--{name}", section=FILES, multiple=True, metavar="FOLDER", type=click.Path(path_type=Path),
         help=f"Folder of {what}; may be repeated.",

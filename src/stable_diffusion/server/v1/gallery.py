@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, StrictBool
 
 from ...errors import StableDiffusionError
 from ...images import embedded_text, opaque
 from ...request.json import to_json
 from ...request.writers.forms import KEY
 from ..errors import ApiError
-from ..schema import FORMATS
+from ..schema import FORMATS, Strict
 from ..service import Service, ServiceIs
 from .shapes import picture_json, settings_of
 
@@ -26,15 +26,13 @@ KEPT = {"Cache-Control": "private, max-age=31536000, immutable"}
 MOST_OFFSET = 10_000_000
 
 
-class Star(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-    starred: bool = True
+class Star(Strict):
+    starred: StrictBool = True
 
 
-class Several(BaseModel):
+class Several(Strict):
     """Pictures by their ids."""
 
-    model_config = ConfigDict(extra="forbid")
     pictures: Annotated[list[PictureId], Field(min_length=1, max_length=1000)]
 
 

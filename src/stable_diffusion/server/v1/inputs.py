@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ...pipeline.tasks.preprocess import preprocessed
 from ...request.control import PREPROCESSORS
@@ -19,6 +19,7 @@ from ...request.pictures import crop
 from ...request.request import Request as PictureRequest
 from ..errors import ApiError
 from ..pictures import STARTS, decode, png, thumbnail
+from ..schema import Strict
 from ..service import Service, ServiceIs
 from ..settings import ServerSettings
 from .shapes import settings_of
@@ -37,10 +38,9 @@ BODY: dict[str, Any] = {
 }
 
 
-class Preprocess(BaseModel):
+class Preprocess(Strict):
     """A picture, and what to make of it for a control."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     image: Annotated[str, Field(max_length=100_000_000)]
     preprocessor: Annotated[str, Field(max_length=40)] = "none"
     threshold_a: Annotated[float, Field(ge=0, le=255, strict=True)] | None = None

@@ -6,36 +6,34 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from ...jobs import Job
+from ...jobs.records import STATES, State
 from ..auth import OwnerIs
 from ..errors import ApiError
-from ..schema import given, job_settings
+from ..schema import Strict, given, job_settings
 from ..service import Service, ServiceIs
 from ..settings import ServerSettings
 from .shapes import job_json, queue_json
 
-STATES = ("queued", "running", "done", "failed", "cancelled", "lost")
 AGAIN = ("failed", "cancelled", "lost")
 JobId = Annotated[str, Field(min_length=1, max_length=64)]
 Key = Annotated[str | None, Header(min_length=1, max_length=200)]
 
 
-class Move(BaseModel):
+class Move(Strict):
     """Where a waiting job goes: one of the four."""
 
-    model_config = ConfigDict(extra="forbid")
     before: JobId | None = None
     after: JobId | None = None
     first: bool = False
     last: bool = False
 
 
-class Retry(BaseModel):
+class Retry(Strict):
     """Which jobs are tried again."""
 
-    model_config = ConfigDict(extra="forbid")
     jobs: Annotated[list[JobId], Field(max_length=1000)] | None = None
 
 
@@ -99,10 +97,7 @@ def _add_job_routes(routes: APIRouter) -> None:
         before: Annotated[int | None, Query(ge=0, le=2**62)] = None,
     ) -> dict[str, Any]:
         """`state` is one or several with commas between. Queued ones come in the order in which they will run."""
-        states = [each.strip() for each in state.split(",") if each.strip()]
-        wrong = next((each for each in states if each not in STATES), None)
-        if wrong is not None:
-            raise ApiError(422, f"state is {wrong[:40]!r}; expected some of {', '.join(STATES)}", param="state")
+        states = named_states(state)
         if states == ["queued"]:
             found = (await service.call(service.queue.store.line))[:limit]
         else:
@@ -151,6 +146,15 @@ def _add_job_routes(routes: APIRouter) -> None:
         line = [job.id for job in await service.call(service.queue.store.line)]
         await service.call(service.queue.reorder, moved(line, job_id, to))
         return await whole_job(service, job_id)
+
+
+def named_states(text: str) -> list[State]:
+    """States with commas between; ApiError for a word that is none."""
+    found = [each.strip() for each in text.split(",") if each.strip()]
+    wrong = next((each for each in found if each not in STATES), None)
+    if wrong is not None:
+        raise ApiError(422, f"state is {wrong[:40]!r}; expected some of {', '.join(STATES)}", param="state")
+    return [known for known in STATES if known in found]
 
 
 def moved(line: list[str], job_id: str, to: Move) -> list[str]:

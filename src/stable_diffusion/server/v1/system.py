@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..auth import COOKIE, Tokens, check_session
 from ..errors import ApiError
 from ..limits import CAPACITY, cut_at, tokens, windows
+from ..schema import Strict
 from ..service import ServiceIs
 
 router = APIRouter(tags=["system"])
@@ -20,15 +21,13 @@ MOST_PAGE = 64 * 1024
 SESSION_SECONDS = 30 * 86400
 
 
-class Login(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Login(Strict):
     token: Annotated[str, Field(max_length=1000)]
 
 
-class Prompts(BaseModel):
+class Prompts(Strict):
     """A prompt and a negative one; `model` is for models whose tokens differ."""
 
-    model_config = ConfigDict(extra="forbid")
     prompt: Annotated[str, Field(max_length=32_000)] = ""
     negative_prompt: Annotated[str, Field(max_length=32_000)] | None = None
     model: Annotated[str, Field(max_length=300)] | None = None
