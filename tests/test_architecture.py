@@ -50,6 +50,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The queue knows no network and no protocol: requests go in, and a runner makes pictures of them.
     "jobs": {*RESULTS, "request", "weights", "runner"},
     "cli": {*DOORS, "training", "evaluation", "jobs", "server"},
+    # Static files, and where they are.
+    "ui": set(),
     "server": {*DOORS, "jobs", "ui"},
     "cluster": {*DOORS, "jobs"},
 }

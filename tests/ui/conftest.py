@@ -82,7 +82,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     command = [sys.executable, "-m", "stable_diffusion", "serve", "--port", "0", "--data", str(data)]
     command += ["--model", "embedded-fast", "--loras", str(loras)]
     with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=data, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, cwd=data, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
     try:
         yield Server(_address(process, log))
     finally:

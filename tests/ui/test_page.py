@@ -90,7 +90,9 @@ def test_inpaint_keeps_the_other_pixels(opened: Opened, server: Server) -> None:
     after = server.get("v1/gallery?limit=1")["pictures"][0]
     request = server.get(f"v1/gallery/{after['id']}")["request"]
     mask = np.asarray(_picture(server, f"v1/inputs/{request['mask'].split(':')[1]}").convert("L"))
-    old, new = (np.asarray(_picture(server, f"v1/gallery/{each['id']}/file").convert("RGBA")) for each in (before, after))
+    old, new = (
+        np.asarray(_picture(server, f"v1/gallery/{each['id']}/file").convert("RGBA")) for each in (before, after)
+    )
     kept = mask == 0
     assert 0.5 < kept.mean() < 0.999
     assert np.array_equal(old[kept], new[kept])
@@ -245,4 +247,3 @@ def test_words_weights_tokens_and_loras(opened: Opened) -> None:
         page.click("#generate")
     assert sent.value.post_data_json["loras"] == [{"name": "wavy-lines", "strength": 1}]
     page.locator(".composer .fault").wait_for()  # it fits no model, and the server's sentence says so
-

@@ -158,7 +158,8 @@ def test_hostile_words_stay_words(opened: Opened, server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("locale", "scheme", "width"), [("en", "light", 1280), ("zh-CN", "dark", 1280), ("en", "dark", 390), ("zh-CN", "light", 390)]
+    ("locale", "scheme", "width"),
+    [("en", "light", 1280), ("zh-CN", "dark", 1280), ("en", "dark", 390), ("zh-CN", "light", 390)],
 )
 def test_views_are_accessible(opened: Opened, server: Server, locale: str, scheme: str, width: int) -> None:
     if not server.get("v1/gallery?limit=1")["pictures"]:
@@ -273,7 +274,9 @@ def test_five_thousand_pictures_and_a_long_prompt(opened: Opened, server: Server
         query = dict(part.split("=") for part in route.request.url.split("?")[1].split("&"))
         start, limit = int(query.get("before", 0)), int(query["limit"])
         pictures = [sample | {"id": f"many-{i}", "created": 2e9 - i} for i in range(start, min(MANY, start + limit))]
-        route.fulfill(json={"pictures": pictures, "total": MANY, "next": str(start + limit) if start + limit < MANY else None})
+        route.fulfill(
+            json={"pictures": pictures, "total": MANY, "next": str(start + limit) if start + limit < MANY else None}
+        )
 
     page = opened("#/gallery")
     page.route("**/v1/gallery?*", listed)

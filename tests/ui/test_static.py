@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from stable_diffusion.request.group import own_settings
 from stable_diffusion.request.request import Request
 from stable_diffusion.request.settings import GROUPS
@@ -59,7 +60,9 @@ def test_every_setting_has_a_name_and_a_field() -> None:
 def test_nothing_is_put_into_the_page_as_markup() -> None:
     for path in (*SCRIPTS, STATIC / "index.html"):
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|javascript:", text), path
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|javascript:", text
+        ), path
         assert not re.search(r"https?://(?!www\.w3\.org)", text), path
     page = (STATIC / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"<script(?![^>]*\bsrc=)|\bstyle=|\bon\w+=", page)
@@ -84,7 +87,9 @@ def test_icons_that_are_used_exist() -> None:
     symbols = set(re.findall(r'<symbol id="([\w-]+)"', (STATIC / "vendor" / "icons.svg").read_text()))
     used = {name for path in SCRIPTS for name in re.findall(r'\b(?:icon|name)[=:] ?"([a-z0-9-]+)"', path.read_text())}
     views = {"size", "negative", "sampling", "start", "loras", "controls", "hires", "canvas", "variation", "words"}
-    assert not {name for name in used - symbols - views - {"noise", "refiner", "mask", "keys", "read", "compare", "details"}}
+    assert not {
+        name for name in used - symbols - views - {"noise", "refiner", "mask", "keys", "read", "compare", "details"}
+    }
 
 
 LIMIT = 60_000

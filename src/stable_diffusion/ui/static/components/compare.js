@@ -12,6 +12,7 @@ export default function Compare({ a, b }) {
   const second = find(other.value);
   const drag = (event) => {
     if (event.type === "pointermove" && !event.buttons) return;
+    event.preventDefault();
     event.currentTarget.setPointerCapture(event.pointerId);
     const box = event.currentTarget.getBoundingClientRect();
     split.value = Math.round(Math.max(0, Math.min(100, ((event.clientX - box.left) / box.width) * 100)));
@@ -20,8 +21,8 @@ export default function Compare({ a, b }) {
   const ratio = first.width / first.height;
   return html`<${Dialog} title=${t("compare")} wide class="compare">
     <div class="compare-box" style=${{ aspectRatio: String(ratio), width: `min(100%, calc(62vh * ${ratio}))` }} onPointerDown=${drag} onPointerMove=${drag}>
-      <img src=${second.url} alt=${`B: ${second.prompt}`} draggable="false" style=${{ clipPath: `inset(0 0 0 ${split.value}%)` }} />
-      <img src=${first.url} alt=${`A: ${first.prompt}`} draggable="false" style=${{ clipPath: `inset(0 ${100 - split.value}% 0 0)` }} />
+      <img src=${second.url} alt=${`B: ${second.prompt}`} draggable=${false} style=${{ clipPath: `inset(0 0 0 ${split.value}%)` }} />
+      <img src=${first.url} alt=${`A: ${first.prompt}`} draggable=${false} style=${{ clipPath: `inset(0 ${100 - split.value}% 0 0)` }} />
       <span class="compare-line" style=${{ left: `${split.value}%` }}></span><b class="tag a">A</b><b class="tag b">B</b>
     </div>
     <input type="range" min="0" max="100" value=${split.value} aria-label=${t("compare.line")} onInput=${(event) => { split.value = Number(event.target.value); }} />
