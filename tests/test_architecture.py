@@ -51,6 +51,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "jobs": {*RESULTS, "request", "weights", "runner"},
     "bulk": {*RESULTS, "request", "weights", "runner", "jobs"},
     "cli": {*DOORS, "training", "evaluation", "jobs", "bulk", "server"},
+    # Static files, and where they are.
+    "ui": set(),
     "server": {*DOORS, "jobs", "ui"},
     "cluster": {*DOORS, "jobs", "bulk"},
 }
