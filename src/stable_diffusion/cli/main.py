@@ -23,6 +23,7 @@ COMMANDS = {
     "generate": "generate",
     "sample-grid": "sample_grid",
     "outpaint": "outpaint",
+    "view": "view",
     "encode": "encode",
     "decode": "decode",
     "noise": "noise",

@@ -1,0 +1,1 @@
+"""What people look at in a browser: static files, and what serves or exports them without a server of ours running."""
