@@ -28,6 +28,7 @@ from .prompts import EncodedPrompts, choose_variants, encode_prompts, join_style
 from .resolve import Resolved, ResolvedPass, resolve
 from .tasks.control_files import LoadedControls, load_controls
 from .tasks.init_image import InitImage, image_conditioning, prepare_init
+from .tasks.panorama import controls_with_horizon
 from .tasks.refiner import check_refiner
 from .tasks.wildcards import WildcardFolder
 
@@ -187,7 +188,7 @@ def prepare(
     init = prepare_init(model, resolved)
     controls = [
         control if control.image is None else replace(control, image=init.crop(control.image, filled))
-        for control in filled.controls
+        for control in controls_with_horizon(filled.controls)
     ]
     wildcards = filled.prompting.wildcards_dir
     plan = Plan(

@@ -1,4 +1,4 @@
-"""A panorama's page on this computer alone: a small server at 127.0.0.1 that knows a dozen addresses and reads no paths.
+"""A panorama's page on this computer alone: a small server at 127.0.0.1 with a dozen addresses, none of them a path.
 
 It answers GET and HEAD only, and only where `Host` names this computer, so that no page of another site reaches it by
 a name of its own (DNS rebinding).

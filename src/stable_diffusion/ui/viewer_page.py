@@ -66,7 +66,7 @@ class Panorama:
 
 
 def read_picture(path: Path, what: str = "picture") -> Picture:
-    """The picture of a file: its own bytes where browsers know the format, else a PNG. InvalidRequest for no picture."""
+    """A file's picture: its own bytes where browsers know the format, else a PNG. InvalidRequest for no picture."""
     image = open_picture(path, what)
     if image.width < 2 or image.height < 2:
         raise InvalidRequest(f"{what} is {image.width}x{image.height}; expected at least 2 pixels on a side")
@@ -87,7 +87,7 @@ def _kind(data: bytes) -> str:
 
 
 def is_sphere(width: int, height: int, stereo: str | None = None) -> bool:
-    """Whether a picture of that size is a whole sphere: each eye's view twice as wide as high, within a pixel or two."""
+    """Whether a picture of that size is a whole sphere: each eye's view twice as wide as high, give or take 2 pixels."""
     width, height = (width // 2 if stereo == "left-right" else width, height // 2 if stereo == "top-bottom" else height)
     return abs(width - 2 * height) <= 2
 
