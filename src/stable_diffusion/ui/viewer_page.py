@@ -87,7 +87,7 @@ def _kind(data: bytes) -> str:
 
 
 def is_sphere(width: int, height: int, stereo: str | None = None) -> bool:
-    """Whether a picture of that size is a whole sphere: each eye's view twice as wide as high, give or take 2 pixels."""
+    """Whether a picture of this size is a sphere: each eye's view twice as wide as high (2 pixels off at most)."""
     width, height = (width // 2 if stereo == "left-right" else width, height // 2 if stereo == "top-bottom" else height)
     return abs(width - 2 * height) <= 2
 

@@ -6,7 +6,7 @@
 import { PerspectiveCamera, Scene, StereoCamera, WebGLRenderer } from "../vendor/three.js";
 import { addViewerStyle, press, viewerBar } from "./viewer_bar.js";
 import { createLook, followKeys, followMotion, followPointers } from "./viewer_look.js";
-import { disposeGroup, loadPicture, panoramaGroup } from "./viewer_scene.js";
+import { disposeGroup, loadPicture, panoramaGroup, RADIUS } from "./viewer_scene.js";
 import { viewerTexts } from "./viewer_texts.js";
 
 const RADIANS = Math.PI / 180;
@@ -75,6 +75,7 @@ function startViewer(root, { picture, deep, stereo, texts, say }) {
   camera.rotation.order = "YXZ";
   if (stereo) camera.layers.enable(1); // without a headset the left eye's view is shown
   const pair = new StereoCamera();
+  pair.focus = RADIUS; // what is far away looks the same to both eyes
   const ending = new AbortController();
   const { signal } = ending;
   let waiting = 0;
@@ -97,6 +98,7 @@ function startViewer(root, { picture, deep, stereo, texts, say }) {
   };
   const look = createLook(redraw);
   const resize = () => {
+    if (renderer.xr.isPresenting) return;
     const [width, height] = [root.clientWidth || 1, root.clientHeight || 1];
     renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
     renderer.setSize(width, height, false);

@@ -3,7 +3,7 @@ import { BufferAttribute, Group, LinearFilter, LinearMipmapLinearFilter, Mesh, M
 
 const FAR = 40; // metres to what a depth picture shows black
 const NEAR = 1.5; // metres to what it shows white
-const RADIUS = 100; // metres to a picture without depth: far enough that both eyes see the same
+export const RADIUS = 100; // metres to a picture without depth: far enough that both eyes see the same
 const BAND = (100 * Math.PI) / 180; // height of a picture that is no panorama, as an angle
 
 /** @returns {Promise<HTMLImageElement>} the loaded picture of an address */
