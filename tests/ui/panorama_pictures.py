@@ -21,8 +21,8 @@ COLOURS = {
     "up": (255, 255, 255),
     "down": (0, 0, 0),
 }
-SOFTWARE_GL = "GL Driver Message"
-"""In Chromium's notes on its own software renderer, which say nothing of a page."""
+HARMLESS = ("GL Driver Message", "disable the orientation override")
+"""In Chromium's notes on its own software renderer and emulated sensors, which say nothing of a page."""
 
 
 def directions(width: int = 256) -> Image.Image:
@@ -48,6 +48,11 @@ def eventually(check: Callable[[], bool], seconds: float = 10) -> None:
     while not check():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.05)
+
+
+def is_harmless(text: str) -> bool:
+    """Whether a line of the console is Chromium's own."""
+    return any(part in text for part in HARMLESS)
 
 
 def need_chromium() -> None:

@@ -73,9 +73,9 @@ function startViewer(root, { picture, deep, stereo, texts, say }) {
   scene.add(group);
   const camera = new PerspectiveCamera(75, 1, 0.05, 1000);
   camera.rotation.order = "YXZ";
+  camera.focus = RADIUS; // what is far away looks the same to both eyes of a pair
   if (stereo) camera.layers.enable(1); // without a headset the left eye's view is shown
   const pair = new StereoCamera();
-  pair.focus = RADIUS; // what is far away looks the same to both eyes
   const ending = new AbortController();
   const { signal } = ending;
   let waiting = 0;
