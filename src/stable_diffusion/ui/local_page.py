@@ -21,7 +21,7 @@ HEADERS = {
     "Permissions-Policy": "camera=(), microphone=(), xr-spatial-tracking=(self)",
     "Cache-Control": "no-store",
 }
-SCRIPTS = ("vendor/three.js", *(f"views/{path.name}" for path in sorted((STATIC / "views").glob("view*.js"))))
+SCRIPTS = ("vendor/three.js", *(f"panorama/{path.name}" for path in sorted((STATIC / "panorama").glob("*.js"))))
 
 Content = dict[str, tuple[str, bytes]]
 """Address -> media type and body."""

@@ -18,7 +18,7 @@ from ..errors import InvalidRequest
 from ..request.pictures import open_picture
 
 STATIC = Path(__file__).parent / "static"
-ENTRY = "views/view_page.js"
+ENTRY = "panorama/page.js"
 TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 """Pillow's format -> media type, of pictures that every browser shows; others are sent as PNG."""
 STEREO = ("top-bottom", "left-right")

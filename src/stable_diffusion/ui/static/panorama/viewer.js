@@ -4,10 +4,10 @@
  * It draws only when something changed, so that an open viewer costs nothing while nobody moves it.
  */
 import { PerspectiveCamera, Scene, StereoCamera, WebGLRenderer } from "../vendor/three.js";
-import { addViewerStyle, press, viewerBar } from "./viewer_bar.js";
-import { createLook, followKeys, followMotion, followPointers } from "./viewer_look.js";
-import { disposeGroup, loadPicture, panoramaGroup, RADIUS } from "./viewer_scene.js";
-import { viewerTexts } from "./viewer_texts.js";
+import { addViewerStyle, press, viewerBar } from "./bar.js";
+import { createLook, followKeys, followMotion, followPointers } from "./look.js";
+import { disposeGroup, loadPicture, panoramaGroup, RADIUS } from "./scene.js";
+import { viewerTexts } from "./texts.js";
 
 const RADIANS = Math.PI / 180;
 
