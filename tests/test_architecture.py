@@ -49,9 +49,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {*NETWORKS, *RESULTS, "pipeline", "data"},
     # Static files, and the page of one panorama: needs no model.
     "ui": {"request"},
-    "cli": {*DOORS, "training", "evaluation", "ui"},
-    "server": {*DOORS},
-    "cluster": {*DOORS},
+    # The queue knows no network and no protocol: requests go in, and a runner makes pictures of them.
+    "jobs": {*RESULTS, "request", "weights", "runner"},
+    "cli": {*DOORS, "training", "evaluation", "jobs", "server", "ui"},
+    "server": {*DOORS, "jobs", "ui"},
+    "cluster": {*DOORS, "jobs"},
 }
 """Room -> the rooms it may import besides itself and the ground floor (errors, types, latents)."""
 

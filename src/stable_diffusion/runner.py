@@ -10,7 +10,7 @@ and `Images` after every picture. A runner elsewhere (a process, a machine of a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from .errors import InvalidRequest, what_is
@@ -62,11 +62,26 @@ class LocalRunner:
         self.engine = TORCH if engine is None else engine
         self.device, self.dtype, self.preview_every = device, dtype, preview_every
 
-    def run(self, request: Request) -> Iterator[Event]:
-        """Loads the request's model where it is not in memory, checks everything, then returns the events."""
+    def run(self, request: Request, *, wants_preview: Callable[[], bool] | None = None) -> Iterator[Event]:
+        """Loads the request's model where it is not in memory, checks everything, then returns the events.
+
+        wants_preview   asked after each step whether its `Progress` shall have a preview, in the place of
+                        `preview_every`
+        """
         from .pipeline.generate import generate
 
         if not isinstance(request, Request):
             raise InvalidRequest(f"the request is {what_is(request)}; expected a Request")
         model = self.models.get(request.model, self.device, self.dtype)
-        return generate(model, request, engine=self.engine, preview_every=self.preview_every)
+        return generate(model, request, engine=self.engine, preview_every=wants_preview or self.preview_every)
+
+    def release(self) -> None:
+        """Gives back the memory of the models that no run holds; hashes of files are kept."""
+        import gc
+
+        import torch
+
+        self.models.clear(keep=("hash",))
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

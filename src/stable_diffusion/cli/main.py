@@ -30,6 +30,7 @@ COMMANDS = {
     "info": "info",
     "convert": "convert",
     "pull": "pull",
+    "serve": "serve",
     "list": "list_names",
     "train": "train",
     "evaluate": "evaluate",

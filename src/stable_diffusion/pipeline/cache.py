@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,10 +54,11 @@ class FileCache:
             found: T = entry.values[0]
         return found
 
-    def clear(self) -> None:
-        """Forget everything."""
+    def clear(self, keep: Collection[str] = ()) -> None:
+        """Forget everything but the kinds to `keep`."""
         with self._lock:
-            self._shelves.clear()
+            for kind, owner in [name for name in self._shelves if name[0] not in keep]:
+                del self._shelves[kind, owner]
 
     def _entry(self, kind: str, key: tuple[Hashable, ...], owner: object) -> _Entry:
         name = (kind, id(owner))

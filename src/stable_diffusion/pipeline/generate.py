@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, TypeAlias, Unpack
 
 import torch
 from torch import Tensor
@@ -44,6 +44,7 @@ from .tasks.masks import start_latent
 from .tasks.seamless import Wrapped, even_poles, sphere_xmp
 
 Output = Literal["pil", "straight", "latent"]
+PreviewEvery: TypeAlias = int | Callable[[], bool] | None
 OUTPUTS: tuple[Output, ...] = ("pil", "straight", "latent")
 
 
@@ -54,7 +55,7 @@ def generate(
     output: Output = "pil",
     batch: int | None = None,
     engine: Engine = TORCH,
-    preview_every: int | None = None,
+    preview_every: PreviewEvery = None,
     **options: Any,
 ) -> Iterator[Event]:
     """Checks everything, then returns the stream: `Progress` after every step, `Images` after every picture or batch.
@@ -66,7 +67,8 @@ def generate(
     batch    pictures denoised together: None means one on a CPU, all on a GPU. With 1 a picture never depends on the
              others, bit for bit; more is faster on a GPU and may differ in the last bits there
     engine   what runs the networks; what it refuses runs on torch, with a note
-    preview_every  steps from one `Progress.preview` to the next; 0 for none. Left out, `preview` is false, and for one
+    preview_every  steps from one `Progress.preview` to the next; 0 for none; or a function that is asked
+             after each step. Left out, `preview` is false, and for one
              version more it can be called, as in the last release
     options  of the sampler, such as `eta`, and `final` (see `DenoisingOptions`)
 
@@ -75,7 +77,7 @@ def generate(
     if output not in OUTPUTS:
         raise unknown_choice("output", output, OUTPUTS)
     for name, value, least in (("batch", batch, 1), ("preview_every", preview_every, 0)):
-        if value is not None:
+        if value is not None and not callable(value):
             Whole(least, 2**31).check(name, value)
     if not isinstance(engine, Engine):
         raise InvalidRequest(f"engine is {what_is(engine)}; expected an Engine, such as `engine.torch.TORCH`")
@@ -102,7 +104,7 @@ def _check_options(request: Request, model: StableDiffusion, options: dict[str, 
             raise unknown_option("option of generate", name, sampler, ["final"])
 
 
-def _stream(plan: Plan, output: Output, together: int | None, preview_every: int | None) -> Iterator[Event]:
+def _stream(plan: Plan, output: Output, together: int | None, preview_every: PreviewEvery) -> Iterator[Event]:
     for batch in plan.batches(together):
         latent = yield from _denoise(plan, batch, preview_every)
         notes = (*batch.prompts.notes, *plan.resolved.notes, *plan.controls.notes, *filter(None, [batch.note]))
@@ -114,7 +116,7 @@ def _stream(plan: Plan, output: Output, together: int | None, preview_every: int
         yield _finish(plan, batch, straight, notes, keep=output == "straight")
 
 
-def _denoise(plan: Plan, batch: Batch, preview_every: int | None) -> Generator[Event, None, Tensor]:
+def _denoise(plan: Plan, batch: Batch, preview_every: PreviewEvery) -> Generator[Event, None, Tensor]:
     """The progress of all passes of a batch; returns the latents [B,c,h,w]."""
     resolved, network = plan.resolved, plan.model.denoising_process.network
     request, latent, done = resolved.request, plan.init.latent, 0
@@ -136,7 +138,7 @@ def _denoise(plan: Plan, batch: Batch, preview_every: int | None) -> Generator[E
         for step in each.steps(source, noise, latent):
             latent, index, total = step.x, done + step.index + 1, step.total
             preview = partial(plan.model.image_decoder.preview, step.denoised)
-            shown = preview_every and index % preview_every == 0
+            shown = preview_every() if callable(preview_every) else preview_every and index % preview_every == 0
             yield Progress(
                 index=index,
                 total=done + total + later,
@@ -165,7 +167,7 @@ def decode(plan: Plan, latent: Tensor) -> Tensor:
 
 
 def _match_background(
-    plan: Plan, batch: Batch, straight: Tensor, preview_every: int | None
+    plan: Plan, batch: Batch, straight: Tensor, preview_every: PreviewEvery
 ) -> Generator[Event, None, Tensor]:
     """Pictures that match the background: those that do not are generated once more, with words for it."""
     background = plan.resolved.request.background

@@ -97,7 +97,7 @@ class LatePreview:
         return self._make()
 
 
-def late_preview(make: Callable[[], Image], preview_every: int | None) -> Any:
+def late_preview(make: Callable[[], Image], preview_every: object) -> Any:
     """None where somebody said how often previews come (0 included), else what the last release had."""
     return LatePreview(make) if preview_every is None else None
 

@@ -1,0 +1,307 @@
+"""The worker: one thread that owns a model and runs jobs, one after another, to pictures on the disk."""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from ..errors import StableDiffusionError
+from ..events import Event, Images, Progress
+from ..request.request import Request
+from .database import Database, sqlalchemy
+from .files import DataFolder, DiskRefused
+from .inputs import Inputs, tail
+from .lease import Leases
+from .records import Job, State
+from .speed import Speeds
+from .stream import EventStream
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+LOG = logging.getLogger("stable_diffusion.jobs")
+PREVIEW_SECONDS = 0.25
+"""Least time from one preview to the next."""
+PREVIEW_SIDE = 512
+RECOVER_SECONDS = 15.0
+"""From one look for jobs of dead workers to the next."""
+
+
+class JobRunner(Protocol):
+    """What paints: `LocalRunner`, or one elsewhere."""
+
+    def run(self, request: Request, *, wants_preview: Callable[[], bool] | None = None) -> Iterator[Event]:
+        """The events of a request; `wants_preview` is asked after each step whether its preview is wanted."""
+        ...
+
+    def release(self) -> None:
+        """Gives back the memory of the models that are loaded."""
+        ...
+
+
+Handler: TypeAlias = Callable[[Mapping[str, Any], Inputs], Iterator[Event]]
+"""Runs a job of another kind than "generate": from its body and the uploaded pictures to events."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Bench:
+    """What all workers of a program share."""
+
+    database: Database
+    folder: DataFolder
+    inputs: Inputs
+    leases: Leases
+    stream: EventStream
+    handlers: Mapping[str, Handler]
+    speeds: Speeds = field(default_factory=Speeds)
+    is_paused: Callable[[], bool] = lambda: False
+    disk_refused: Callable[[str], None] = lambda reason: None
+    wake: threading.Condition = field(default_factory=threading.Condition)
+
+
+@dataclass(eq=False)
+class Current:
+    """The job that a worker runs now, and what others ask of it."""
+
+    job: Job
+    cancel: threading.Event = field(default_factory=threading.Event)
+    skip: threading.Event = field(default_factory=threading.Event)
+    fraction: float = 0.0
+    preview_at: float = 0.0
+
+
+class Worker:
+    """Runs jobs in a thread of its own until `stop`.
+
+    name     by which the queue knows it, unlike that of any other worker
+    poll     seconds between looks into the database while nothing waits; submitting in this program wakes it at once
+    """
+
+    def __init__(self, name: str, bench: Bench, runner: JobRunner, *, poll: float = 1.0, ending: str = ".png") -> None:
+        self.name, self.bench, self.runner, self.poll, self.ending = name, bench, runner, poll, ending
+        self.current: Current | None = None
+        self.loaded: str | None = None
+        self._stop, self._recovered = threading.Event(), 0.0
+        self._thread = threading.Thread(target=self._loop, name=f"worker {name}", daemon=True)
+        self._beats = threading.Thread(target=self._heartbeat, name=f"heartbeat {name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        self._beats.start()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Ends at the next step; the job that runs waits again, at the picture that it was at."""
+        self._stop.set()
+        with self.bench.wake:
+            self.bench.wake.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def run_next(self) -> Job | None:
+        """Claims the next job and runs it to its end in this thread; None where nothing waits."""
+        bench = self.bench
+        if time.monotonic() - self._recovered > RECOVER_SECONDS:
+            self._recovered = time.monotonic()
+            self._tell_recovered()
+        job = None if bench.is_paused() else bench.leases.claim(self.name, self.loaded)
+        if job is None:
+            return None
+        self.current = Current(job)
+        try:
+            self._run(self.current)
+        finally:
+            self.current = None
+        return job
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            try:
+                if self.run_next() is not None:
+                    continue
+            except Exception:
+                LOG.exception("the worker goes on after an error outside of a job")
+            with self.bench.wake:
+                if not self._stop.is_set():
+                    self.bench.wake.wait(self.poll)
+
+    def _heartbeat(self) -> None:
+        """Keeps the lease while a model loads or a step takes long, and hears of cancellations by other programs."""
+        leases, every = self.bench.leases, min(self.bench.leases.limits.lease / 4, 2.0)
+        while not self._stop.wait(every):
+            current = self.current
+            if current is None:
+                continue
+            try:
+                kept = leases.heartbeat(self.name, [current.job.id])
+                if kept.get(current.job.id, True):  # asked to end, or no longer ours
+                    current.cancel.set()
+            except sqlalchemy().exc.SQLAlchemyError:
+                LOG.warning("the database did not take a heartbeat")
+
+    def _tell_recovered(self) -> None:
+        again, lost = self.bench.leases.recover()
+        for job_id in again:
+            self.bench.stream.publish("queued", {"state": "queued"}, job=job_id)
+        for job_id in lost:
+            self.bench.stream.publish("lost", {"state": "lost"}, job=job_id)
+
+    def _run(self, current: Current) -> None:
+        job, notes = current.job, dict[str, None]()
+        self._tell(job, "running", None, ())
+        started = time.monotonic()
+        try:
+            if job.model != self.loaded:
+                if self.loaded is not None:
+                    self.runner.release()
+                self.loaded = job.model
+            made = self._paint(current, notes)
+        except DiskRefused as error:
+            self._end(job, "failed", str(error), notes)
+            self.bench.disk_refused(str(error))
+            return
+        except StableDiffusionError as error:
+            self._end(job, "failed", str(error), notes)
+            return
+        except Exception as error:
+            LOG.exception("the job %s failed", job.id)
+            self._end(job, "failed", self._sentence(error), notes)
+            return
+        if self._stop.is_set() and not current.cancel.is_set() and made is None:
+            self.bench.leases.give_back(job)
+            self._tell(job, "queued", None, ())
+        elif made is None:
+            self._end(job, "cancelled", None, notes)
+        else:
+            self._end(job, "done", None, notes)
+            self.bench.speeds.learn(job, made, time.monotonic() - started)
+
+    def _paint(self, current: Current, notes: dict[str, None]) -> int | None:
+        """Makes the pictures that are missing; returns how many, or None where it was ended before the last.
+
+        Each is on the disk before its row is written; that of the last one is written with the end of the job, by
+        `_end`, unless pictures were skipped.
+        """
+        job, made = current.job, 0
+        request = self.bench.inputs.request_of(job.body) if job.kind == "generate" else None
+        first = self._finished_pictures(job)
+        while first < job.count:
+            done = 0
+            began, events = time.monotonic(), self._events(current, request, first)
+            skipped = False
+            try:
+                for event in events:
+                    if isinstance(event, Images):
+                        notes.update(dict.fromkeys(event.notes))
+                        self._keep(current, event, first, time.monotonic() - began)
+                        done, began = event.first + len(event.images), time.monotonic()
+                        made += len(event.images)
+                    else:
+                        self._progress(current, event, first)
+                    if current.cancel.is_set() or self._stop.is_set():
+                        return made if first + done >= job.count else None
+                    if current.skip.is_set():
+                        current.skip.clear()
+                        if isinstance(event, Progress):
+                            skipped, done = True, event.picture + 1
+                            break
+            finally:
+                close = getattr(events, "close", None)
+                if close is not None:
+                    close()
+            first += done
+            if not skipped:
+                break
+        return made
+
+    def _events(self, current: Current, request: Request | None, first: int) -> Iterator[Event]:
+        """What the job is run by; ended before it begins where someone asked for that."""
+        job = current.job
+        if current.cancel.is_set() or self._stop.is_set():
+            return iter(())
+        if request is not None:
+            wanted = lambda: self._wants_preview(current)  # noqa: E731
+            return self.runner.run(tail(request, first), wants_preview=wanted)
+        handler = self.bench.handlers.get(job.kind)
+        if handler is None:
+            raise StableDiffusionError(f"there is nothing here that does jobs of the kind {job.kind!r}")
+        return handler(job.body, self.bench.inputs)
+
+    def _keep(self, current: Current, event: Images, first: int, seconds: float) -> None:
+        job, folder, rows = current.job, self.bench.folder, []
+        for index, image in enumerate(event.images):
+            number = first + event.first + index
+            request = event.requests[index] if index < len(event.requests) else None
+            name = folder.picture_name(job, number, self.ending)
+            rows.append(folder.write(image, name, seconds / len(event.images), job, number, request))
+        if not self.bench.leases.keep(job, rows):
+            current.cancel.set()
+        for row in rows:
+            data = {name: row[name] for name in ("id", "number", "width", "height")}
+            data["seed"] = None if row["seed"] is None else int(row["seed"])
+            self.bench.stream.publish("picture", data, job=job.id, owner=job.owner)
+
+    def _progress(self, current: Current, event: Progress, first: int) -> None:
+        job = current.job
+        picture = first + event.picture
+        current.fraction = (picture + event.index / event.total) / job.count
+        whole = self.bench.speeds.seconds(job)
+        left = None if whole is None else round(whole * (1 - current.fraction), 1)
+        data = {"picture": picture, "pictures": job.count, "index": event.index, "total": event.total}
+        data |= {"fraction": round(current.fraction, 4), "sigma": event.sigma, "seconds_left": left}
+        self.bench.stream.publish("progress", data, job=job.id, owner=job.owner)
+        if event.preview is not None:
+            size = {"picture": picture, "width": event.preview.width, "height": event.preview.height}
+            shown = preview_bytes(event.preview)
+            self.bench.stream.publish("preview", size, job=job.id, owner=job.owner, preview=shown)
+
+    def _wants_preview(self, current: Current) -> bool:
+        now = time.monotonic()
+        if now - current.preview_at < PREVIEW_SECONDS:
+            return False
+        if not self.bench.stream.wants_preview(current.job.id, current.job.owner):
+            return False
+        current.preview_at = now
+        return True
+
+    def _finished_pictures(self, job: Job) -> int:
+        """The number of the first picture that an earlier attempt did not finish."""
+        sa, pictures = sqlalchemy(), self.bench.database.pictures
+        query = sa.select(sa.func.max(pictures.c.number)).where(pictures.c.job == job.id)
+        with self.bench.database.read() as connection:
+            last = connection.execute(query).scalar()
+        return 0 if last is None else last + 1
+
+    def _end(self, job: Job, state: State, error: str | None, notes: Mapping[str, None]) -> None:
+        if self.bench.leases.end(job, state, error=error, notes=list(notes)):
+            self._tell(job, state, error, tuple(notes))
+
+    def _tell(self, job: Job, state: State, error: str | None, notes: tuple[str, ...]) -> None:
+        data = {"state": state, "attempts": job.attempts, "error": error, "notes": list(notes)}
+        self.bench.stream.publish(state, data, job=job.id, owner=job.owner)
+
+    def _sentence(self, error: Exception) -> str:
+        """What a user is told of an error that nobody foresaw; the whole of it is in the log."""
+        if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+            self.runner.release()
+            self.loaded = None
+            return "there is not enough memory for this; ask for a smaller picture, or fewer at once"
+        return f"the program failed ({type(error).__name__}); its log says more"
+
+
+def preview_bytes(image: Image) -> bytes:
+    """A preview as a JPEG, or as WebP where it can be transparent."""
+    file = io.BytesIO()
+    if image.mode in ("RGBA", "LA"):
+        image.convert("RGBA").save(file, "WEBP", quality=70, method=0)
+    else:
+        image.convert("RGB").save(file, "JPEG", quality=80)
+    return file.getvalue()

@@ -1,0 +1,25 @@
+// The first view: picture, strip, prompt and button; the settings beside it when wanted.
+import { html, useEffect } from "../vendor/preact.js";
+import { ui, setUi } from "../core/state.js";
+import { bindKeys } from "../core/keys.js";
+import { t } from "../core/i18n.js";
+import { walk } from "../core/actions.js";
+import { Stage, Strip } from "../components/stage.js";
+import { Composer, StartButtons } from "../components/composer.js";
+import { Panel } from "../components/panel.js";
+
+export default function Paint() {
+  useEffect(() => bindKeys({
+    ArrowLeft: { text: t("key.newer"), run: () => walk(-1) },
+    ArrowRight: { text: t("key.older"), run: () => walk(1) },
+    P: { text: t("key.prompt"), run: () => document.getElementById("f-prompt").focus() },
+    ",": { text: t("key.settings"), run: () => setUi("panel", (open) => !open) },
+  }), []);
+  const open = Boolean(ui("panel").value);
+  return html`
+    <div class=${`paint ${open ? "with-panel" : ""}`}>
+      <div class="desk"><${Stage} /><${Strip} /><${Composer} /></div>
+      ${open && html`<${Panel} />`}
+      <div class="sticky"><${StartButtons} id="generate-sticky" /></div>
+    </div>`;
+}
