@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageChops
-from ui.panorama_pictures import CHROMIUM, VENDOR, directions, eventually, is_harmless, need_chromium, seen
 
 from stable_diffusion.ui.local_page import PageServer
 from stable_diffusion.ui.viewer_page import Panorama, Picture, exported_page
+from ui.panorama_pictures import CHROMIUM, VENDOR, directions, eventually, is_harmless, need_chromium, seen
 
 Opened = Callable[..., Any]
 

@@ -5,8 +5,8 @@ inside them; the poles are made even once the picture is decoded (`even_poles`).
 
 - pictures fill their frame (background "scene"), since a sphere with holes shows nothing behind them;
 - models that paint opaque pictures only are given words for the view;
-- a large sphere is painted at the model's own height and enlarged (hires), with windows of the model's size, so that
-  all windows share the horizon of the small one;
+- a large sphere is painted at the model's own height and enlarged (hires), in windows as high as it is, so that all of
+  them share the horizon of the small one;
 - networks that follow depth or segmentation are given a level ground under a sky where they are given no picture.
 """
 
@@ -39,6 +39,7 @@ WORDS = ("{}, 360 degree panorama, level horizon", "{}，360度全景，水平�
 """What is added to prompts in English and in Chinese."""
 LARGE_STRENGTH = 0.4
 """Strength of the second pass of a large sphere: details are new, and the horizon stays where it is."""
+LARGE_UPSCALER = "Lanczos"
 _SAID = re.compile(r"panoram|equirectangular|360|horizon|全景|地平线", re.IGNORECASE)
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 SKY, GROUND = (6, 230, 230), (120, 120, 70)
@@ -68,6 +69,14 @@ def prepare_panorama(request: Request, model: StableDiffusion) -> tuple[Request,
             "so that it has one horizon"
         )
     return large, tuple(notes)
+
+
+def share_horizon(window: int, overlap: int, height: int) -> tuple[int, int]:
+    """Side and overlap of windows, grown to the height of the canvas: a window that does not see the horizon would
+    paint one of its own. No windows (0) stay none."""
+    if window == 0 or window >= height:
+        return window, overlap
+    return height, overlap * height // window
 
 
 def controls_with_horizon(controls: tuple[Control, ...]) -> Iterator[Control]:
@@ -134,6 +143,6 @@ def _as_hires(request: Request, model: StableDiffusion) -> Request:
         return request  # no whole sphere, which is said later
     canvas = request.canvas
     if canvas.window is None:
-        canvas = replace(canvas, window=small)
-    hires = Hires(scale=scale, strength=LARGE_STRENGTH)
+        canvas = replace(canvas, window=given)
+    hires = Hires(scale=scale, strength=LARGE_STRENGTH, upscaler=LARGE_UPSCALER)
     return request.with_changes(width=2 * small, height=small, hires=hires, canvas=canvas)
