@@ -61,7 +61,7 @@ function Bar() {
   const other = lang.value === "zh" ? "en" : "zh";
   return html`
     <header class="bar">
-      <a class="brand" href="#/paint"><img src="static/icons/icon.svg" width="24" height="24" alt="" /><b>Stable Diffusion</b></a>
+      <a class="brand" href="#/paint" aria-label="Stable Diffusion"><img src="static/icons/icon.svg" width="24" height="24" alt="" /><b>Stable Diffusion</b></a>
       <nav aria-label=${t("views")}>${Object.entries(VIEWS).map(([name, each]) => html`
         <a key=${name} href=${`#/${name}`} aria-current=${view.value === name ? "page" : undefined} aria-label=${t(`view.${name}`)}><${Icon} name=${each.icon} />
           <span>${t(`view.${name}`)}</span>${name === "queue" && waiting > 0 && html`<em>${waiting}</em>`}</a>`)}</nav>

@@ -20,7 +20,7 @@ export default function Compare({ a, b }) {
   const ratio = first.width / first.height;
   return html`<${Dialog} title=${t("compare")} wide class="compare">
     <div class="compare-box" style=${{ aspectRatio: String(ratio), width: `min(100%, calc(62vh * ${ratio}))` }} onPointerDown=${drag} onPointerMove=${drag}>
-      <img src=${second.url} alt=${`B: ${second.prompt}`} draggable="false" />
+      <img src=${second.url} alt=${`B: ${second.prompt}`} draggable="false" style=${{ clipPath: `inset(0 0 0 ${split.value}%)` }} />
       <img src=${first.url} alt=${`A: ${first.prompt}`} draggable="false" style=${{ clipPath: `inset(0 ${100 - split.value}% 0 0)` }} />
       <span class="compare-line" style=${{ left: `${split.value}%` }}></span><b class="tag a">A</b><b class="tag b">B</b>
     </div>

@@ -108,7 +108,7 @@ export function Stage() {
   const job = running.value[0], picture = chosen();
   const live = job && ui("follow").value !== false;
   return html`
-    <section class="stage" aria-label=${t("picture")}>
+    <section class="stage" aria-label=${t("picture")}>${(live || picture) && html`<h1 class="unseen">${t("view.paint")}</h1>`}
       ${live ? html`<${Live} job=${job} />` : picture ? html`<${Shown} picture=${picture} />` : recent.ready.value && html`<${Welcome} />`}
     </section>`;
 }

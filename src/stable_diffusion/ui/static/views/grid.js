@@ -116,7 +116,7 @@ export default function Grid() {
         <div class="axes"><${Axis} which="x" /><${Axis} which="y" /></div>
         <label class="field"><span class="label">${t("prompt")}</span><input type="text" id="grid-prompt" value=${setting("prompt").value || ""} onInput=${(event) => set("prompt", event.target.value)} /></label>
         ${fault.value && html`<p class="fault" role="alert">${fault.value}</p>`}
-        <div class="row"><${Button} kind="primary" icon="grid-3x3" id="grid-start" disabled=${busy.value || !count} onClick=${start}>${t("grid.start", { n: count })}<//>
+        <div class="row"><${Button} kind="primary" icon="grid-3x3" id="grid-start" disabled=${busy.value || !count || (x.path === "none" && y.path === "none")} onClick=${start}>${t("grid.start", { n: count })}<//>
           ${waiting && html`<${Button} icon="circle-stop" kind="stop" onClick=${stopAll}>${t("stop")}<//>`}</div></div>
       ${grid && html`<div class="grid-scroll" tabindex="0" role="region" aria-label=${t("view.grid")}><table class="xy"><thead><tr><td></td>${grid.x.values.map((u) => html`<th scope="col" key=${u}>${title(grid.x.path, u)}</th>`)}</tr></thead>
         <tbody>${grid.y.values.map((v, j) => html`<tr key=${v}><th scope="row">${title(grid.y.path, v)}</th>${grid.x.values.map((u, i) => html`<td key=${u} style=${{ aspectRatio: String(ratio) }}>${grid.rows[j]?.[i] ? html`<${Cell} id=${grid.rows[j][i]} />` : html`<span class="cell"></span>`}</td>`)}</tr>`)}</tbody></table></div>`}
