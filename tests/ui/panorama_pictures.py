@@ -8,11 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from PIL import Image
 
 VENDOR = Path(__file__).parent / "vendor"
-CHROMIUM = Path("/usr/bin/chromium")
 COLOURS = {
     "ahead": (255, 0, 0),
     "right": (0, 255, 0),
@@ -53,10 +51,3 @@ def eventually(check: Callable[[], bool], seconds: float = 10) -> None:
 def is_harmless(text: str) -> bool:
     """Whether a line of the console is Chromium's own."""
     return any(part in text for part in HARMLESS)
-
-
-def need_chromium() -> None:
-    """Skips where there is no browser to test with, and says so."""
-    pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-    if not CHROMIUM.exists():
-        pytest.skip("no Chromium at /usr/bin/chromium: apt-get install chromium; the viewer is not tested")

@@ -13,7 +13,7 @@ from PIL import Image, ImageChops
 
 from stable_diffusion.ui.local_page import PageServer
 from stable_diffusion.ui.viewer_page import Panorama, Picture, exported_page
-from ui.panorama_pictures import CHROMIUM, VENDOR, directions, eventually, is_harmless, need_chromium, seen
+from ui.panorama_pictures import VENDOR, directions, eventually, is_harmless, seen
 
 Opened = Callable[..., Any]
 
@@ -26,17 +26,6 @@ def encoded(image: Image.Image) -> Picture:
     file = io.BytesIO()
     image.save(file, "PNG")
     return Picture(file.getvalue(), "image/png")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    need_chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
