@@ -10,7 +10,7 @@ and `Images` after every picture. A runner elsewhere (a process, a machine of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from .errors import InvalidRequest, what_is
@@ -76,12 +76,33 @@ class LocalRunner:
         return generate(model, request, engine=self.engine, preview_every=wants_preview or self.preview_every)
 
     def release(self) -> None:
-        """Gives back the memory of the models that no run holds; hashes of files are kept."""
+        """Gives back the memory of models, refiners and controls that no run holds.
+
+        Hashes of files and the built-in models, which are small, stay.
+        """
         import gc
 
         import torch
 
-        self.models.clear(keep=("hash",))
+        self.models.clear(keep=("hash", "built-in"))
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def device_runners(
+    devices: Sequence[str] = (), *, engine: Engine | None = None, dtype: str = "auto"
+) -> tuple[LocalRunner, ...]:
+    """A runner for each device, each with models of its own; () is every CUDA device of this machine, or else "auto".
+
+    For whoever runs a worker on each: they share nothing, so that a device never waits for another.
+    """
+    from .pipeline.models import ModelCache
+
+    if not devices:
+        import torch
+
+        devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["auto"]
+    if len(devices) == 1:
+        return (LocalRunner(engine=engine, device=devices[0], dtype=dtype),)
+    return tuple(LocalRunner(ModelCache(), engine, device=each, dtype=dtype) for each in devices)

@@ -97,11 +97,19 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     until = time.monotonic() + START
     while time.monotonic() < until:
         found = re.search(r"listening at (http://\S+)", log.read_text())
-        if found:
+        if found and _answers(found[1].rstrip("/") + "/healthz"):
             return found[1].rstrip("/") + "/"
         assert process.poll() is None, log.read_text()
         time.sleep(0.1)
     raise AssertionError(f"the server did not start: {log.read_text()}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 @pytest.fixture(scope="session")
@@ -134,7 +142,7 @@ def opened(browser: Any, server: Server) -> Iterator[Callable[..., Any]]:
         page.on("console", lambda line: faults.append(f"console: {line.text}") if line.type == "error" else None)
         page.on("request", lambda call: None if _ours(call.url, server.url) else faults.append(f"asked {call.url}"))
         page.goto(server.url + address)
-        page.locator("#generate, .view:not(.paint) h1").first.wait_for()
+        page.locator("main.view").wait_for()
         return page
 
     open_page.faults = faults  # type: ignore[attr-defined]

@@ -34,7 +34,7 @@ class Database:
                 self.tables.create_all(connection)
                 self._check_version(connection)
         except (sa.exc.SQLAlchemyError, ImportError) as error:
-            raise JobError(f"the database cannot be used: {_reason(error)}") from error
+            raise JobError(f"the database cannot be used: {database_words(error)}") from error
         self.jobs, self.pictures = self.tables.tables["jobs"], self.tables.tables["pictures"]
         self.inputs, self.settings = self.tables.tables["inputs"], self.tables.tables["settings"]
         self.owners, self.pruned = self.tables.tables["owners"], self.tables.tables["pruned"]
@@ -130,7 +130,7 @@ def _engine(url: str, full_sync: bool) -> Engine:
     return made
 
 
-def _reason(error: Exception) -> str:
+def database_words(error: BaseException) -> str:
     """What a database or its driver says, on one line and without the statement."""
     text = str(getattr(error, "orig", None) or error).strip()
     return text.splitlines()[0] if text else type(error).__name__
@@ -147,7 +147,7 @@ def _tables(metadata: MetaData) -> MetaData:
         Column("priority", Whole, nullable=False, default=0),
         *(Column(name, Text, nullable=False) for name in ("request", "request_hash")),
         Column("idempotency", Text),
-        *(Column(name, Text, nullable=False, default="") for name in ("model", "engine", "needs")),
+        *(Column(name, Text, nullable=False, default="") for name in ("model", "engine", "needs", "label")),
         *(Column("count", Whole, nullable=False), Column("saved", Whole, nullable=False)),
         *(Column("attempts", Whole, nullable=False, default=0), Column("worker", Text), Column("lease", Real)),
         *(Column("cancel", Whole, nullable=False, default=0), Column("error", Text), Column("notes", Text)),

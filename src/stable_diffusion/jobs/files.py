@@ -58,7 +58,7 @@ class DataFolder:
         """Takes the folder for this program; FolderInUse where another one has it."""
         from filelock import FileLock, Timeout
 
-        held = FileLock(self.path / "lock")
+        held = FileLock(self.path / "lock", thread_local=False)
         try:
             held.acquire(timeout=0)
         except Timeout:
@@ -78,11 +78,6 @@ class DataFolder:
             for part in folder.rglob(".*.part"):
                 with suppress(OSError):
                     part.unlink()
-
-    def picture_name(self, job: Job, number: int, ending: str = ".png") -> str:
-        """The path of a picture within the folder: a function of its job, so that a second attempt finds it."""
-        day = time.strftime("%Y-%m-%d", time.gmtime(job.created))
-        return f"pictures/{day}/{job.id}-{number:04d}{ending}"
 
     def write(self, image: Image, name: str, seconds: float, job: Job, number: int, request: Request | None) -> Any:
         """Writes a picture as the command line does, and returns its row. DiskRefused where the disk refuses."""
@@ -113,6 +108,12 @@ class DataFolder:
 
     def thumb_path(self, picture: str) -> Path:
         return self.thumbs / picture[:2] / f"{picture}.webp"
+
+
+def picture_name(job: Job, number: int, ending: str = ".png") -> str:
+    """The path of a picture within the folder: a function of its job, so that a second attempt finds it."""
+    day = time.strftime("%Y-%m-%d", time.gmtime(job.created))
+    return f"pictures/{day}/{job.id}-{number:04d}{ending}"
 
 
 def picture_id(job: str, number: int) -> str:

@@ -6,18 +6,19 @@ import io
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
-from ..request.metadata_read import read_text
+from ..request.metadata_read import read_text, written_text
 from ..request.request import Request
-from ..request.writers.forms import KEY
 from ..weights.containers.atomic import whole_file
 from .database import Database, sqlalchemy
 from .errors import UnknownPicture
 from .files import NAME, THUMBNAIL, DataFolder, picture_id, sha256, small_picture
 from .records import Limits, Picture
 
-Change = Callable[[str, str, str], None]
+Ids: TypeAlias = list[str]
+Found: TypeAlias = list[Picture]
+Change: TypeAlias = Callable[[str, str, str], None]
 """Called with (picture's id, its owner, what happened: "starred", "deleted", "restored", "purged")."""
 
 
@@ -40,7 +41,7 @@ class Gallery:
         job: str | None = None,
         limit: int = 50,
         offset: int = 0,
-    ) -> list[Picture]:
+    ) -> Found:
         """Pictures, the newest first; of one job by number, and then those that were not to be saved too.
 
         search    words that must all occur in the prompt or the settings
@@ -74,7 +75,8 @@ class Gallery:
 
     def read(self, picture: str) -> bytes:
         """The bytes of its file, as they were written; UnknownPicture where row or file is missing."""
-        data = self.folder.read(self._place(self.picture(picture)))
+        found = self.picture(picture)
+        data = self.folder.read(self._place(found)) or self.folder.read(found.file)
         if data is None:
             raise UnknownPicture(f"the file of the picture {picture!r} is missing")
         return data
@@ -100,19 +102,19 @@ class Gallery:
         found = read_text(Request, self.picture(picture).parameters)
         return found.request, tuple(found.notes)
 
-    def star(self, pictures: Iterable[str], starred: bool = True) -> list[str]:
+    def star(self, pictures: Iterable[str], starred: bool = True) -> Ids:
         """Stars pictures, or takes the star away; returns the ids of those that there are."""
         return self._update(pictures, "starred", {"starred": int(starred)})
 
-    def delete(self, pictures: Iterable[str]) -> list[str]:
+    def delete(self, pictures: Iterable[str]) -> Ids:
         """Moves pictures to the bin, from which `restore` brings them back within 30 days."""
         return self._move(pictures, time.time(), "deleted")
 
-    def restore(self, pictures: Iterable[str]) -> list[str]:
+    def restore(self, pictures: Iterable[str]) -> Ids:
         """Brings pictures back from the bin."""
         return self._move(pictures, None, "restored")
 
-    def purge(self, pictures: Iterable[str] | None = None) -> list[str]:
+    def purge(self, pictures: Iterable[str] | None = None) -> Ids:
         """Removes pictures of the bin for good: those named, or those that have been there for 30 days, and pictures
         that were not to be saved once their time is over."""
         sa, table, now = sqlalchemy(), self.database.pictures, time.time()
@@ -174,11 +176,11 @@ class Gallery:
         values |= {name: bool(values[name]) for name in ("starred", "saved")}
         values["seed"] = None if row.seed is None else int(row.seed)
         picture = Picture(**values)
-        there = (self.folder.path / self._place(picture)).is_file()
+        there = row.width > 0 and (self.folder.path / self._place(picture)).is_file()
         return picture if there else Picture(**{**values, "available": False})
 
-    def _move(self, pictures: Iterable[str], deleted: float | None, change: str) -> list[str]:
-        moved = []
+    def _move(self, pictures: Iterable[str], deleted: float | None, change: str) -> Ids:
+        moved: Found = []
         for each in pictures:
             with suppress(UnknownPicture):
                 before = self.picture(each)
@@ -193,12 +195,14 @@ class Gallery:
                 old.rename(new)
         return done
 
-    def _update(self, pictures: Iterable[str], change: str, values: dict[str, Any]) -> list[str]:
+    def _update(self, pictures: Iterable[str], change: str, values: dict[str, Any]) -> Ids:
         sa, table = sqlalchemy(), self.database.pictures
-        here = table.c.id.in_(list(pictures))
+        asked = list(pictures)
+        here = table.c.id.in_(asked)
         with self.database.write() as connection:
             update = sa.update(table).where(here).values(**values).returning(table)
             done = [self._picture(row) for row in connection.execute(update).all()]
+        done.sort(key=lambda each: asked.index(each.id))
         self._tell(done, change)
         return [each.id for each in done]
 
@@ -223,8 +227,8 @@ def _row_of_file(data: bytes, made: float) -> dict[str, Any]:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             row |= {"width": image.width, "height": image.height}
-            text = image.info.get(KEY)
-        if isinstance(text, str):
+            text = written_text(image)
+        if text is not None:
             request = read_text(Request, text).request
             seed = None if request.seed is None else str(request.seed)
             row |= {"parameters": text, "prompt": request.prompt, "seed": seed}

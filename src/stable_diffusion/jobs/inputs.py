@@ -21,6 +21,7 @@ from ..request.request import MAX_COUNT, Request, all_settings
 from ..request.settings import MAX_SEED, Inpaint
 from ..weights.containers.atomic import whole_file
 from .database import Database, sqlalchemy
+from .files import DiskRefused, disk_words
 from .records import content_hash
 
 MARK = "sha256:"
@@ -42,9 +43,12 @@ class Inputs:
         """
         digest = hashlib.sha256(data).hexdigest()
         path = self._path(digest)
-        if not path.is_file() or path.stat().st_size != len(data):
-            with whole_file(path) as file:
-                file.write(data)
+        try:
+            if not path.is_file() or path.stat().st_size != len(data):
+                with whole_file(path) as file:
+                    file.write(data)
+        except OSError as error:
+            raise DiskRefused(f"the picture could not be kept: {disk_words(error)}") from error
         sa, inputs = sqlalchemy(), self.database.inputs
         with self.database.write() as connection:
             known = sa.update(inputs).where(inputs.c.hash == digest).values(created=time.time())

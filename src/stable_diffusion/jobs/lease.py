@@ -94,21 +94,29 @@ class Leases:
         with self.database.write() as connection:
             connection.execute(sa.update(jobs).where(self._claimed(job)).values(**values))
 
-    def recover(self, *, everything: bool = False) -> tuple[list[str], list[str]]:
+    def recover(
+        self, *, everything: bool = False, worker: str | None = None, forgive: bool = False
+    ) -> tuple[list[str], list[str]]:
         """Takes jobs back from dead workers: those whose lease is over, or `everything` that runs at a start.
+
+        worker    one that is known to be dead, whose jobs alone are taken
+        forgive   what was cut off is not an attempt, for it was not the job's fault
 
         Returns the ids of those that wait again and of those that are lost, having been started too often.
         """
         sa, jobs, now = sqlalchemy(), self.database.jobs, time.time()
         dead = jobs.c.state == "running"
-        if not everything:
+        if worker is not None:
+            dead = dead & (jobs.c.worker == worker)
+        elif not everything:
             dead = dead & (sa.func.coalesce(jobs.c.lease, 0.0) < now)
         asked = {"state": "cancelled", "worker": None, "lease": None, "finished": now}
         lost = {"state": "lost", "error": LOST.format(self.limits.attempts), "finished": now, "lease": None}
-        again = {"state": "queued", "worker": None, "lease": None}
+        again = {"state": "queued", "worker": None, "lease": None, "attempts": jobs.c.attempts - int(forgive)}
         with self.database.write() as connection:
             connection.execute(sa.update(jobs).where(dead, jobs.c.cancel == 1).values(**asked))
-            often = sa.update(jobs).where(dead, jobs.c.attempts >= self.limits.attempts)
+            most = self.limits.attempts + int(forgive)
+            often = sa.update(jobs).where(dead, jobs.c.attempts >= most)
             gone = [row.id for row in connection.execute(often.values(**lost).returning(jobs.c.id))]
             back = sa.update(jobs).where(dead).values(**again).returning(jobs.c.id)
             return [row.id for row in connection.execute(back)], gone

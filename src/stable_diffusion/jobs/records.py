@@ -22,6 +22,7 @@ class Job:
     kind         "generate", or the name of another kind of work that the service was given a handler for
     seq          order of submission; `priority` higher goes first
     needs        hash of the model, adapters and controls: jobs of equal `needs` can share a loaded network
+    label        what whoever submitted it calls it; the queue does not look at it
     attempts     how many times it was started; lost after the third
     count        pictures asked for       saved   whether its pictures belong in the gallery
     cancel       someone asked for its end
@@ -41,6 +42,7 @@ class Job:
     model: str = ""
     engine: str = ""
     needs: str = ""
+    label: str = ""
     count: int = 1
     saved: bool = True
     attempts: int = 0

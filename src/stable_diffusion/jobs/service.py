@@ -9,27 +9,31 @@ import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidRequest, what_is
 from ..request.request import Request
 from ..runner import LocalRunner
 from .database import Database, sqlite_url
 from .errors import UnknownJob
 from .files import DataFolder
 from .gallery import Gallery
-from .inputs import MARK, Inputs, needs_of, with_seeds
+from .inputs import Inputs
 from .lease import Leases
 from .options import StoredSettings
-from .records import Job, Limits, Picture, Place, QueueState, State, content_hash
+from .records import Job, Limits, Picture, Place, QueueState, State
+from .speed import places
 from .store import JobStore, Submission
-from .stream import EventStream, Subscription
+from .stream import END_EVENTS, EventStream, Subscription
+from .submission import asked_for, other_work
 from .worker import Bench, Handler, JobRunner, Worker
 
 LOCAL = "local"
 """The owner where there is only one."""
 PAUSED = "paused"
+LOOK = 1.0
+"""Seconds from one look into the database to the next while somebody waits for a job."""
 PRUNE_EVERY = 100
 """Submissions from one cleaning to the next."""
 
@@ -100,6 +104,8 @@ class JobService:
         for job_id in lost:
             self._tell(self.store.job(job_id))
         self.clean()
+        for job in reversed(self.store.jobs(states=("done",), limit=50)):
+            self._bench.speeds.learn(job, job.count, (job.finished or 0.0) - (job.started or 0.0))
         for worker in self.workers:
             worker.start()
         return self
@@ -141,16 +147,23 @@ class JobService:
         Seeds that are left open are drawn here, so that a second attempt makes the same pictures. QueueFull (with
         `retry_after`) where too many jobs wait, DifferentBody for a used key, InvalidRequest for a bad request.
         """
-        asked = self._submission(request, owner, kind, engine)
-        values = {"priority": int(priority), "idempotency": idempotency, "saved": bool(save)}
-        job, is_new = self.store.submit(Submission(**{**asked, **values}))
-        if is_new:
-            self._tell(job)
-            self.wake()
-            self._submitted += 1
-            if self._submitted % PRUNE_EVERY == 0:
-                self.clean()
+        asked = self._asked(request, owner, kind, engine)
+        asked = replace(asked, priority=int(priority), idempotency=idempotency, saved=bool(save))
+        with self._bench.wake:  # no worker takes it before it is known to be queued
+            job, is_new = self.store.submit(asked)
+            if is_new:
+                self._tell(job)
+                self._bench.wake.notify_all()
+        self._submitted += is_new
+        if is_new and self._submitted % PRUNE_EVERY == 0:
+            self.clean()
         return job
+
+    def unfinished_like(
+        self, request: Request | Mapping[str, Any], *, owner: str = LOCAL, kind: str = "generate", engine: str = ""
+    ) -> Job | None:
+        """A job of this owner that waits or runs for an equal request: what a client that tries again means."""
+        return self.store.unfinished(owner, self._asked(request, owner, kind, engine).request_hash)
 
     def request_of(self, body: Mapping[str, Any], *, files: bool = False) -> Request:
         """A Request of JSON: pictures in base64 or as "sha256:..." of an uploaded one; other paths with `files`."""
@@ -180,20 +193,7 @@ class JobService:
 
     def places(self) -> dict[str, Place]:
         """Where the running and the queued jobs stand, in the order in which they run."""
-        found, running = {}, [worker.current for worker in self.workers]
-        busy, known = 0.0, True
-        for current in running:
-            if current is not None:
-                left = self._bench.speeds.seconds(current.job)
-                left = None if left is None else left * (1 - current.fraction)
-                known, busy = known and left is not None, busy + (left or 0.0)
-                found[current.job.id] = Place(position=0, fraction=current.fraction, seconds_left=left)
-        for index, job in enumerate(self.store.line()):
-            seconds = self._bench.speeds.seconds(job)
-            known, busy = known and seconds is not None, busy + (seconds or 0.0)
-            left = busy / max(len(self.workers), 1) if known else None
-            found[job.id] = Place(position=index + 1, seconds_left=left)
-        return found
+        return places(self.store.line(), self.workers, self._bench.speeds)
 
     def place(self, job_id: str) -> Place:
         """Where a job stands: 0 where it runs or has ended, 1 where it is the next."""
@@ -206,10 +206,13 @@ class JobService:
         end = None if timeout is None else time.monotonic() + timeout
         with self.stream.subscribe(job_id) as events:
             while not (job := self.store.job(job_id)).is_finished:
-                left = 1.0 if end is None else end - time.monotonic()
+                left = LOOK if end is None else end - time.monotonic()
                 if left <= 0:
                     break
-                events.get(min(left, 1.0))
+                until = time.monotonic() + min(left, LOOK)
+                while (event := events.get(max(until - time.monotonic(), 0))) is not None:
+                    if event.kind in END_EVENTS:
+                        break
         return job
 
     async def wait_async(self, job_id: str, timeout: float | None = None) -> Job:
@@ -217,10 +220,13 @@ class JobService:
         end = None if timeout is None else time.monotonic() + timeout
         with self.stream.subscribe(job_id) as events:
             while not (job := await asyncio.to_thread(self.store.job, job_id)).is_finished:
-                left = 1.0 if end is None else end - time.monotonic()
+                left = LOOK if end is None else end - time.monotonic()
                 if left <= 0:
                     break
-                await events.next(min(left, 1.0))
+                until = time.monotonic() + min(left, LOOK)
+                while (event := await events.next(max(until - time.monotonic(), 0))) is not None:
+                    if event.kind in END_EVENTS:
+                        break
         return job
 
     def subscribe(
@@ -317,17 +323,16 @@ class JobService:
     def state(self) -> QueueState:
         """How the queue is doing."""
         running = tuple(each.current.job.id for each in self.workers if each.current is not None)
-        places = self.places()
-        lefts = [place.seconds_left for place in places.values()]
-        unknown = any(left is None for left in lefts)
+        places = self.places().values()
+        lefts = [place.seconds_left for place in places]
         return QueueState(
             paused=self._paused["paused"],
             reason=self._paused["reason"],
-            queued=sum(1 for place in places.values() if place.position > 0),
+            queued=sum(1 for place in places if place.position > 0),
             running=running,
             model=next((worker.loaded for worker in self.workers if worker.loaded is not None), None),
             workers=sum(worker.is_alive for worker in self.workers),
-            seconds_left=None if unknown else max((left for left in lefts if left is not None), default=0.0),
+            seconds_left=None if None in lefts else max((left for left in lefts if left is not None), default=0.0),
         )
 
     def clean(self) -> None:
@@ -353,31 +358,10 @@ class JobService:
 
     # --- within -------------------------------------------------------------------------------------------------------
 
-    def _submission(self, request: Request | Mapping[str, Any], owner: str, kind: str, engine: str) -> dict[str, Any]:
-        if not isinstance(owner, str) or not owner:
-            raise InvalidRequest(f"the owner is {what_is(owner)}; expected a name")
-        if kind != "generate":
-            if not isinstance(request, Mapping) or kind not in self._bench.handlers:
-                raise InvalidRequest(f"there is nothing here that does jobs of the kind {kind!r}")
-            hashes = tuple(
-                each.removeprefix(MARK) for each in request.values() if isinstance(each, str) and each.startswith(MARK)
-            )
-            return {
-                "body": dict(request),
-                "request_hash": content_hash([kind, dict(request)]),
-                "owner": owner,
-                "kind": kind,
-                "hashes": hashes,
-            }
-        asked = self.request_of(request) if isinstance(request, Mapping) else request
-        if not isinstance(asked, Request):
-            raise InvalidRequest(f"the request is {what_is(request)}; expected a Request")
-        body, hashes = self.inputs.body_of(asked)
-        found = {"request_hash": content_hash([kind, engine, body]), "owner": owner, "kind": kind, "engine": engine}
-        fixed = with_seeds(asked)
-        body = body | {name: value for name, value in self.inputs.seeds_of(fixed).items()}
-        found |= {"model": asked.model or "", "needs": needs_of(asked, engine), "count": asked.count}
-        return found | {"body": body, "hashes": hashes}
+    def _asked(self, request: Request | Mapping[str, Any], owner: str, kind: str, engine: str) -> Submission:
+        if kind == "generate":
+            return asked_for(self.inputs, request, owner, engine)
+        return other_work(request, owner, kind, self._bench.handlers)
 
     def _begin(self, paused: bool) -> dict[str, Any]:
         """Whether the queue is paused at the start: a pause for a reason of the disk ends with the program."""

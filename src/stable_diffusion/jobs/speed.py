@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from .records import Job
+from .records import Job, Place
+
+if TYPE_CHECKING:
+    from .worker import Worker
 
 USUAL_SIDE, USUAL_STEPS = 512, 20
 WEIGHT = 0.3
@@ -33,6 +36,24 @@ class Speeds:
         """What the whole job will take; None while nothing is known of its model."""
         rate = self._rates.get(_key(job))
         return None if rate is None else rate * job.count * work_of(job.body)
+
+
+def places(line: Sequence[Job], workers: Sequence[Worker], speeds: Speeds) -> dict[str, Place]:
+    """Where jobs stand: those that run first, then the line, each with the time that is left until its end."""
+    found: dict[str, Place] = {}
+    busy, known = 0.0, True
+    for current in [worker.current for worker in workers]:
+        if current is not None:
+            left = speeds.seconds(current.job)
+            left = None if left is None else left * (1 - current.fraction)
+            known, busy = known and left is not None, busy + (left or 0.0)
+            found[current.job.id] = Place(position=0, fraction=current.fraction, seconds_left=left)
+    for index, job in enumerate(line):
+        seconds = speeds.seconds(job)
+        known, busy = known and seconds is not None, busy + (seconds or 0.0)
+        left = busy / max(len(workers), 1) if known else None
+        found[job.id] = Place(position=index + 1, seconds_left=left)
+    return found
 
 
 def _key(job: Job) -> str:

@@ -38,6 +38,7 @@ class Submission:
     needs: str = ""
     count: int = 1
     saved: bool = True
+    label: str = ""
     hashes: tuple[str, ...] = ()
 
 
@@ -108,6 +109,15 @@ class JobStore:
         with self.database.read() as connection:
             return [job_of(row) for row in connection.execute(query)]
 
+    def unfinished(self, owner: str, request_hash: str) -> Job | None:
+        """The newest job of an owner that waits or runs for a request with this hash."""
+        sa, jobs = sqlalchemy(), self.database.jobs
+        query = sa.select(jobs).where(jobs.c.owner == owner, jobs.c.request_hash == request_hash)
+        query = query.where(jobs.c.state.in_(("queued", "running")), jobs.c.cancel == 0)
+        with self.database.read() as connection:
+            row = connection.execute(query.order_by(jobs.c.seq.desc()).limit(1)).one_or_none()
+        return None if row is None else job_of(row)
+
     def counts(self, owner: str | None = None) -> dict[State, int]:
         """How many jobs are in each state."""
         sa, jobs = sqlalchemy(), self.database.jobs
@@ -137,10 +147,11 @@ class JobStore:
         sa, jobs = sqlalchemy(), self.database.jobs
         with self.database.write() as connection:
             ended = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state == "queued")
-            connection.execute(ended.values(state="cancelled", cancel=1, finished=time.time()))
-            connection.execute(sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state == "running").values(cancel=1))
+            asked = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state == "running").values(cancel=1)
+            done = connection.execute(ended.values(state="cancelled", cancel=1, finished=time.time())).rowcount
+            done += connection.execute(asked).rowcount
         job = self.job(job_id)
-        if not job.cancel:
+        if not done:
             raise JobFinished(f"the job {job_id!r} is {job.state} already")
         return job
 
@@ -194,10 +205,7 @@ class JobStore:
         return found
 
     def delete(self, job_id: str) -> None:
-        """Removes an ended job from the list; its pictures stay. JobFinished is not raised: a running one must end
-        first, and a queued one is cancelled."""
-        if not self.job(job_id).is_finished:
-            self.cancel(job_id)
+        """Removes an ended job from the list; its pictures stay. One that has not ended stays too."""
         sa, jobs = sqlalchemy(), self.database.jobs
         with self.database.write() as connection:
             ended = (jobs.c.id == job_id) & jobs.c.state.in_(FINISHED)
@@ -270,7 +278,7 @@ class JobStore:
         sa, database, rows, inputs, now = sqlalchemy(), self.database, [], [], time.time()
         for each in asked:
             row = {name: getattr(each, name) for name in ("owner", "kind", "priority", "idempotency", "request_hash")}
-            row |= {name: getattr(each, name) for name in ("model", "engine", "needs", "count")}
+            row |= {name: getattr(each, name) for name in ("model", "engine", "needs", "count", "label")}
             row |= {"id": secrets.token_hex(8), "seq": self._next(), "state": "queued", "saved": int(each.saved)}
             rows.append(row | {"request": dumps(each.body), "attempts": 0, "cancel": 0, "created": now})
             inputs += [{"job": row["id"], "hash": found} for found in dict.fromkeys(each.hashes)]
@@ -307,5 +315,5 @@ def job_of(row: Any) -> Job:
 
 _SAME = (
     *("id", "seq", "owner", "kind", "state", "priority", "request_hash", "idempotency", "model", "engine", "needs"),
-    *("count", "attempts", "worker", "error", "created", "started", "finished"),
+    *("label", "count", "attempts", "worker", "error", "created", "started", "finished"),
 )

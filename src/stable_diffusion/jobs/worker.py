@@ -6,15 +6,15 @@ import io
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..errors import StableDiffusionError
 from ..events import Event, Images, Progress
 from ..request.request import Request
-from .database import Database, sqlalchemy
-from .files import DataFolder, DiskRefused
+from .database import Database, database_words, sqlalchemy
+from .files import DataFolder, DiskRefused, picture_name
 from .inputs import Inputs, tail
 from .lease import Leases
 from .records import Job, State
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("stable_diffusion.jobs")
 PREVIEW_SECONDS = 0.25
 """Least time from one preview to the next."""
-PREVIEW_SIDE = 512
 RECOVER_SECONDS = 15.0
 """From one look for jobs of dead workers to the next."""
 
@@ -59,6 +58,7 @@ class Bench:
     stream: EventStream
     handlers: Mapping[str, Handler]
     speeds: Speeds = field(default_factory=Speeds)
+    naming: Callable[[Job, int], str] = picture_name
     is_paused: Callable[[], bool] = lambda: False
     disk_refused: Callable[[str], None] = lambda reason: None
     wake: threading.Condition = field(default_factory=threading.Condition)
@@ -73,6 +73,7 @@ class Current:
     skip: threading.Event = field(default_factory=threading.Event)
     fraction: float = 0.0
     preview_at: float = 0.0
+    last_rows: Sequence[Mapping[str, Any]] = ()
 
 
 class Worker:
@@ -82,8 +83,8 @@ class Worker:
     poll     seconds between looks into the database while nothing waits; submitting in this program wakes it at once
     """
 
-    def __init__(self, name: str, bench: Bench, runner: JobRunner, *, poll: float = 1.0, ending: str = ".png") -> None:
-        self.name, self.bench, self.runner, self.poll, self.ending = name, bench, runner, poll, ending
+    def __init__(self, name: str, bench: Bench, runner: JobRunner, *, poll: float = 1.0) -> None:
+        self.name, self.bench, self.runner, self.poll = name, bench, runner, poll
         self.current: Current | None = None
         self.loaded: str | None = None
         self._stop, self._recovered = threading.Event(), 0.0
@@ -106,16 +107,26 @@ class Worker:
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
+    def run_all(self, idle: Callable[[], bool]) -> None:
+        """Runs jobs in this thread until `idle` says that no more come; it is asked when nothing waits."""
+        self._beats.start()
+        while not self._stop.is_set():
+            if self.run_next() is None and (idle() or self._stop.wait(self.poll)):
+                break
+        self._stop.set()
+
     def run_next(self) -> Job | None:
         """Claims the next job and runs it to its end in this thread; None where nothing waits."""
         bench = self.bench
         if time.monotonic() - self._recovered > RECOVER_SECONDS:
             self._recovered = time.monotonic()
             self._tell_recovered()
-        job = None if bench.is_paused() else bench.leases.claim(self.name, self.loaded)
-        if job is None:
-            return None
-        self.current = Current(job)
+        with bench.wake:
+            job = None if bench.is_paused() else bench.leases.claim(self.name, self.loaded)
+            if job is None:
+                return None
+            self.current = Current(job)
+            self._tell(job, "running", None, ())
         try:
             self._run(self.current)
         finally:
@@ -155,9 +166,7 @@ class Worker:
             self.bench.stream.publish("lost", {"state": "lost"}, job=job_id)
 
     def _run(self, current: Current) -> None:
-        job, notes = current.job, dict[str, None]()
-        self._tell(job, "running", None, ())
-        started = time.monotonic()
+        job, notes, started = current.job, dict[str, None](), time.monotonic()
         try:
             if job.model != self.loaded:
                 if self.loaded is not None:
@@ -165,67 +174,73 @@ class Worker:
                 self.loaded = job.model
             made = self._paint(current, notes)
         except DiskRefused as error:
-            self._end(job, "failed", str(error), notes)
             self.bench.disk_refused(str(error))
+            self._end(current, "failed", str(error), notes)
+            return
+        except sqlalchemy().exc.OperationalError as error:  # the job's row cannot be written either; its lease runs out
+            LOG.exception("the database did not take the job %s", job.id)
+            self.bench.disk_refused(f"the database cannot be written: {database_words(error)}")
             return
         except StableDiffusionError as error:
-            self._end(job, "failed", str(error), notes)
+            self._end(current, "failed", str(error), notes)
             return
         except Exception as error:
             LOG.exception("the job %s failed", job.id)
-            self._end(job, "failed", self._sentence(error), notes)
+            self._end(current, "failed", self._sentence(error), notes)
             return
-        if self._stop.is_set() and not current.cancel.is_set() and made is None:
+        if made is not None:
+            self._end(current, "done", None, notes)
+            self.bench.speeds.learn(job, made, time.monotonic() - started)
+        elif current.cancel.is_set():
+            self._end(current, "cancelled", None, notes)
+        else:
             self.bench.leases.give_back(job)
             self._tell(job, "queued", None, ())
-        elif made is None:
-            self._end(job, "cancelled", None, notes)
-        else:
-            self._end(job, "done", None, notes)
-            self.bench.speeds.learn(job, made, time.monotonic() - started)
 
     def _paint(self, current: Current, notes: dict[str, None]) -> int | None:
         """Makes the pictures that are missing; returns how many, or None where it was ended before the last.
 
-        Each is on the disk before its row is written; that of the last one is written with the end of the job, by
-        `_end`, unless pictures were skipped.
+        Each is on the disk before its row is written; the row of the last one is written with the end of the job.
         """
         job, made = current.job, 0
         request = self.bench.inputs.request_of(job.body) if job.kind == "generate" else None
         first = self._finished_pictures(job)
         while first < job.count:
-            done = 0
+            done, skipped = 0, False
             began, events = time.monotonic(), self._events(current, request, first)
-            skipped = False
             try:
-                for event in events:
+                while not (self._is_over(current) and first + done < job.count):
+                    event = next(events, None)
+                    if event is None:
+                        break
                     if isinstance(event, Images):
                         notes.update(dict.fromkeys(event.notes))
                         self._keep(current, event, first, time.monotonic() - began)
                         done, began = event.first + len(event.images), time.monotonic()
                         made += len(event.images)
-                    else:
-                        self._progress(current, event, first)
-                    if current.cancel.is_set() or self._stop.is_set():
-                        return made if first + done >= job.count else None
+                        continue
+                    self._progress(current, event, first)
                     if current.skip.is_set():
                         current.skip.clear()
-                        if isinstance(event, Progress):
-                            skipped, done = True, event.picture + 1
-                            break
+                        skipped, done = True, event.picture + 1
+                        break
             finally:
-                close = getattr(events, "close", None)
-                if close is not None:
-                    close()
+                _close(events)
             first += done
+            if self._is_over(current) and first < job.count:
+                return None
             if not skipped:
                 break
         return made
 
+    def _is_over(self, current: Current) -> bool:
+        """Whether the job or this worker was asked to end."""
+        return current.cancel.is_set() or self._stop.is_set()
+
     def _events(self, current: Current, request: Request | None, first: int) -> Iterator[Event]:
-        """What the job is run by; ended before it begins where someone asked for that."""
+        """What runs the job; nothing where somebody asked for its end before it began."""
         job = current.job
-        if current.cancel.is_set() or self._stop.is_set():
+        if self._is_over(current):
             return iter(())
         if request is not None:
             wanted = lambda: self._wants_preview(current)  # noqa: E731
@@ -240,10 +255,16 @@ class Worker:
         for index, image in enumerate(event.images):
             number = first + event.first + index
             request = event.requests[index] if index < len(event.requests) else None
-            name = folder.picture_name(job, number, self.ending)
+            name = self.bench.naming(job, number)
             rows.append(folder.write(image, name, seconds / len(event.images), job, number, request))
-        if not self.bench.leases.keep(job, rows):
-            current.cancel.set()
+        if rows and rows[-1]["number"] == job.count - 1:
+            current.last_rows = rows
+        elif self.bench.leases.keep(job, rows):
+            self._tell_pictures(job, rows)
+        else:
+            current.cancel.set()  # another worker took this one for dead
+
+    def _tell_pictures(self, job: Job, rows: Sequence[Mapping[str, Any]]) -> None:
         for row in rows:
             data = {name: row[name] for name in ("id", "number", "width", "height")}
             data["seed"] = None if row["seed"] is None else int(row["seed"])
@@ -255,7 +276,12 @@ class Worker:
         current.fraction = (picture + event.index / event.total) / job.count
         whole = self.bench.speeds.seconds(job)
         left = None if whole is None else round(whole * (1 - current.fraction), 1)
-        data = {"picture": picture, "pictures": job.count, "index": event.index, "total": event.total}
+        data: dict[str, float | None] = {
+            "picture": picture,
+            "pictures": job.count,
+            "index": event.index,
+            "total": event.total,
+        }
         data |= {"fraction": round(current.fraction, 4), "sigma": event.sigma, "seconds_left": left}
         self.bench.stream.publish("progress", data, job=job.id, owner=job.owner)
         if event.preview is not None:
@@ -280,8 +306,10 @@ class Worker:
             last = connection.execute(query).scalar()
         return 0 if last is None else last + 1
 
-    def _end(self, job: Job, state: State, error: str | None, notes: Mapping[str, None]) -> None:
-        if self.bench.leases.end(job, state, error=error, notes=list(notes)):
+    def _end(self, current: Current, state: State, error: str | None, notes: Mapping[str, None]) -> None:
+        job, rows = current.job, current.last_rows
+        if self.bench.leases.end(job, state, error=error, notes=list(notes), rows=rows):
+            self._tell_pictures(job, rows)
             self._tell(job, state, error, tuple(notes))
 
     def _tell(self, job: Job, state: State, error: str | None, notes: tuple[str, ...]) -> None:
@@ -295,6 +323,13 @@ class Worker:
             self.loaded = None
             return "there is not enough memory for this; ask for a smaller picture, or fewer at once"
         return f"the program failed ({type(error).__name__}); its log says more"
+
+
+def _close(events: Iterator[Event]) -> None:
+    """Lets a stream end at once, where it is one that can."""
+    close = getattr(events, "close", None)
+    if close is not None:
+        close()
 
 
 def preview_bytes(image: Image) -> bytes:

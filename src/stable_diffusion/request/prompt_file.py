@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,21 +79,36 @@ def parse_line(line: str, number: int = 1) -> dict[str, Any]:
         words = shlex.split(line)
     except ValueError as error:
         raise InvalidRequest(f"line {number}: {str(error)[:1].lower()}{str(error)[1:]}") from None
-    settings: dict[str, Any] = {}
-    apart: dict[str, str] = {}
-    known = settings_by_name()
+    pairs: list[tuple[str, str]] = []
     while words:
         word = words.pop(0)
-        name = word.removeprefix("--").replace("-", "_")
         if not word.startswith("--"):
             raise InvalidRequest(f"line {number}: {word!r} stands where an option such as --steps was expected")
-        if name not in known and name not in APART and name not in IGNORED:
-            raise unknown_choice(f"option in line {number}", word, [f"--{each}" for each in (*known, *APART)])
+        name = known_option(word, number)
         if not words:
             raise InvalidRequest(f"line {number}: {word} has no value")
         value = words.pop(0)
         while name in TEXTS and words and not words[0].startswith("--"):  # A1111's files need no quotes there
             value += f" {words.pop(0)}"
+        pairs.append((word, value))
+    return settings_of(pairs, number)
+
+
+def known_option(word: str, number: int) -> str:
+    """The name that an option of a line is known by; InvalidRequest with the nearest one where it is not."""
+    name, known = word.removeprefix("--").replace("-", "_"), settings_by_name()
+    if name not in known and name not in APART and name not in IGNORED:
+        raise unknown_choice(f"option in line {number}", word, [f"--{each}" for each in (*known, *APART)])
+    return name
+
+
+def settings_of(pairs: Iterable[tuple[str, str]], number: int) -> dict[str, Any]:
+    """Options and their values as text -> the settings of a request. InvalidRequest names the line."""
+    settings: dict[str, Any] = {}
+    apart: dict[str, str] = {}
+    known = settings_by_name()
+    for word, value in pairs:
+        name = known_option(word, number)
         if name in known:
             _put(settings, known[name], value, f"line {number}: {word}")
         elif name in APART:

@@ -100,12 +100,12 @@ def _check_prompt(name: str, text: str, limits: Limits, steps: int) -> None:
 
 def windows(text: str) -> int:
     """How many windows of CLIP a prompt fills, about: that of a model may differ by its own words."""
-    tokenizer = _tokenizer()
-    count = 0
+    tokenizer, counts = _tokenizer(), []
     for section in parse_prompt(TAG.sub("", text)):
-        tokens = sum(len(tokenizer.encode(span.text)) for span in section)
-        count += max(1, -(-tokens // CAPACITY))
-    return count
+        counts.append(sum(len(tokenizer.encode(span.text)) for span in section))
+    while len(counts) > 1 and not counts[-1]:  # as the encoder leaves them out
+        counts.pop()
+    return sum(max(1, -(-count // CAPACITY)) for count in counts)
 
 
 def tokens(text: str) -> int:

@@ -116,6 +116,9 @@ def _add_job_routes(routes: APIRouter) -> None:
 
     async def cancel(service: ServiceIs, job_id: JobId) -> dict[str, Any]:
         """A waiting job is cancelled at once, a running one at its next step; 409 where it has ended."""
+        before = await service.call(service.queue.job, job_id)
+        if before.is_finished:
+            raise ApiError(409, f"the job {job_id!r} is {before.state} already")
         await service.call(service.queue.cancel, job_id)
         return await whole_job(service, job_id)
 

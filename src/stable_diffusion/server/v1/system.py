@@ -94,9 +94,9 @@ async def page_settings(service: ServiceIs) -> dict[str, Any]:
 async def keep_page_settings(service: ServiceIs, settings: dict[str, Any]) -> dict[str, Any]:
     """Any JSON object of at most 64 KB; it is shown to every browser that may use the server."""
     try:
-        size = len(json.dumps(settings, allow_nan=False).encode("utf-8", "surrogatepass"))
-    except ValueError:
-        raise ApiError(422, "the settings hold a number that JSON has not") from None
+        size = len(json.dumps(settings, allow_nan=False, ensure_ascii=False).encode())
+    except (ValueError, RecursionError):
+        raise ApiError(422, "the settings hold a number or a sign that JSON has not") from None
     if size > MOST_PAGE:
         raise ApiError(413, f"the settings have {size} bytes; expected at most {MOST_PAGE}")
     await service.call(service.queue.settings.set, "page", settings)

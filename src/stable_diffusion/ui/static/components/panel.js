@@ -17,8 +17,8 @@ export function Group({ name, mark, children }) {
   const toggle = () => setUi("open", (names = []) => (open ? names.filter((each) => each !== name) : [...names, name]));
   return html`
     <section class="group">
-      <h3><button type="button" aria-expanded=${String(open)} aria-controls=${`g-${name}`} id=${`group-${name}`} onClick=${toggle}>
-        <${Icon} name="chevron-down" size=${16} /><span>${t(`group.${name}`)}</span>${mark && html`<small>${mark}</small>`}</button></h3>
+      <h2><button type="button" aria-expanded=${String(open)} aria-controls=${`g-${name}`} id=${`group-${name}`} onClick=${toggle}>
+        <${Icon} name="chevron-down" size=${16} /><span>${t(`group.${name}`)}</span>${mark && html`<small>${mark}</small>`}</button></h2>
       ${open && html`<div class="group-body" id=${`g-${name}`}>${children()}</div>`}
     </section>`;
 }

@@ -15,7 +15,7 @@ class PictureList {
     this.ready = signal(false);
     this.next = null;
     this.busy = null;
-    this.run = 0;
+    this.run = this.wanted = 0;
   }
 
   url(before) {
@@ -42,14 +42,14 @@ class PictureList {
 
   /** Loads pages until `count` pictures are there, or all. */
   async reach(count) {
-    if (this.busy) return this.busy;
-    this.busy = this.#fill(count).finally(() => { this.busy = null; });
+    this.wanted = this.busy ? Math.max(this.wanted, count) : count;
+    this.busy ??= this.#fill().finally(() => { this.busy = null; });
     return this.busy;
   }
 
-  async #fill(count) {
+  async #fill() {
     const run = this.run;
-    while (this.next && this.items.peek().length < count && run === this.run) {
+    while (this.next && this.items.peek().length < this.wanted && run === this.run) {
       const answer = await api(this.url(this.next));
       if (run !== this.run) return;
       this.next = answer.next;
@@ -68,7 +68,7 @@ class PictureList {
     if (!this.ready.peek() || !this.matches(picture) || this.items.peek().some((each) => each.id === picture.id)) return;
     const items = [...this.items.peek()];
     const at = items.findIndex((each) => each.created < picture.created);
-    items.splice(at < 0 ? (this.next ? items.length : items.length) : at, 0, picture);
+    items.splice(at < 0 ? items.length : at, 0, picture);
     batch(() => { this.items.value = items; this.total.value += 1; });
   }
 

@@ -1,4 +1,4 @@
-// Texts: t("key", {name: value}). Each language is one flat JSON file; English stands in for a key that is missing.
+// Texts: `t` of a key, with {name} replaced by values. Each language is one flat JSON file; English stands in for a key that is missing.
 import { signal } from "../vendor/preact.js";
 
 export const LANGUAGES = { en: "English", zh: "中文" };

@@ -39,10 +39,10 @@ function Grid({ onOpen }) {
   }, []);
   useEffect(() => { found.reach(last * columns + columns * 4); }, [last, columns, found.query.value]);
   const choose = (index, focus = true) => {
-    const next = items[Math.max(0, Math.min(items.length - 1, index))];
+    const all = found.items.peek(), at = Math.max(0, Math.min(all.length - 1, index)), next = all[at];
     if (!next) return;
     setUi("picture", next.id);
-    const y = Math.floor(items.indexOf(next) / columns) * row;
+    const y = Math.floor(at / columns) * row;
     if (y < box.current.scrollTop) box.current.scrollTop = y;
     else if (y + row > box.current.scrollTop + height) box.current.scrollTop = y + row - height + GAP;
     if (focus) requestAnimationFrame(() => requestAnimationFrame(() => document.getElementById(`tile-${next.id}`)?.focus({ preventScroll: true })));

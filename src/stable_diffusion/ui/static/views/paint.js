@@ -1,12 +1,14 @@
 // The first view: picture, strip, prompt and button; the settings beside it when wanted.
-import { html, useEffect } from "../vendor/preact.js";
+import { html, useEffect, signal } from "../vendor/preact.js";
 import { ui, setUi } from "../core/state.js";
 import { bindKeys } from "../core/keys.js";
 import { t } from "../core/i18n.js";
 import { walk } from "../core/actions.js";
 import { Stage, Strip } from "../components/stage.js";
 import { Composer, StartButtons } from "../components/composer.js";
-import { Panel } from "../components/panel.js";
+
+/** The settings, loaded when they are first opened. */
+const panel = signal(null);
 
 export default function Paint() {
   useEffect(() => bindKeys({
@@ -16,10 +18,11 @@ export default function Paint() {
     ",": { text: t("key.settings"), run: () => setUi("panel", (open) => !open) },
   }), []);
   const open = Boolean(ui("panel").value);
+  useEffect(() => { if (open && !panel.value) import("../components/panel.js").then((module) => { panel.value = module.Panel; }); }, [open]);
   return html`
     <div class=${`paint ${open ? "with-panel" : ""}`}>
       <div class="desk"><${Stage} /><${Strip} /><${Composer} /></div>
-      ${open && html`<${Panel} />`}
+      ${open && (panel.value ? html`<${panel.value} />` : html`<aside class="panel"></aside>`)}
       <div class="sticky"><${StartButtons} id="generate-sticky" /></div>
     </div>`;
 }
