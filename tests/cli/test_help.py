@@ -56,7 +56,7 @@ def test_every_command_has_help_and_examples() -> None:
     from stable_diffusion.cli.help_page import page
 
     sections = page().split("\n## ")[1:]
-    assert len(sections) == 20
+    assert len(sections) == 22
     for section in sections:
         assert "Examples:" in section, section.splitlines()[0]
 

@@ -190,7 +190,7 @@ def _finish(plan: Plan, batch: Batch, straight: Tensor, notes: tuple[str, ...], 
     background, whole = plan.resolved.request.background, plan.resolved.request.image is None
     straight = plan.init.put_back(straight)
     notes = (*notes, *warn_mismatch(straight, background, whole=whole))
-    straight = composite(straight, background, whole=whole)
+    straight = composite(straight, background, whole=whole, ring=plan.resolved.request.canvas.panorama)
     images, used = [GeneratedImage.of(image) for image in to_images(straight)], plan.used(batch.prompts)
     for image, request in zip(images, batch.requests, strict=True):
         image.info[KEY] = parameters_text(request, model_hash=plan.model.hash, version=__version__, used=used)
