@@ -1,4 +1,4 @@
-"""Every family in bfloat16 and in 8 bits against float32, the default precision, and what is remembered of a processor."""
+"""Families in bfloat16 and in 8 bits against float32, the default precision, what is remembered of a processor."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ EIGHT = pytest.mark.skipif(without_int8() is not None, reason="torch has no 8-bi
 FAMILIES = {
     "sd1": UNetConfig(channels=(64, 64, 128, 128), context_dim=32, heads=(2, 2, 2, 2)),
     "sd2": UNetConfig(channels=(64, 64, 128, 128), context_dim=48, heads=(1, 1, 2, 2), upcast_attention=True),
-    "sdxl": UNetConfig(channels=(64, 64, 128), context_dim=48, heads=(1, 1, 2), transformer_depth=(0, 1, 2), vector_dim=24),
+    "sdxl": UNetConfig(
+        channels=(64, 64, 128), context_dim=48, heads=(1, 1, 2), transformer_depth=(0, 1, 2), vector_dim=24
+    ),
 }
 SD3 = MMDiTConfig(depth=2, width=128, heads=2, positions=24, context_dim=48, vector_dim=24, qk_norm=True)
 TOLERANCES = {"bfloat16": 0.015, "int8": 0.03}
