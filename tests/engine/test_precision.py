@@ -137,7 +137,7 @@ def test_other_weights_are_quantised_for_the_changed_layers_alone() -> None:
     module, engine = network("sd1").float(), engine_named("torch", "int8")
     name = "down.1.resblocks.0.conv2.weight"
     weight = dict(module.named_parameters())[name]
-    plain, other = engine.network(module, "denoiser"), sharing(module, {name: weight * 2})
+    plain, other = engine.network(module, "denoiser"), sharing(module, {name: weight * 10})
     changed = engine.network(other, "denoiser")
     parts = zip(plain.named_modules(), changed.named_modules(), strict=True)
     kinds = (int8_layers.Int8Linear, int8_layers.Int8Conv)
@@ -146,7 +146,7 @@ def test_other_weights_are_quantised_for_the_changed_layers_alone() -> None:
     expected = other(*arguments, **named)
     right, wrong = (relative(run(*arguments, **named), expected) for run in (changed, plain))
     assert right < 0.03 < wrong
-    weight.data = weight.data * 2
+    weight.data = weight.data * 10
     engine.weights_changed(module)
     again = relative(engine.network(module, "denoiser")(*arguments, **named), expected)
     assert again < 0.03
