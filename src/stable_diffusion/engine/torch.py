@@ -29,6 +29,16 @@ TORCH = TorchEngine()
 """The default of everything that takes an engine."""
 
 
+def unavailable() -> str | None:
+    """None: torch runs wherever the package does."""
+    return None
+
+
+def make_engine(precision: str = "stored") -> Engine:
+    """The engine for weights as they are stored."""
+    return TORCH
+
+
 def engine_for(engine: Engine, features: Features) -> tuple[Engine, str | None]:
     """The engine for a run with these features, and a note where it is torch because the chosen one refuses."""
     refusal = engine.refuses(features)
