@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from .measure import Call
-from .networks import autoencoders, dtype_of, engine, raw_openvino
+from .networks import autoencoders, dtype_of, engine, random, raw_openvino
 from .rows import Goal, Row, Side
 from .steps import inferring
 
@@ -29,12 +29,9 @@ def ours(quick: bool, name: str, dtype: str) -> Call:
 
 def tiny(quick: bool, name: str) -> Call:
     """The tiny decoder (TAESD's shape) with random weights."""
-    from random_networks import empty, randomise
-
     from stable_diffusion.models.tiny_vae import TinyVAE, TinyVAEConfig
 
-    network = empty(lambda: TinyVAE(TinyVAEConfig())).to(torch.bfloat16).requires_grad_(False)
-    randomise(network)
+    network = random(lambda: TinyVAE(TinyVAEConfig()), "bfloat16")
     decode, given = engine(name).network(network, "image_decoder"), latent(quick).to(torch.bfloat16)
     return inferring(lambda: decode(given))
 

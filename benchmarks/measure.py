@@ -54,7 +54,7 @@ class Measured:
 def processor_seconds() -> float:
     """Of this process and of its children that have ended."""
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    return time.process_time() + times.children_user + times.children_system
 
 
 def in_turns(calls: Mapping[str, Call], repeats: int, *, warm: bool = True) -> dict[str, Measured]:

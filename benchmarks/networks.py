@@ -55,15 +55,31 @@ def _ours(family: str, quick: bool) -> Any:
     return UNet(UNetConfig(**small, heads=8) if quick else UNetConfig())
 
 
+def random(build: Any, dtype: str) -> Any:
+    """A network with random weights that keep its signals alive. One draw of a million numbers serves all weights, at
+    another place in each, since drawing gigabytes takes longer than what is measured."""
+    with torch.device("meta"):
+        network = build().to(dtype_of(dtype)).eval().requires_grad_(False)
+    network.to_empty(device="cpu")
+    drawn = torch.randn(1_000_003, generator=torch.Generator().manual_seed(0))
+    for place, (name, parameter) in enumerate(network.named_parameters()):
+        values = drawn.roll(7919 * place)
+        values = values * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else values * 0.3
+        if parameter.ndim == 1 and "norm" in name and name.endswith("weight"):
+            values = values + 1
+        flat = parameter.data.view(-1)
+        for start in range(0, len(flat), len(values)):
+            part = flat[start : start + len(values)]
+            part.copy_(values[: len(part)])
+    return network
+
+
 @functools.cache
 def unets(family: str, dtype: str, quick: bool) -> tuple[Any, Any]:
     """(diffusers', ours) of one family, over the same tensors where their layout is the same."""
-    from random_networks import empty, randomise
-
     from stable_diffusion.weights.networks.unet import unet_diffusers
 
-    ours = empty(lambda: _ours(family, quick)).to(dtype_of(dtype)).requires_grad_(False)
-    randomise(ours)
+    ours = random(lambda: _ours(family, quick), dtype)
     table = unet_diffusers(ours.config)
     return _with(lambda: _theirs(family, quick), table.invert(ours.state_dict())), ours
 
@@ -73,14 +89,12 @@ def autoencoders(dtype: str, quick: bool) -> tuple[Any, Any]:
     """(diffusers', ours): the autoencoder of Stable Diffusion 1."""
     installed("diffusers")
     from diffusers import AutoencoderKL
-    from random_networks import empty, randomise
 
     from stable_diffusion.models.vae import VAE, VAEConfig
     from stable_diffusion.weights.networks.vae import vae_diffusers
 
     channels = (32, 32) if quick else (128, 256, 512, 512)
-    ours = empty(lambda: VAE(VAEConfig(channels=channels))).to(dtype_of(dtype)).requires_grad_(False)
-    randomise(ours)
+    ours = random(lambda: VAE(VAEConfig(channels=channels)), dtype)
     count = len(channels)
     build = functools.partial(
         AutoencoderKL, block_out_channels=channels, layers_per_block=2, latent_channels=4,
@@ -106,9 +120,12 @@ def engine(name: str, precision: str = "stored") -> Any:
     from stable_diffusion.errors import InvalidRequest
 
     try:
-        return choose(name, precision=precision).engine  # type: ignore[arg-type]
+        found, stored = (choose(name, precision=each).engine for each in (precision, "stored"))  # type: ignore[arg-type]
     except (InvalidRequest, ImportError) as error:
         raise Absent(str(error)) from error
+    if precision != "stored" and found is stored:
+        raise Absent(f"the engine {found.name} does not compute in {precision}")
+    return found
 
 
 def raw_openvino(module: Any, example: dict[str, Any], precision: str = "bf16") -> Any:
