@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ..errors import BrokenModel
 from .containers.finite import check_at_first_use
 from .containers.tensors import TensorFile
-from .keys import KeyTable
+from .keys import KeyTable, own_names
+from .skeleton import skeleton
 
 Network = TypeVar("Network", bound=nn.Module)
 Shape = tuple[int, ...]
@@ -57,21 +58,22 @@ class Prefixed(Mapping[str, Tensor]):
 def build(
     make: Callable[[], Network],
     tensors: Mapping[str, Tensor],
-    table: KeyTable,
+    table: KeyTable | None,
     *,
     what: str,
     dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Network:
-    """The network of `make` with `tensors` in the layout of `table`, cast and moved once, in evaluation mode.
+    """The network of `make` with `tensors` in the layout of `table`, cast and moved once, in evaluation mode; without
+    a table they have the network's own names.
 
     It is built without memory, its names and shapes are compared with those of the file, and then its parameters are
     the file's tensors; `dtype` None keeps each tensor's own. BrokenModel lists what is missing, unexpected, and of
     another shape. `what` names the network and the file in that message. Gradients are off; training switches them on
     where it wants them. Numbers that are not finite are found at the first use (see `finite`).
     """
-    with torch.device("meta"):
-        network = make()
+    network = skeleton(make)
+    table = own_names(network) if table is None else table
     expected = {name: tuple(tensor.shape) for name, tensor in table.invert(network.state_dict()).items()}
     problems = compare(expected, {name: _shape(tensors, name) for name in tensors}, table)
     if problems:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import BrokenModel
 
@@ -160,6 +160,11 @@ class KeyTable:
         known = set(self.their_names())
         found.update({name: name for name in names if name in known})
         return found
+
+
+def own_names(network: nn.Module) -> KeyTable:
+    """The table of a network under its own names."""
+    return KeyTable(tuple(Rule((name,), (name,)) for name in network.state_dict()))
 
 
 def _listed(names: list[str], what: str, limit: int = 10) -> list[str]:
