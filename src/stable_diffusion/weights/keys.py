@@ -123,10 +123,13 @@ class KeyTable:
         return missing, [name for name in names if name not in used]
 
     def convert(
-        self, state: Mapping[str, Tensor], finish: Callable[[Tensor], Tensor] = lambda tensor: tensor
+        self,
+        state: Mapping[str, Tensor],
+        finish: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+        done: Callable[[str], None] = lambda name: None,
     ) -> dict[str, Tensor]:
         """Their tensors to ours, each through `finish` before the next is read, so that tensors that are unpacked when
-        they are asked for need not all be held unpacked. BrokenModel where names are missing or unexpected, or a shape
+        they are asked for need not all be held unpacked; `done` is then called with their names. BrokenModel where names are missing or unexpected, or a shape
         does not fit its op."""
         missing, unexpected = self.compare(state)
         if missing or unexpected:
@@ -139,6 +142,8 @@ class KeyTable:
             except BrokenModel as error:
                 raise BrokenModel(f"{rule.theirs[0]}: {error}") from None
             ours.update(zip(rule.ours, map(finish, made), strict=True))
+            for name in rule.theirs:
+                done(found[name])
         return ours
 
     def sources(self, names: Collection[str]) -> dict[str, list[str]]:
