@@ -1,4 +1,4 @@
-"""The configs of diffusers folders of Stable Diffusion 1.5, XL and 3 medium, without weights, for its single-file loader."""
+"""The configs of diffusers folders of Stable Diffusion 1.5, XL and 3 medium, for its single-file loader."""
 
 from __future__ import annotations
 

@@ -129,8 +129,8 @@ class KeyTable:
         done: Callable[[str], None] = lambda name: None,
     ) -> dict[str, Tensor]:
         """Their tensors to ours, each through `finish` before the next is read, so that tensors that are unpacked when
-        they are asked for need not all be held unpacked; `done` is then called with their names. BrokenModel where names are missing or unexpected, or a shape
-        does not fit its op."""
+        they are asked for need not all be held unpacked; `done` is then called with the names that they had.
+        BrokenModel where names are missing or unexpected, or a shape does not fit its op."""
         missing, unexpected = self.compare(state)
         if missing or unexpected:
             raise BrokenModel("; ".join(_listed(missing, "missing") + _listed(unexpected, "unexpected")))
