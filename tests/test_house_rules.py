@@ -38,8 +38,8 @@ def test_folders_are_small_enough_to_overlook() -> None:
     assert not {str(folder): count for folder, count in counts.items() if count > MOST_FILES}
 
 
-INTERFACES = {"command", "measure"}
-"""Names that every file of a kind has: a command of the CLI, a section of a report."""
+INTERFACES = {"command", "measure", "unavailable", "make_engine"}
+"""Names that every file of a kind has: a command of the CLI, a section of a report, an engine."""
 
 
 def test_a_name_means_one_thing_in_a_room() -> None:

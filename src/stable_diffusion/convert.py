@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InvalidRequest, unknown_choice
-from .pipeline.models import DTYPES, StableDiffusion
+from .engine.precision import DTYPES
+from .pipeline.models import StableDiffusion
 from .request.lora import checked_loras
 from .text.tokenizer_files import FILES, copy_tokenizer, write_clip_tokenizer
 from .weights.checkpoints.components import AnyPath, t5_tokenizer

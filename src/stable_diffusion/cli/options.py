@@ -94,10 +94,17 @@ device_options = [
     _kept("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps."),
     _kept(
         "--dtype",
-        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
         default="auto",
         show_default=True,
         help="Number type of the networks.",
+    ),
+    _kept(
+        "--engine",
+        type=click.Choice(["auto", "torch", "openvino"]),
+        default="auto",
+        show_default=True,
+        help="What runs the networks.",
     ),
 ]
 tiling_option = _kept(

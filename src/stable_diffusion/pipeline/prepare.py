@@ -77,10 +77,17 @@ class Plan:
         """How many pictures are asked for."""
         return self.resolved.request.count
 
-    def used(self, prompts: EncodedPrompts) -> Used:
-        """What a picture is made with besides the model, for its text."""
+    def used(self, batch: Batch) -> Used:
+        """What the pictures of a batch are made with besides the model, for their text."""
         digits = None if self.refiner is None else self.refiner.hash
-        return replace(prompts.adapters.used, controls=self.controls.entries, refiner_hash=digits)
+        engine = batch.passes[0].base.engine
+        return replace(
+            batch.prompts.adapters.used,
+            controls=self.controls.entries,
+            refiner_hash=digits,
+            engine=engine.name,
+            precision=engine.precision or str(self.model.dtype).removeprefix("torch."),
+        )
 
     def batches(self, together: int | None) -> Iterator[Batch]:
         """The pictures, so many at a time; None is one on a CPU and all on a GPU. Pictures whose prompts hold choices

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ...data.similarity import over_white, psnr, ssim
 from ...errors import StableDiffusionError
-from ...pipeline.models import BUILT_IN, DTYPES, StableDiffusion
+from ...engine.precision import DTYPES
+from ...pipeline.models import BUILT_IN, StableDiffusion
 from ...weights.containers.packing import pack, unpack
 from ..again import Repainted, repaint
 from ..bench import Bench
