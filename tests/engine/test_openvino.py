@@ -96,7 +96,9 @@ def test_parity_of_denoisers(family: str, store: Store) -> None:
         assert distance(found, expected) < tolerance, precision
 
 
-@pytest.mark.parametrize("config", [tiny_checkpoints.VAE_CONFIG, tiny_sd3.VAE, VAEConfig(channels=(32, 64), patch_size=2)])
+@pytest.mark.parametrize(
+    "config", [tiny_checkpoints.VAE_CONFIG, tiny_sd3.VAE, VAEConfig(channels=(32, 64), patch_size=2)]
+)
 def test_parity_of_decoders(config: VAEConfig, store: Store) -> None:
     vae = random(lambda: VAE(config))
     latent = torch.randn(1, config.latent_channels, 5, 6, generator=torch.Generator().manual_seed(1))

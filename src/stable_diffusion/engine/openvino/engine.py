@@ -65,7 +65,8 @@ class OpenVINOEngine(Engine):
 
     def __init__(self, precision: torch.dtype | None = None, store: Store | None = None, kept: int = KEPT) -> None:
         super().__init__()
-        self.precision = precision
+        self.precision = None if precision is None else str(precision).removeprefix("torch.")
+        self._asked = precision
         self._store, self._kept = Store() if store is None else store, kept
         self._compiled: OrderedDict[_Key, Compiled] = OrderedDict()
         self._watched: set[int] = set()
@@ -86,7 +87,7 @@ class OpenVINOEngine(Engine):
     def computes_in(self, module: nn.Module) -> torch.dtype:
         """The precision of a network's products and convolutions."""
         full = next((each.dtype == torch.float32 for each in weights_of(module).values()), True)
-        wanted = (torch.float32 if full else torch.bfloat16) if self.precision is None else self.precision
+        wanted = (torch.float32 if full else torch.bfloat16) if self._asked is None else self._asked
         return wanted if computes_in_bfloat16() else torch.float32
 
     def compiled(self, module: nn.Module, method: str, weights: str, shapes: Mapping[str, tuple[int, ...]]) -> Compiled:
@@ -126,7 +127,11 @@ class OpenVINOEngine(Engine):
         """Before another is compiled, so that their weights are not in memory at once: another LoRA of the network goes,
         and what was used least recently."""
         for other in list(self._compiled):
-            if other.changed and (other.owner, other.method) == (key.owner, key.method) and other.weights != key.weights:
+            if (
+                other.changed
+                and (other.owner, other.method) == (key.owner, key.method)
+                and other.weights != key.weights
+            ):
                 del self._compiled[other]
         while len(self._compiled) >= self._kept:
             self._compiled.popitem(last=False)
