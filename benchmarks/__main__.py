@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks [--quick] [ROW ...]`; `--page` writes docs/performance.md from what was measured."""
+"""`python -m benchmarks [--quick] [ROW ...]`; with `--page`, docs/performance.md is written from what was measured."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from .steps import inferring
 
 
 def calls(quarter: bool, together: int, count: int, side: int) -> Call:
-    """Guided calls for `count` pictures, `together` at a time, of the built-in model or one a quarter as wide as SD 1."""
+    """Guided calls for `count` pictures, so many together, of the built-in model or one a quarter as wide as SD 1."""
     from stable_diffusion.embedded import MODEL
     from stable_diffusion.models.unet import UNet, UNetConfig
     from stable_diffusion.weights.load import load_parts

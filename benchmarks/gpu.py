@@ -1,10 +1,10 @@
-"""One command for a machine with a GPU, at most eight minutes: `python -m benchmarks.gpu [--out gpu.json] [--rehearse]`.
+"""For a machine with a GPU, at most eight minutes: `python -m benchmarks.gpu [--out gpu.json] [--rehearse]`.
 
     speed     SD 1.5 at 512x512 and SDXL at 1024x1024, 1 and 8 pictures: ours eager and captured, diffusers compiled
     batches   milliseconds of a call of n rows, n = 1 to 16, eager and captured in a CUDA graph
     bits      whether a row is the same bits at other places of a batch, beside other rows, and in other batches
 
-`--rehearse` does the same with tiny networks on the CPU, where nothing is captured or compiled, to try the script. Every
+`--rehearse` does the same with tiny networks on the CPU, where nothing is captured or compiled, to try the script. A
 part starts only while there is time for it; what was left out is in the file.
 """
 

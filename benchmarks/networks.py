@@ -14,7 +14,10 @@ from .rows import Absent, installed
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))  # where the makers of random networks are
 
 TINY = {"block_out_channels": (32, 64), "layers_per_block": 1}
-BLOCKS = {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")}  # fmt: skip
+BLOCKS = {
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
 
 
 def dtype_of(name: str) -> torch.dtype:

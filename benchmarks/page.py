@@ -40,8 +40,8 @@ def _head(found: dict[str, Any]) -> str:
 This page is written by `python -m benchmarks --page` from `docs/performance.json`, to which every run of
 `python -m benchmarks` adds. All sides of a row have the same random weights of full size and were timed in turns
 (A B C A B C). *Median* and *spread* (largest minus least) are of wall seconds; *processor* is the least number of
-processor seconds of a call, over all cores: where wall seconds are more than processor seconds over {about["cores"]}, the
-machine was doing other work as well.
+processor seconds of a call, over all cores: where wall seconds are more than processor seconds over {about["cores"]},
+the machine was doing other work as well.
 
 Machine: {about["processor"]}, {about["cores"]} cores ({", ".join(about["instructions"])}), {about["memory_gib"]} GiB,
 {about["threads"]} threads. Versions: {versions}. Products of matrices run at {rates or "a rate that was not measured"}.

@@ -124,8 +124,8 @@ class OpenVINOEngine(Engine):
             return made[0] if made else convert(module, method, shapes)
 
     def _make_room(self, key: _Key) -> None:
-        """Before another is compiled, so that their weights are not in memory at once: another LoRA of the network goes,
-        and what was used least recently."""
+        """Before another is compiled, so that their weights are not in memory at once: the network with another LoRA
+        goes, and what was used least recently."""
         for other in list(self._compiled):
             if (
                 other.changed
@@ -187,8 +187,8 @@ def _device(module: nn.Module) -> str:
 
 
 def _identity(module: nn.Module) -> str:
-    """What tells a module's weights from others of the same network: those that are its own by their bits, those that it
-    shares by where they are and how often they were written to."""
+    """What tells a module's weights from others of the same network: those that are its own by their bits, those that
+    it shares by how often they were written to; of tensors put in their place `weights_changed` says."""
     shared = {id(each) for each in origin(module).parameters()}
     found, own = hashlib.sha256(), {}
     for name, each in module.named_parameters():

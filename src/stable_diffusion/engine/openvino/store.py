@@ -11,36 +11,21 @@ import json
 import os
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from ...errors import InvalidRequest
+from ..processor import cache_folder
 
-FOLDER, LIMIT = "STABLE_DIFFUSION_CACHE", "STABLE_DIFFUSION_CACHE_GB"
-"""Environment variables: the cache folder, and how many gigabytes it may hold."""
+LIMIT = "STABLE_DIFFUSION_CACHE_GB"
+"""Environment variable: how many gigabytes converted networks may take in the cache folder."""
 DEFAULT_LIMIT = 20e9
 """Bytes."""
 LIST = "files.json"
 ABANDONED = 24 * 3600
 """Seconds after which a temporary folder has no writer any more."""
-
-
-def cache_folder() -> Path:
-    """`STABLE_DIFFUSION_CACHE`, else the place of this system for such things."""
-    chosen = os.environ.get(FOLDER)
-    if chosen:
-        return Path(chosen).expanduser()
-    home = Path.home()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return base / "stable-diffusion"
 
 
 def cache_limit() -> int:
@@ -58,7 +43,8 @@ def cache_limit() -> int:
 
 
 class Store:
-    """Folders by key under `folder`, together at most `limit` bytes; those used least recently go first.
+    """Folders by key under `folder`, together at most `limit` bytes; those used least recently go
+    first.
 
     Several processes may use one: they may make the same entry at once, of which the first that is whole stays.
     """
