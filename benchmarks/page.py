@@ -25,7 +25,7 @@ def text(found: dict[str, Any]) -> str:
     rows = found.get("rows", {})
     parts = [_head(found), _goals(rows)]
     parts += [_row(name, row, found.get(RATES, {})) for name, row in sorted(rows.items())]
-    notes = DOCS / "performance-notes.md"
+    notes = Path(__file__).parent / "notes.md"
     if notes.is_file():
         parts.append(notes.read_text(encoding="utf-8").strip())
     return "\n\n".join(parts) + "\n"

@@ -62,7 +62,8 @@ def convert(module: nn.Module, method: str, shapes: Mapping[str, tuple[int, ...]
     names = [*(INPUT + name for name in shapes), *(WEIGHT + name for name in weights)]
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a tracer warns of every size that it sees as a number
-        traced = torch.jit.trace(Traced(module, method, tuple(shapes)), tuple(given), check_trace=False)
+        run = Traced(module, method, tuple(shapes))
+        traced = torch.jit.trace(run, tuple(given), check_trace=False)  # type: ignore[no-untyped-call]
         graph = ov.convert_model(traced, example_input=tuple(given))
     if len(graph.inputs) != len(names):
         raise RuntimeError(f"the graph has {len(graph.inputs)} inputs, and {len(names)} were expected")
