@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import InvalidRequest, unknown_choice
 from .engine.precision import DTYPES
+from .errors import InvalidRequest, unknown_choice
 from .pipeline.models import StableDiffusion
 from .request.lora import checked_loras
 from .text.tokenizer_files import FILES, copy_tokenizer, write_clip_tokenizer

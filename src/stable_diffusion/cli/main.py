@@ -32,6 +32,7 @@ COMMANDS = {
     "list": "list_names",
     "train": "train",
     "evaluate": "evaluate",
+    "calibrate": "calibrate",
     "doctor": "doctor",
 }
 """Command name -> module in `commands`, whose `command` it is."""

@@ -55,7 +55,7 @@ class Features:
 
 
 class Engine(ABC):
-    """Runs networks. `name` is what `--engine` calls it; `precision` is None where it computes in that of the weights."""
+    """Runs networks. `name` is what `--engine` calls it; `precision` is None where it is that of the weights."""
 
     name: str
     precision: str | None = None

@@ -17,7 +17,7 @@ from .chunked_attention import can_be_chunked, chunked_attention
 
 
 class Preference:
-    """Whether long sequences in bfloat16 on a CPU are attended to in chunks: set once, by who measured the processor."""
+    """Whether long sequences in bfloat16 on a CPU are attended to in chunks, as measured on this processor."""
 
     chunked = False
 

@@ -79,7 +79,9 @@ def generate(
         if value is not None:
             Whole(least, 2**31).check(name, value)
     if engine is not None and not isinstance(engine, (Engine, str)):
-        raise InvalidRequest(f"engine is {what_is(engine)}; expected an Engine, such as `engine.torch.TORCH`, or a name")
+        raise InvalidRequest(
+            f"engine is {what_is(engine)}; expected an Engine, such as `engine.torch.TORCH`, or a name"
+        )
     ready = as_model(model)
     if isinstance(engine, str):
         engine = engine_named(engine)
@@ -220,8 +222,8 @@ def generate_image(
     Settings are the fields of `Request`, explained there; what is left out is the model's own. Groups of settings can
     be given as mappings: `generate_image("a cat", hires={"scale": 1.5}, canvas={"tiling": "x"})`. A list of prompts
     gives the list of the pictures of each, all with these settings. `model` is a loaded model, a path or a name; None
-    is the embedded model. `engine` is the name of what runs the networks, if not the model's own. `callback` is called with the `Progress` of every step. Each picture carries what made it in
-    `info["parameters"]`, the seed included, and `image.save("cat.png")` writes it to the file. Settings without effect
+    is the embedded model. `engine` is the name of what runs the networks, if not the model's own. `callback` is called
+    with the `Progress` of every step. Each picture carries what made it in `info["parameters"]`, the seed included, and `image.save("cat.png")` writes it to the file. Settings without effect
     are warned of. Raises InvalidRequest and ModelFileError, both StableDiffusionError.
     """
     several = isinstance(prompt, Iterable) and not isinstance(prompt, (str, bytes)) and not hasattr(prompt, "shape")
