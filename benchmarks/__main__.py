@@ -18,10 +18,14 @@ from .rows import Row, every_row
 def main(given: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="ROW", help="rows to measure; all where none is named")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that the rows work, and measures nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: shows that the rows work, and measures nothing"
+    )
     parser.add_argument("--list", action="store_true", help="the rows and their sides")
     parser.add_argument("--only", metavar="TEXT", help="only sides whose names contain this")
-    parser.add_argument("--memory", action="store_true", help="also peak memory: each side once, in a process of its own")
+    parser.add_argument(
+        "--memory", action="store_true", help="also peak memory: each side once, in a process of its own"
+    )
     parser.add_argument("--alone", nargs=2, metavar=("ROW", "SIDE"), help="one call of one side; prints peak bytes")
     parser.add_argument("--threads", type=int, help="processor threads (torch's own choice)")
     parser.add_argument("--out", type=Path, help="file of results that rows are added to (docs/performance.json)")

@@ -106,5 +106,3 @@ def _share(title: str, rate: float, rates: dict[str, float]) -> str:
 
 def _figure(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
-
-

@@ -69,7 +69,11 @@ def diffusers() -> Call:
 
 def rows(quick: bool) -> Iterator[Row]:
     """sampler-overhead."""
-    names = (("DPM++ 2M Karras", "dpmpp_2m", "karras"), ("Euler a", "euler_ancestral", "normal"), ("UniPC", "uni_pc", "normal"))
+    names = (
+        ("DPM++ 2M Karras", "dpmpp_2m", "karras"),
+        ("Euler a", "euler_ancestral", "normal"),
+        ("UniPC", "uni_pc", "normal"),
+    )
     sides = [Side(f"ours, {title}", partial(ours, name, schedule)) for title, name, schedule in names]
     yield Row(
         "sampler-overhead",

@@ -1,8 +1,8 @@
 """Number types by name, and which one `auto` is.
 
-    float32   the reference
-    bfloat16  the range of float32 with 8 bits of precision, float16  11 bits with a small range
-    int8      weights and activations of linear layers and convolutions in 8 bits, the rest in what `auto` is
+float32   the reference
+bfloat16  the range of float32 with 8 bits of precision, float16  11 bits with a small range
+int8      weights and activations of linear layers and convolutions in 8 bits, the rest in what `auto` is
 """
 
 from __future__ import annotations

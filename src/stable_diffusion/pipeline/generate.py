@@ -79,7 +79,9 @@ def generate(
         if value is not None:
             Whole(least, 2**31).check(name, value)
     if engine is not None and not isinstance(engine, (Engine, str)):
-        raise InvalidRequest(f"engine is {what_is(engine)}; expected an Engine, such as `engine.torch.TORCH`, or a name")
+        raise InvalidRequest(
+            f"engine is {what_is(engine)}; expected an Engine, such as `engine.torch.TORCH`, or a name"
+        )
     ready = as_model(model)
     if isinstance(engine, str):
         engine = engine_named(engine)

@@ -1,10 +1,10 @@
 """Networks run by OpenVINO on processors (extra `cpu`); `engine.OpenVINOEngine` is the engine.
 
-    convert.py    a torch module and the shapes of its inputs -> a graph whose weights are inputs: no weight is copied
-    store.py      such graphs, and mapped files of weights, in the user's cache folder; the least recently used go first
-    mapped.py     torch's weights as views of such a file, so that memory holds those of OpenVINO alone
-    compiled.py   a graph with a run's weights in it, ready to be called
-    engine.py     which networks are compiled, kept and dropped
+convert.py    a torch module and the shapes of its inputs -> a graph whose weights are inputs: no weight is copied
+store.py      such graphs, and mapped files of weights, in the user's cache folder; the least recently used go first
+mapped.py     torch's weights as views of such a file, so that memory holds those of OpenVINO alone
+compiled.py   a graph with a run's weights in it, ready to be called
+engine.py     which networks are compiled, kept and dropped
 """
 
 from __future__ import annotations

@@ -126,7 +126,11 @@ class OpenVINOEngine(Engine):
         """Before another is compiled, so that their weights are not in memory at once: another LoRA of the network goes,
         and what was used least recently."""
         for other in list(self._compiled):
-            if other.changed and (other.owner, other.method) == (key.owner, key.method) and other.weights != key.weights:
+            if (
+                other.changed
+                and (other.owner, other.method) == (key.owner, key.method)
+                and other.weights != key.weights
+            ):
                 del self._compiled[other]
         while len(self._compiled) >= self._kept:
             self._compiled.popitem(last=False)
