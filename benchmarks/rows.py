@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from .measure import Call
 
-MODULES = ("steps", "decoders", "pictures", "samplers", "embedded", "batching")
+MODULES = ("steps", "decoders", "pictures", "samplers", "embedded", "loading", "batching")
 
 
 class Absent(Exception):

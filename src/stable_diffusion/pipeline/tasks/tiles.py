@@ -22,7 +22,7 @@ TILE = 64
 LEAST = 16
 OVERLAP = 0.25
 """Share of a tile's side that it has in common with the next one."""
-LIVE = 5
+LIVE = 6
 """Feature maps of the largest size that are in memory at once: the input of a residual block, what its norm and its
 convolution make of it, and the copies that convolutions make."""
 
@@ -33,9 +33,9 @@ def decoding_bytes(config: VAEConfig | TinyVAEConfig, height: int, width: int, i
         return LIVE * config.width * height * width * config.downscale**2 * itemsize
     largest, scale = 0, 1
     for stage in config.decoder_stages():
-        widest = max(max(channels) for channels in stage.blocks)
+        largest = max(largest, max(max(channels) for channels in stage.blocks) * height * width * scale**2)
         scale = scale * 2 if stage.resample else scale
-        largest = max(largest, widest * height * width * scale**2)
+        largest = max(largest, stage.channels * height * width * scale**2)
     return LIVE * largest * itemsize
 
 
