@@ -107,7 +107,12 @@ device_options = [
         help="What runs the networks.",
     ),
 ]
-loading_options = apply([*device_options, *_parts("Another autoencoder; TAESD too.")])
+tiling_option = _kept(
+    "--vae-tiling",
+    type=click.Choice(["auto", "always", "never"]),
+    help="Decode in tiles; auto where memory does not suffice.",
+)
+loading_options = apply([*device_options, tiling_option, *_parts("Another autoencoder; TAESD too.")])
 """Where a model runs, and what takes the place of its parts."""
 model_options = apply([setting_option(named_setting("model"), SECTION), loading_options])
 """Those, and which model."""

@@ -167,7 +167,7 @@ def decode(plan: Plan, latent: Tensor) -> Tensor:
     canvas = plan.resolved.request.canvas
     engine, _ = engine_for(plan.engine, Features(seamless=bool(canvas.wrap)))
     with Wrapped(canvas.wrap):
-        picture = plan.model.image_decoder.tensor(latent, engine)
+        picture = plan.model.image_decoder.tensor(latent, engine, seamless=bool(canvas.wrap))
     return from_model(even_poles(picture) if canvas.panorama else picture).cpu()
 
 

@@ -32,7 +32,7 @@ from ..weights.checkpoints.components import AnyPath, as_paths, check_latents, l
 from ..weights.load import load_parts, read_blueprint
 from ..weights.parts import Defaults, Parts
 from .cache import FileCache
-from .codec import ImageDecoder, ImageEncoder
+from .codec import TILINGS, ImageDecoder, ImageEncoder, Tiling
 from .denoiser import AnySchedule, LatentNetwork
 from .process import DenoisingProcess
 from .resolve import PixelGrid
@@ -254,14 +254,18 @@ class ModelCache(FileCache):
         name: str | None = None,
         fast: Path | None = None,
         preview_vae: str | None = None,
+        vae_tiling: Tiling = "auto",
         **chosen: Any,
     ) -> StableDiffusion:
+        if vae_tiling not in TILINGS:
+            raise unknown_choice("vae_tiling", str(vae_tiling), TILINGS)
         parts = load_parts(path, device=device, dtype=dtype, **chosen)
         if fast is not None:
             parts = distilled(parts, fast)
         model = StableDiffusion.from_parts(parts, name=name, cache=self)
         if preview_vae is not None:
             model.image_decoder.tiny = _tiny(preview_vae, parts, device, dtype)
+        model.image_decoder.tiling = vae_tiling
         return model
 
 
@@ -288,6 +292,7 @@ def load(
     vae: str | os.PathLike[str] | None = None,
     text_encoders: AnyPath | Sequence[AnyPath] = (),
     preview_vae: str | os.PathLike[str] | None = None,
+    vae_tiling: Tiling = "auto",
     engine: str = AUTO,
     **overrides: Any,
 ) -> StableDiffusion:
@@ -302,13 +307,15 @@ def load(
 
     vae, text_encoders  files or folders whose networks take the place of the model's own, or that it lacks
     preview_vae         a tiny autoencoder (TAESD) for previews alone
+    vae_tiling          when pictures are decoded in tiles: "always", "never", or "auto" where memory does not suffice
     engine              what runs the networks: "torch", "openvino", or "auto" for the fastest here
     overrides           what detection would decide otherwise: prediction="v", family=..., see `weights.load.load_parts`
 
     Raises ModelFileError or InvalidRequest.
     """
     parts = {"vae": vae, "text_encoders": text_encoders, "preview_vae": preview_vae}
-    return MODELS.get(path_or_name, device, dtype, engine, **parts, **overrides)
+    tiling = {} if vae_tiling == "auto" else {"vae_tiling": vae_tiling}
+    return MODELS.get(path_or_name, device, dtype, engine, **parts, **tiling, **overrides)
 
 
 def as_model(model: object) -> StableDiffusion:
