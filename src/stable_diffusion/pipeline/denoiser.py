@@ -28,6 +28,7 @@ from ..diffusion.noise import PerImageNoise
 from ..diffusion.prediction import Prediction
 from ..diffusion.samplers import Solver, noise_source
 from ..diffusion.schedule import DiscreteSchedule, FlowSchedule, input_scale, per_image, start_state
+from ..diffusion.step_cache import StepCache
 from ..engine.base import Engine
 from ..engine.torch import TORCH
 from ..errors import InvalidRequest
@@ -37,6 +38,7 @@ from ..request.settings import FLAT, Noise, SizeConditioning, VariationSeed, Wra
 from ..text.prompt_schedule import Timeline, aligned
 from ..types import Blend, Conditioning, Denoiser, NoiseSource, Step
 from .attention import unless_recorded
+from .shortcuts import EXACT, Shortcuts
 from .tasks.control import ControlUnit, controlled, mark_negative
 from .tasks.micro_conditioning import with_size
 from .tasks.refiner import hand_over
@@ -76,13 +78,18 @@ class LatentNetwork:
         """Whether the network edits a picture that it is given as a latent (instruct-pix2pix)."""
         return self.unet.config.in_channels == 2 * self.channels
 
-    def denoiser(self, scale: float | None = None, engine: Engine = TORCH) -> tuple[NetworkDenoiser, float]:
+    def denoiser(
+        self, scale: float | None = None, engine: Engine = TORCH, cache: StepCache | None = None
+    ) -> tuple[NetworkDenoiser, float]:
         """The network as (x, sigma, conditioning) -> x0, given the scale where it guides itself, and the scale of what
         is left to do outside it."""
         scale = self.guidance if scale is None else scale
         inside, outside = (scale, 1.0) if self.guides_itself else (None, scale)
         network = unless_recorded(engine, self.unet)
-        return network_denoiser(network, self.schedule, self.prediction, dtype=self.dtype, guidance=inside), outside
+        made = network_denoiser(
+            network, self.schedule, self.prediction, dtype=self.dtype, guidance=inside, cache=cache
+        )
+        return made, outside
 
     def conditioned(
         self, timeline: Timeline, size: tuple[int, int], sizes: SizeConditioning, *, negative: bool = False
@@ -185,6 +192,7 @@ class Pass:
     mask, soft      [1,1,h,w], 1 where the latent is repainted; whether grey in it is strength
     window, overlap side and overlap of windows in latents; 0 for none    wrap   edges that meet
     final           "sigma_min" where the last level is no clean picture
+    shortcuts       what work is left out
     """
 
     base: Expert
@@ -202,6 +210,7 @@ class Pass:
     window: int = 0
     overlap: int = 0
     final: Final = "zero"
+    shortcuts: Shortcuts = EXACT
 
     def check(self) -> None:
         """Raises, before any work, what the steps would raise."""
@@ -240,13 +249,19 @@ def build_denoiser(plan: Pass, noise: Tensor, latent: Tensor | None) -> Denoiser
 
 def prompted(expert: Expert, plan: Pass) -> Denoiser:
     """A network with its controls, on a canvas of this form, guided by its prompts at every step."""
-    network, scale = expert.network.denoiser(plan.guidance.scale, expert.engine)
-    x0 = controlled(network, expert.controls, plan.sigmas, expert.network.unet)
+    cache = plan.shortcuts.cache(plan.sigmas)
+    merged = replace(expert.network, unet=plan.shortcuts.merged(expert.network.unet, plan.size))
+    network, scale = merged.denoiser(plan.guidance.scale, expert.engine, cache)
+    x0 = controlled(network, expert.controls, plan.sigmas, merged.unet)
     x0 = windowed(x0, plan.wrap, plan.window, plan.overlap)
     if plan.wrap and isinstance(expert.network.unet, MMDiT):
         raise InvalidRequest("edges cannot meet with this model: its transformer knows where every patch is")
 
     def guide(cond: Blend, uncond: Conditioning | None) -> Denoiser:
+        made = guided_by(cond, uncond)
+        return made if cache is None else cache.of(made)
+
+    def guided_by(cond: Blend, uncond: Conditioning | None) -> Denoiser:
         if expert.controls and uncond is not None:
             cond, uncond = mark_negative(cond, uncond)
         g = plan.guidance
