@@ -21,13 +21,14 @@ class StepCache:
     """The deep features of a run's last whole step, one for each call of the network in a call of the denoiser.
 
     sigmas   [steps + 1] levels of the run, descending
-    every    every so many steps one is whole: 2 is every second one
+    first    so many steps are whole at the start, where what the picture shows is decided
+    every    after them every so many steps one is whole: 2 is every second one
     shallow  see `DeepFeatures`
     """
 
-    def __init__(self, sigmas: Tensor, every: int, shallow: int) -> None:
+    def __init__(self, sigmas: Tensor, *, first: int, every: int, shallow: int) -> None:
         self._levels: list[float] = sigmas.double().tolist()
-        self.every, self.shallow = every, shallow
+        self.first, self.every, self.shallow = max(1, first), every, shallow
         self._kept: dict[tuple[object, ...], tuple[int, DeepFeatures]] = {}
         self._step, self._calls, self._who, self._asking = 1, 0, 0, 0
 
@@ -52,9 +53,8 @@ class StepCache:
         self._calls += 1
         key = (self._asking, self._calls, *x.shape)
         made, deep = self._kept.get(key, (0, DeepFeatures(self.shallow)))
-        deep.reuse = bool(deep.kept) and 0 < self._step - made < self.every
+        whole = self._step <= self.first or (self._step - self.first) % self.every == 0
+        deep.reuse = bool(deep.kept) and not whole and self._step - made <= self.every
         if not deep.reuse:
             self._kept[key] = (self._step, deep)
         return deep
-
-

@@ -214,7 +214,8 @@ class MMDiT(nn.Module):
         """x [B,C,H,W], timestep [B] in [0, 1000], tokens [B,T,context_dim], vector [B,V] -> [B,C_out,H,W].
 
         Any height and width up to n p works: what does not fill a patch is filled with copies of the edge, and cut off
-        the answer. With `deep` the middle half of the blocks is left out where it says so. InvalidRequest where the latent is larger or the vector is missing.
+        the answer. With `deep` the middle half of the blocks is left out where it says so. InvalidRequest where the
+        latent is larger or the vector is missing.
         """
         if vector is None:
             raise InvalidRequest(f"this MMDiT needs a vector of width {self.config.vector_dim}, and none was given")

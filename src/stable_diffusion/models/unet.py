@@ -241,17 +241,19 @@ class UNet(UNetEncoder):
 
     def _keeping(self, x: Tensor, skips: list[Tensor], time: Tensor, tokens: Tensor, deep: DeepFeatures) -> Tensor:
         """The last stage, in two parts: what its first blocks give is kept."""
-        stage, few = self.up[-1], min(deep.shallow, len(skips) - 1) + 1
+        stage = self.up[-1]
+        assert isinstance(stage, UpStage)
+        few = min(deep.shallow, len(skips) - 1) + 1
         x = stage.joined(x, skips[few:], time, tokens)
         deep.kept = (x,)
-        made: Tensor = stage.joined(x, skips[:few], time, tokens, len(skips) - few)
-        return made
+        return stage.joined(x, skips[:few], time, tokens, len(skips) - few)
 
     def _shallow(
         self, x: Tensor, time: Tensor, tokens: Tensor, residuals: Residuals | None, deep: DeepFeatures
     ) -> Tensor:
         """The second of these parts, with the skips that it needs."""
-        first, skips = self.down[0], [x]
+        first, last, skips = self.down[0], self.up[-1], [x]
+        assert isinstance(first, DownStage) and isinstance(last, UpStage)
         for index in range(min(deep.shallow, len(first.resblocks))):
             x = first.block(index, x, time, tokens)
             skips.append(x)
@@ -259,8 +261,7 @@ class UNet(UNetEncoder):
             skips[-1] = skips[-1] + residuals.stages[0]
         if residuals is not None and residuals.down:
             skips = [skip + each for skip, each in zip(skips, residuals.down, strict=False)]
-        made: Tensor = self.up[-1].joined(deep.kept[0], skips, time, tokens, self._skip_counts[-1] - len(skips))
-        return made
+        return last.joined(deep.kept[0], skips, time, tokens, self._skip_counts[-1] - len(skips))
 
     def _unfolded(self, out: Tensor, latent: Tensor, timestep: Tensor) -> Tensor:
         """The latents of the patches in `out`, and what a straight line knows of their detail."""

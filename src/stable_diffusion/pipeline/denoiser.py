@@ -86,9 +86,7 @@ class LatentNetwork:
         scale = self.guidance if scale is None else scale
         inside, outside = (scale, 1.0) if self.guides_itself else (None, scale)
         network = unless_recorded(engine, self.unet)
-        made = network_denoiser(
-            network, self.schedule, self.prediction, dtype=self.dtype, guidance=inside, cache=cache
-        )
+        made = network_denoiser(network, self.schedule, self.prediction, dtype=self.dtype, guidance=inside, cache=cache)
         return made, outside
 
     def conditioned(
@@ -218,11 +216,18 @@ class Pass:
         blank = torch.zeros(1, network.channels, *self.size, device=network.device)
         self.steps(PerImageNoise([0], tuple(blank.shape[1:])), blank, None if self.mask is None else blank)
 
-    def steps(self, source: NoiseSource, noise: Tensor, latent: Tensor | None = None) -> Iterator[Step]:
+    def networks(self) -> Denoiser:
+        """What of the denoiser is the same for every noise and latent, for whoever makes many pictures of one plan."""
+        return handed_over(prompted(self.base, self), self)
+
+    def steps(
+        self, source: NoiseSource, noise: Tensor, latent: Tensor | None = None, networks: Denoiser | None = None
+    ) -> Iterator[Step]:
         """The steps of pictures with this noise (`noise` is what `source` drew first), from a latent where one is
-        given. The last step's `x` is the finished latent. Raises InvalidRequest at the call."""
+        given. The last step's `x` is the finished latent. `networks` are those of an earlier picture. Raises
+        InvalidRequest at the call."""
         schedule = self.base.network.schedule
-        denoise = build_denoiser(self, noise, latent)
+        denoise = inpainted(self.networks() if networks is None else networks, self, noise, latent)
         x = start_state(schedule, noise, float(self.sigmas[0]), latent)
         run = self.sampler(denoise, x, self.sigmas, schedule, noise=source, **self.options)
         if self.strength == 0:
@@ -238,13 +243,6 @@ class Pass:
                 continue
             sigma = torch.tensor([float(self.sigmas[-1])], device=step.x.device)
             yield replace(step, x=step.x * per_image(input_scale(schedule, sigma), step.x))
-
-
-def build_denoiser(plan: Pass, noise: Tensor, latent: Tensor | None) -> Denoiser:
-    """What the sampler asks, from the inside out: the order of wrapping is the order of use."""
-    denoise = prompted(plan.base, plan)
-    denoise = handed_over(denoise, plan)
-    return inpainted(denoise, plan, noise, latent)
 
 
 def prompted(expert: Expert, plan: Pass) -> Denoiser:

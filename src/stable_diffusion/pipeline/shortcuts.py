@@ -1,10 +1,11 @@
 """What work a run leaves out at each speed, and how far its pictures are from the exact ones: docs/speed.md.
 
 exact    nothing: the same request gives the same bytes
-fast     every second step takes the deep features of the step before (Ma et al. 2023, "DeepCache")
-fastest  two of three steps do, with less of the network left; guidance ends before the last quarter of the steps
-         (Kynkaanniemi et al. 2024), like tokens of large feature maps are merged (Bolya & Hoffman 2023), and the tiny
-         decoder makes the picture where one was loaded
+fast     after the first quarter of the steps every second one takes the deep features of the step before (Ma et al.
+         2023, "DeepCache")
+fastest  after the first eighth two of three steps do, with less of the network left; guidance ends before the last
+         quarter of the steps (Kynkaanniemi et al. 2024), like tokens of large feature maps are merged (Bolya & Hoffman
+         2023), and the tiny decoder makes the picture where one was loaded
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ LARGE = 1024
 @dataclass(frozen=True, kw_only=True)
 class Shortcuts:
     """every      every so many steps one is whole; 1 is all
+    first      share of the steps before, which are all whole
     shallow    blocks of the finest stage that run in the others
     merging    share of the tokens that the finest self-attentions merge
     least      tokens that a feature map must have for it
@@ -39,6 +41,7 @@ class Shortcuts:
     """
 
     every: int = 1
+    first: float = 0.25
     shallow: int = 1
     merging: float = 0.0
     least: int = LARGE
@@ -51,7 +54,10 @@ class Shortcuts:
 
     def cache(self, sigmas: Tensor) -> StepCache | None:
         """Where the deep features of a run with these levels are kept; None where every step is whole."""
-        return StepCache(sigmas, self.every, self.shallow) if self.every > 1 and len(sigmas) > FEWEST else None
+        steps = len(sigmas) - 1
+        if self.every == 1 or steps < FEWEST:
+            return None
+        return StepCache(sigmas, first=math.ceil(steps * self.first), every=self.every, shallow=self.shallow)
 
     def merged(self, network: UNet | MMDiT, size: tuple[int, int]) -> UNet | MMDiT:
         """The network with merging self-attentions, over the same weights, for latents of `size` (h, w)."""
@@ -76,8 +82,8 @@ class Shortcuts:
 EXACT = Shortcuts()
 SPEED: dict[Speed, Shortcuts] = {
     "exact": EXACT,
-    "fast": Shortcuts(every=2, shallow=1),
-    "fastest": Shortcuts(every=3, shallow=0, merging=0.3, interval=(0.0, 0.75), tiny=True),
+    "fast": Shortcuts(every=2),
+    "fastest": Shortcuts(every=3, first=0.125, shallow=0, merging=0.3, interval=(0.0, 0.75), tiny=True),
 }
 
 
