@@ -25,7 +25,7 @@ from house import (
 GROUND = {"errors", "types", "latents"}
 NETWORKS = {"nn", "models", "diffusion", "text", "weights", "engine", "adapters", "embedded", "request"}
 RESULTS = {"events", "images"}
-DOORS = {*NETWORKS, *RESULTS, "pipeline", "runner", "convert", "hub", "data"}
+DOORS = {*NETWORKS, *RESULTS, "pipeline", "runner", "live", "convert", "hub", "data"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),

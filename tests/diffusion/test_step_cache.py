@@ -39,7 +39,7 @@ def test_two_of_three_are_left_out() -> None:
 
 
 def test_both_calls_of_a_step_are_whole_or_neither() -> None:
-    for sampler in ("heun", "dpm2"):
+    for sampler in ("heun", "dpm_2"):
         by_step: dict[int, set[bool]] = {}
         for step, left in run(sampler):
             by_step.setdefault(step, set()).add(left)
