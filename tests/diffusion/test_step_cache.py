@@ -35,7 +35,16 @@ def test_every_second_step_is_whole_after_the_first() -> None:
 
 
 def test_two_of_three_are_left_out() -> None:
-    assert [left for _, left in run("dpmpp_2m", first=1, every=3)] == [False, True, True, False, True, True, False, True]
+    assert [left for _, left in run("dpmpp_2m", first=1, every=3)] == [
+        False,
+        True,
+        True,
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_both_calls_of_a_step_are_whole_or_neither() -> None:
