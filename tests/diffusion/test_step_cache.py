@@ -1,4 +1,4 @@
-"""Steps that leave out the deep part: which are whole, for samplers of one and of two calls, and what is kept for whom."""
+"""Steps that leave out the deep part: which are whole, for samplers of one and two calls, and what is kept for whom."""
 
 from __future__ import annotations
 
