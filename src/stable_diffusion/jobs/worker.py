@@ -162,10 +162,8 @@ class Worker:
 
     def _tell_recovered(self) -> None:
         again, lost = self.bench.leases.recover()
-        for job_id in again:
-            self.bench.stream.publish("queued", {"state": "queued"}, job=job_id)
-        for job_id in lost:
-            self.bench.stream.publish("lost", {"state": "lost"}, job=job_id)
+        for job_id in (*again, *lost):
+            self.bench.stream.publish_state(self.bench.leases.store.job(job_id))
 
     def _run(self, current: Current) -> None:
         job, notes, started = current.job, dict[str, None](), time.monotonic()
