@@ -38,7 +38,7 @@ BULK: Any = {"cls": SectionOption, "section": "Bulk"}
 @click.option("--prompt", "prompts", multiple=True, help="A prompt, instead of a file; may be repeated.", **BULK)
 @click.option("--axis", "axes", multiple=True, metavar="NAME=A,B,...", help="Each request with each of these.", **BULK)
 @click.option("--workers", type=click.IntRange(1, 256), show_default="one a GPU", help="Processes.", **BULK)
-@click.option("--threads", type=click.IntRange(1, 256), show_default="cores / workers", help="Of a worker.", **BULK)
+@click.option("--threads", type=click.IntRange(1, 256), show_default="torch's own", help="Of a worker.", **BULK)
 @click.option("--shard", default="1/1", metavar="I/N", help="Only part I of N, for N machines.", **BULK)
 @click.option("--tar", type=click.IntRange(0), default=0, help="Requests in a tar file (webdataset).", **BULK)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.", **BULK)
@@ -90,13 +90,22 @@ def _lines(source: Path | None, prompts: tuple[str, ...]) -> Iterable[PromptLine
 
 
 def _workers(workers: int | None, threads: int | None) -> list[dict[str, Any]]:
-    """A device and a number of threads for each worker: one a GPU, where there are any and nothing else is said."""
+    """A device and a number of threads for each worker: one a GPU, where there are any and nothing else is said.
+
+    The number of threads is that of every other command unless it is given, for pictures depend on it in their last
+    bits.
+    """
     said = chosen()
     device, dtype = said.get("device", "auto"), said.get("dtype", "auto")
     devices = _devices() if device == "auto" else device.split(",")
     count = len(devices) if workers is None else workers
-    share = threads or (max(1, (os.cpu_count() or 1) // count) if devices[0] in ("auto", "cpu") else 0)
-    return [{"device": devices[index % len(devices)], "dtype": dtype, "threads": share} for index in range(count)]
+    said_elsewhere = "OMP_NUM_THREADS" in os.environ or not devices[0].startswith(("auto", "cpu"))
+    if count > 1 and threads is None and not said_elsewhere:
+        click.echo(
+            "note: the workers share the cores; with --threads 1 they are faster, and the bytes others", err=True
+        )
+    order = {"dtype": dtype, "threads": threads or 0}
+    return [{"device": devices[index % len(devices)], **order} for index in range(count)]
 
 
 def _devices() -> list[str]:
