@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """The attacks that servers of this kind have met: each a rule of this one, and a test. Those of a hostile page in a real
 browser are in `test_hostile_page.py`."""
 

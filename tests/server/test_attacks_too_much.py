@@ -1,3 +1,4 @@
+# ruff: noqa: UP031  (JSON has braces)
 """Attacks by what is too much: pictures, bodies, numbers, text, costly prompts."""
 
 from __future__ import annotations

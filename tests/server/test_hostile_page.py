@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (the hostile page is text)
 """A hostile page of another origin in a real browser: it tries everything, and nothing happens. The page of the server
 itself works, so that the guard is no wall."""
 
