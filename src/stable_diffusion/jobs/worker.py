@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("stable_diffusion.jobs")
 PREVIEW_SECONDS = 0.25
 """Least time from one preview to the next."""
+FULL_DATABASE = ("full", "readonly", "disk I/O", "No space", "could not extend")
+"""In what SQLite and PostgreSQL say when the disk takes no more; other errors may pass by themselves."""
 RECOVER_SECONDS = 15.0
 """From one look for jobs of dead workers to the next."""
 
@@ -179,7 +181,9 @@ class Worker:
             return
         except sqlalchemy().exc.OperationalError as error:  # the job's row cannot be written either; its lease runs out
             LOG.exception("the database did not take the job %s", job.id)
-            self.bench.disk_refused(f"the database cannot be written: {database_words(error)}")
+            words = database_words(error)
+            if any(each in words for each in FULL_DATABASE):
+                self.bench.disk_refused(f"the database cannot be written: {words}")
             return
         except StableDiffusionError as error:
             self._end(current, "failed", str(error), notes)
