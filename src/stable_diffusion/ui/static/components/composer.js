@@ -116,7 +116,7 @@ function StartChip() {
 
 function Status() {
   const job = running.value[0], step = job && progress.value[job.id];
-  if (!job) return null;
+  if (!job) return queued.value.length > 0 ? html`<a class="chip" href="#/queue">${t("waiting", { n: queued.value.length })}</a>` : null;
   const shown = Math.round((step?.fraction ?? 0) * 100);
   return html`<span class="chip busy" role="status">${t("working", { percent: shown })}${queued.value.length > 0 && ` · ${t("waiting", { n: queued.value.length })}`}</span>`;
 }
