@@ -69,7 +69,14 @@ def router() -> APIRouter:
     routes.add_api_route("/sw.js", fixed("sw.js", "text/javascript", worker), methods=["GET"])
     manifest = fixed("manifest.webmanifest", "application/manifest+json", {})
     routes.add_api_route("/manifest.webmanifest", manifest, methods=["GET"])
-    routes.add_api_route("/favicon.ico", fixed("icons/icon-192.png", "image/png", {}), methods=["GET"])
+
+    @routes.get("/favicon.ico")
+    def favicon() -> Response:
+        path = None if folder is None else folder / "icons" / "icon-192.png"
+        if path is None or not path.is_file():
+            return Response(status_code=204)
+        return FileResponse(path, media_type="image/png", headers=CACHE)
+
     return routes
 
 

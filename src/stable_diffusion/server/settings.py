@@ -84,9 +84,7 @@ class ServerSettings:
     upscalers: tuple[Path, ...] = about((), "Folders of upscalers.")
     wildcards: Path | None = about(None, "Folder of wildcards.")
     styles_file: Path | None = about(None, "A styles.csv of A1111.")
-    safety_checker: Path | None = about(None, "Classifier of contents; what it flags is blurred.")
     paused: bool = about(False, "Start without running anything.")
-    log_prompts: bool = about(False, "Write prompts into the log.")
     limits: Limits = field(default_factory=Limits)
 # fmt: on
 
@@ -114,7 +112,7 @@ class ServerSettings:
     def roots(self) -> tuple[Path, ...]:
         """Folders that no message names."""
         folders = (*self.models, *self.loras, *self.embeddings, *self.controls, *self.upscalers, self.data)
-        files = (self.wildcards, self.styles_file, self.safety_checker, self.tls_cert, self.tls_key)
+        files = (self.wildcards, self.styles_file, self.tls_cert, self.tls_key)
         return (*folders, *(file for file in files if file is not None))
 
 

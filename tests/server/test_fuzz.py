@@ -1,0 +1,64 @@
+"""Requests made up from the schema, right and wrong ones: none is answered with a failure of the server.
+
+STABLE_DIFFUSION_FUZZ says how many there are in all (a few hundred usually).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis.errors import Unsatisfiable
+
+from server_helpers import client, port_of, running, settings
+
+schemathesis = pytest.importorskip("schemathesis")
+IN_ALL = int(os.environ.get("STABLE_DIFFUSION_FUZZ", "300"))
+ENDLESS = ("/v1/events",)
+"""Streams that end with the connection alone."""
+
+
+@pytest.mark.timeout(3600 if IN_ALL > 1000 else 300)
+def test_no_made_up_request_fails_the_server(tmp_path: Path) -> None:
+    """The queue is paused, so that no picture is made; when it is full, the answer is 429."""
+    chosen = settings(tmp_path, paused=True, limits={"failures": 10**6})
+    codes: Counter[int] = Counter()
+    with running(chosen) as found, client(found) as http:
+        schema = schemathesis.openapi.from_dict(http.get("/openapi.json").json())
+        operations = [result.ok() for result in schema.get_all_operations()]
+        operations = [each for each in operations if each.path not in ENDLESS and not each.path.endswith("/events")]
+        base = f"http://127.0.0.1:{port_of(found)}"
+        for operation in operations:
+            for mode in schemathesis.GenerationMode:
+                _fuzz(operation, mode, base, codes, -(-IN_ALL // (2 * len(operations))))
+            http.post("/v1/queue/pause")
+            http.post("/v1/queue/clear")
+        assert http.get("/healthz").status_code == 200
+    assert sum(codes.values()) >= IN_ALL * 0.6, codes
+    print(codes)
+
+
+def _fuzz(operation, mode, base: str, codes: Counter[int], count: int) -> None:
+    try:
+        strategy = operation.as_strategy(generation_mode=mode)
+        strategy.validate()
+    except Exception:  # an operation without anything that could be wrong
+        return
+
+    @given(case=strategy)
+    @hypothesis_settings(
+        max_examples=count, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
+    def run(case) -> None:
+        answer = case.call(base_url=base, timeout=30)
+        codes[answer.status_code] += 1
+        assert answer.status_code < 500, (case.as_curl_command(), answer.text[:500])
+        assert "Traceback" not in answer.text and str(Path.home()) not in answer.text
+
+    with contextlib.suppress(Unsatisfiable):  # where nothing could be wrong
+        run()
