@@ -26,9 +26,9 @@ from ..runner import LocalRunner
 from .errors import ApiError, Errors
 from .library import Entry, Library, trigger_words
 from .limits import check_limits
-from .log import note
-from .metrics import Metrics
 from .model_facts import FactsOfModels
+from .observe.log import note
+from .observe.metrics import Metrics
 from .pictures import INPUT, PICTURE, decode, from_text, thumbnail
 from .settings import ServerSettings
 
