@@ -26,6 +26,8 @@ Precision: TypeAlias = Literal["stored", "int8"]
 AUTO = "auto"
 MODULES = {"torch": "torch", "openvino": "openvino"}
 """Name of an engine -> its module in this folder."""
+_OTHERS = {("torch", "int8"): "int8"}
+"""(engine, precision) -> the module that has it, where that is another one."""
 LEAST = 50_000_000
 """Weights of a denoising network from which `auto` considers another engine: converting a smaller one takes longer
 than the pictures that are made with it."""
@@ -92,6 +94,6 @@ _LOCK = threading.RLock()
 
 @functools.cache
 def _made(name: str, precision: Precision) -> Engine:
-    module = importlib.import_module(f"{__package__}.{MODULES[name]}")
+    module = importlib.import_module(f"{__package__}.{_OTHERS.get((name, precision), MODULES[name])}")
     made: Engine = module.make_engine(precision)
     return made

@@ -107,8 +107,8 @@ class _Made:
         return same and weight._version == self._version
 
 
-def int8_engine() -> Int8Engine:
-    """InvalidRequest where this torch or this processor has no operators for it."""
+def make_engine(precision: str = "int8") -> Int8Engine:
+    """The engine for 8 bits. InvalidRequest where this torch or this processor has no operators for it."""
     reason = without_int8()
     if reason is not None:
         raise InvalidRequest(f"dtype 'int8' cannot be used here: {reason}; choose 'auto' or 'float32'")

@@ -72,11 +72,8 @@ def unavailable() -> str | None:
 
 
 def make_engine(precision: str = "stored") -> Engine:
-    """The engine for weights as they are stored, or in 8 bits; InvalidRequest where 8 bits cannot be had here."""
-    if precision == "int8":
-        from .int8 import int8_engine
-
-        return int8_engine()
+    """The engine for weights as they are stored; the one for 8 bits has a module of its own."""
+    assert precision == "stored"
     return TORCH
 
 

@@ -74,7 +74,7 @@ def calibrate(
     with _losses(model.parts.unet) as lost:
         plain = _latents(model, requests, TORCH)
     order = dict(sorted(lost().items(), key=lambda item: -item[1]))
-    kept = tuple(order)[: math.ceil(share * len(order))]
+    kept = tuple(name for name in list(order)[: math.ceil(share * len(order))] if order[name] > 0)
     engine.keep(model.parts.unet, ())
     everything = _latents(model, requests, engine)
     engine.keep(model.parts.unet, kept)

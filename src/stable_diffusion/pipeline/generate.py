@@ -223,8 +223,9 @@ def generate_image(
     be given as mappings: `generate_image("a cat", hires={"scale": 1.5}, canvas={"tiling": "x"})`. A list of prompts
     gives the list of the pictures of each, all with these settings. `model` is a loaded model, a path or a name; None
     is the embedded model. `engine` is the name of what runs the networks, if not the model's own. `callback` is called
-    with the `Progress` of every step. Each picture carries what made it in `info["parameters"]`, the seed included, and `image.save("cat.png")` writes it to the file. Settings without effect
-    are warned of. Raises InvalidRequest and ModelFileError, both StableDiffusionError.
+    with the `Progress` of every step. Each picture carries what made it in `info["parameters"]`, the seed included, and
+    `image.save("cat.png")` writes it to the file. Settings without effect are warned of. Raises InvalidRequest and
+    ModelFileError, both StableDiffusionError.
     """
     several = isinstance(prompt, Iterable) and not isinstance(prompt, (str, bytes)) and not hasattr(prompt, "shape")
     prompts: list[Any] = list(prompt) if several else [prompt]

@@ -299,10 +299,11 @@ def load(
     """The model at a path, or of a name in a folder of `STABLE_DIFFUSION_MODELS`; without one, the embedded model.
 
     A path is a single file (.safetensors, .gguf or .ckpt of Stable Diffusion 1.x, 2.x, XL or 3.x, or our own format)
-    or a diffusers folder. device "auto" is a CUDA GPU where there is one, else the CPU; dtype "auto" is float16 on
-    a GPU, and on a CPU bfloat16 for large networks where the processor is measured to be faster in it, else float32
+    or a diffusers folder. device "auto" is a CUDA GPU where there is one, else the CPU; dtype "auto" is float16 on a
+    GPU, and on a CPU bfloat16 for large networks where the processor is measured to be faster in it, else float32
     (always for the embedded models); "int8" computes with weights and activations in 8 bits. "embedded-fast" is the
-    embedded model made to generate in a few steps. The embedded models and the last one loaded from a path stay in memory, so loading them again costs nothing.
+    embedded model made to generate in a few steps. The embedded models and the last one loaded from a path stay in
+    memory, so loading them again costs nothing.
 
     vae, text_encoders  files or folders whose networks take the place of the model's own, or that it lacks
     preview_vae         a tiny autoencoder (TAESD) for previews alone
