@@ -232,6 +232,9 @@ def test_a_network_that_is_gone_is_forgotten(store: Store) -> None:
         network.conv_out.weight.mul_(2)  # without word to the engine
     given = inputs(network, 1, 7, 10)
     assert distance(engine.network(network, "denoiser")(**given), network(**given)) < FLOAT32
+    network.load_state_dict({name: each / 2 for name, each in network.state_dict().items()}, assign=True)
+    network.requires_grad_(False)
+    assert distance(engine.network(network, "denoiser")(**given), network(**given)) < FLOAT32
     del network
     gc.collect()
     assert len(engine._compiled) == 0
