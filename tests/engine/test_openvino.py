@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_checkpoints
-import tiny_sd3
-import tiny_xl
 import torch
 from adapter_files import ALL, kohya, lora_state
 from safetensors.torch import save_file
 from torch import nn
 
+import tiny_checkpoints
+import tiny_sd3
+import tiny_xl
 from stable_diffusion.engine.base import Features
 from stable_diffusion.engine.choose import choose, unavailable
 from stable_diffusion.errors import InvalidRequest
@@ -80,9 +80,14 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "sd3.5-medium": lambda: MMDiT(tiny_sd3.MEDIUM_35.config),
     "patches": lambda: UNet(
         UNetConfig(
-            channels=(32, 64), blocks_per_stage=1, transformer_depth=(0, 1), heads=2, context_dim=64, patch_size=2,
+            channels=(32, 64),
+            blocks_per_stage=1,
+            transformer_depth=(0, 1),
+            heads=2,
+            context_dim=64,
+            patch_size=2,
             patch_detail=0.5,
-        )  # fmt: skip
+        )
     ),
 }
 
