@@ -57,8 +57,8 @@ class FileCache:
     def clear(self, keep: Collection[str] = ()) -> None:
         """Forget everything but the kinds to `keep`."""
         with self._lock:
-            for kind, owner in [name for name in self._shelves if name[0] not in keep]:
-                del self._shelves[kind, owner]
+            for name in [name for name in self._shelves if name[0] not in keep]:
+                self._shelves.pop(name, None)  # with a model its own shelves may go by themselves
 
     def _entry(self, kind: str, key: tuple[Hashable, ...], owner: object) -> _Entry:
         name = (kind, id(owner))

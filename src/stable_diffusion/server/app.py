@@ -11,6 +11,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from .. import __version__
 from . import pages
+from .a1111 import routes as a1111
 from .auth import Tokens
 from .bodies import BodyDeadline
 from .errors import Errors, ErrorShape
@@ -29,10 +30,11 @@ ROUTERS: tuple[APIRouter | Callable[[ServerSettings], APIRouter], ...] = (
     gallery.router,
     inputs.router,
     live.router,
+    a1111.router,
     lambda settings: pages.router(),
 )
 """What is mounted, in order: a router, or a function that makes one of the settings."""
-SHAPES: tuple[ErrorShape, ...] = ()
+SHAPES: tuple[ErrorShape, ...] = (a1111.ERRORS,)
 """How the APIs write errors; ours is the rest."""
 FORM_LIMITS = {"max_files": 17, "max_fields": 40}
 

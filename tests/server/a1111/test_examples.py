@@ -1,0 +1,30 @@
+"""The example of each client, as somebody runs it, against a real server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+from served import Served
+
+CLIENTS = Path(__file__).parents[3] / "examples" / "clients"
+MADE = {
+    "webuiapi_pictures": ("webuiapi", "kite", "snow"),
+    "sd_backend_pictures": ("sd_backend_client", "hill", "house"),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_the_example_runs(server: Served, name: str, tmp_path: Path) -> None:
+    package, *pictures = MADE[name]
+    pytest.importorskip(package)
+    command = [sys.executable, str(CLIENTS / f"{name}.py"), "--port", str(urlsplit(server.address).port)]
+    command += ["--out", str(tmp_path), "--size", "64", "--steps", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for picture in pictures:
+        assert Image.open(tmp_path / f"{picture}.png").size == (64, 64)
