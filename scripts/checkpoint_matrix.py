@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from checkpoint_sides import sides
 
 from stable_diffusion.errors import ModelFileError
 from stable_diffusion.models.clip import CLIPText, CLIPTextConfig
@@ -50,7 +51,7 @@ COLUMNS = ("ldm", "diffusers", "transformers", "openclip", "cpp", "t5", "t5-llam
 
 def tables() -> str:
     """All tables, as text of the page."""
-    return "\n".join((layouts(), kinds(), packings(), pipelines()))
+    return "\n".join((layouts(), sides(), kinds(), packings(), pipelines()))
 
 
 def layouts() -> str:

@@ -49,9 +49,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {*NETWORKS, *RESULTS, "pipeline", "data"},
     # The queue knows no network and no protocol: requests go in, and a runner makes pictures of them.
     "jobs": {*RESULTS, "request", "weights", "runner"},
-    "cli": {*DOORS, "training", "evaluation", "jobs", "server"},
+    "bulk": {*RESULTS, "request", "weights", "runner", "jobs"},
+    "cli": {*DOORS, "training", "evaluation", "jobs", "bulk", "server"},
+    # Static files, and where they are.
+    "ui": set(),
     "server": {*DOORS, "jobs", "ui"},
-    "cluster": {*DOORS, "jobs"},
+    "cluster": {*DOORS, "jobs", "bulk"},
 }
 """Room -> the rooms it may import besides itself and the ground floor (errors, types, latents)."""
 
@@ -81,6 +84,7 @@ PUBLIC = [
     "__version__",
     "generate",
     "generate_image",
+    "generate_many",
     "load",
     "read_metadata",
     "save_image",

@@ -24,6 +24,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .bulk.many import generate_many
     from .errors import (
         BrokenModel,
         InvalidRequest,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "stable_diffusion.bulk.many": ("generate_many",),
     "stable_diffusion.request.control": ("Control",),
     "stable_diffusion.pipeline.generate": ("generate", "generate_image"),
     "stable_diffusion.pipeline.models": ("StableDiffusion", "load"),
@@ -95,6 +97,7 @@ __all__ = [
     "__version__",
     "generate",
     "generate_image",
+    "generate_many",
     "load",
     "read_metadata",
     "save_image",

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from cli_helpers import Run, assert_one_sentence, leftovers
-from PIL import Image
+from PIL import Image, PngImagePlugin
+
+from stable_diffusion.embedded import model_path
 
 
 def test_default_command_writes_a_picture_and_prints_its_path(run: Run, here: Path, model_file: Path) -> None:
@@ -124,3 +126,19 @@ def test_slug(text: str, expected: str) -> None:
 
     assert slug(text) == expected
     assert len(slug(text * 50)) <= 60
+
+
+@pytest.mark.skipif(model_path() is None, reason="no built-in model here")
+def test_a_model_that_another_program_names_and_that_is_not_here(run: Run, here: Path, model_file: Path) -> None:
+    """The rest of its settings is used, with a note; a picture of our own is an error instead."""
+    text = "a cat\nSteps: 1, Sampler: Euler, CFG scale: 1, Seed: 3, Size: 16x16, Model: somebody-v3"
+    for name, version in (("theirs.png", "v1.10.1"), ("ours.png", "stable-diffusion 0.1.0")):
+        info = PngImagePlugin.PngInfo()
+        info.add_text("parameters", f"{text}, Version: {version}")
+        Image.new("RGB", (16, 16)).save(here / name, pnginfo=info)
+    theirs = run("generate", "--like", "theirs.png", "-o", "a.png")
+    assert theirs.exit_code == 0, theirs.stderr
+    assert "its model 'somebody-v3' is not here; --model names another" in theirs.stderr
+    assert run("generate", "--like", "theirs.png", "-m", model_file, "-o", "b.png").exit_code == 0
+    ours = run("generate", "--like", "ours.png")
+    assert_one_sentence(ours.exit_code, ours.stderr, "there is no model 'somebody-v3'")

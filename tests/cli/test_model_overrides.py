@@ -16,6 +16,7 @@ COMMANDS = {
     "decode": ("decode", "latent.safetensors"),
     "noise": ("noise", "in.png"),
     "sample-grid": ("sample-grid", "a cat"),
+    "evaluate": ("evaluate",),
 }
 
 
@@ -31,7 +32,8 @@ def test_a_name_that_does_not_exist_is_told_by_every_command(
 ) -> None:
     if command == "decode":
         assert run("encode", "in.png", "--out", "latent.safetensors", "-m", model_file).exit_code == 0
-    result = run(*COMMANDS[command], "--model", model_file, "--set", "predicton=v")
+    model = (model_file,) if command == "evaluate" else ("--model", model_file)
+    result = run(*COMMANDS[command], *model, "--set", "predicton=v")
     assert_one_sentence(result.exit_code, result.stderr, "did you mean 'prediction'?")
 
 

@@ -80,17 +80,11 @@ def test_levels_that_are_none_are_refused(numbers: Any) -> None:
         EDMSchedule(*numbers)
 
 
-WIDER = (
-    *("euler_cfg_pp", "euler_ancestral_cfg_pp", "ddim_cfg_pp", "lcm", "tcd", "ddpm", "dpmpp_3m_sde", "er_sde"),
-    *("euler_ancestral", "res_multistep_ancestral", "dpm_adaptive", "sa_solver"),
-)
-"""Samplers whose spread at these steps is not that of the data by their own formulas; they are asked to be finite."""
-
-
 @pytest.mark.parametrize("spacing", ["karras", "exponential"])
 @pytest.mark.parametrize("name", list(SOLVERS))
 def test_every_sampler_runs_on_these_levels(name: str, spacing: str) -> None:
-    """Of data that are Gaussian the ideal denoiser is known, and so are mean and spread of what comes out."""
+    """Of data that are Gaussian the ideal denoiser is known, and so is the mean of what comes out. The spread is tested
+    with those of the other schedules."""
     data = EDMSchedule(**COSXL)
     mean, std = torch.full((1, 4, 1, 1), 0.4, dtype=torch.float64), torch.full((1, 4, 1, 1), 0.5, dtype=torch.float64)
     problem = Gaussian(data, mean, std)  # type: ignore[arg-type]
@@ -100,5 +94,3 @@ def test_every_sampler_runs_on_these_levels(name: str, spacing: str) -> None:
     *_, last = sample(name, problem.denoise, start, sigmas, data, noise=source)
     assert bool(torch.isfinite(last.x).all())
     assert float(last.x.mean()) == pytest.approx(0.4, abs=0.05)
-    if name not in WIDER:
-        assert float(last.x.std()) == pytest.approx(0.5, rel=0.1)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stable_diffusion import InvalidRequest, Noise, Request, VariationSeed, generate, load, save_image
+from stable_diffusion import InvalidRequest, Noise, Request, VariationSeed, generate, load, read_metadata, save_image
 from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.pipeline.process import DenoisingOptions
 from stable_diffusion.runner import LocalRunner
@@ -93,3 +93,22 @@ def test_the_built_in_model_may_refine(monkeypatch: pytest.MonkeyPatch, tiny_mod
     monkeypatch.setattr(type(tiny_model.cache), "get", lambda _, *given: found.append(given) or tiny_model)
     assert tiny_model.cache.refiner("embedded", tiny_model) is tiny_model
     assert found == [("embedded", tiny_model.device, tiny_model.dtype)]
+
+
+def test_what_is_no_path_and_no_picture(tiny_model: StableDiffusion) -> None:
+    for attach in (tiny_model.attach, tiny_model.add_embedding):
+        with pytest.raises(InvalidRequest, match="the path of a file is None; expected text"):
+            attach(None)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="picture is None; expected a Pillow image"):
+        read_metadata(None)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="image is the empty text; expected the path of a picture file"):
+        generate(tiny_model, Request("a cat", image=""))
+
+
+def test_numbers_that_are_none(tiny_model: StableDiffusion) -> None:
+    latent = tiny_model.image_encoder(Image.new("RGB", (16, 16)))
+    with pytest.raises(InvalidRequest, match="the timestep is True; expected a number from 0 to 1000"):
+        tiny_model.diffusion_process.add_gaussian_noise(latent, True)
+    latent[..., 0] = float("nan")
+    with pytest.raises(InvalidRequest, match="the latent holds NaN or infinite numbers"):
+        tiny_model.image_decoder(latent)

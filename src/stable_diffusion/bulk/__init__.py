@@ -1,1 +1,1 @@
-"""Very many pictures: from files of prompts to folders or tar files, by several processes, resumed where it was cut off."""
+"""Very many pictures: from files of prompts to folders or tar files, by several processes, resumed where it stopped."""

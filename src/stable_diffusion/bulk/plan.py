@@ -48,7 +48,9 @@ class Shard:
         return int(digest[:12], 16) % self.parts == self.number - 1
 
 
-def requests_of(lines: Iterable[PromptLine], base: Mapping[str, Any], axes: Sequence[Axis]) -> Iterator[tuple[int, Request]]:
+def requests_of(
+    lines: Iterable[PromptLine], base: Mapping[str, Any], axes: Sequence[Axis]
+) -> Iterator[tuple[int, Request]]:
     """Number of a line and its request, for each line and each combination of the values of the axes.
 
     base   settings that hold where a line says nothing

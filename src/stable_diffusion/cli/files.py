@@ -44,11 +44,22 @@ def named_model(path: Path) -> Path:
     """The file of the model with this name, as `--model` takes it; where there is none, the path as it is given."""
     if path.exists() or path.name != str(path):
         return path
-    from ..embedded import model_path
-    from ..pipeline.models import EMBEDDED, model_names
+    from ..embedded import fast_path, model_path
+    from ..pipeline.models import EMBEDDED, EMBEDDED_FAST, model_names
 
-    known = model_path() if path.name == EMBEDDED else model_names().get(path.name)
+    built_in = {EMBEDDED: model_path, EMBEDDED_FAST: fast_path}.get(path.name)
+    known = model_names().get(path.name) if built_in is None else built_in()
     return path if known is None else known
+
+
+def is_model_name(name: str | os.PathLike[str]) -> bool:
+    """Whether `--model` would find something under this path or name."""
+    from ..pipeline.models import BUILT_IN, find_model
+
+    try:
+        return str(name) in BUILT_IN or find_model(name).exists()
+    except InvalidRequest:
+        return False
 
 
 def check_ending(path: Path) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
+from ..request.metadata_read import picture_text, read_text
 from ..request.prompt_file import read_prompts
 from ..request.request import Request, all_settings
 from .control_options import given_controls
+from .files import is_model_name
 from .setting_options import parameter
 
 
@@ -46,8 +48,18 @@ class Given:
         return Request(prompt, **{**self.settings, **more})
 
     def like(self, picture: Path, prompt: str | None) -> Request:
-        """The request that is written in a picture, with what was given."""
-        return Request.like(picture, **self.settings, **({} if prompt is None else {"prompt": prompt}))
+        """The request that is written in a picture, with what was given.
+
+        A model that another program names and that is not here is left out with a note; in a picture of our own it is
+        an error, because such a picture is meant to be made again to the byte.
+        """
+        request = Request.like(picture, **self.settings, **({} if prompt is None else {"prompt": prompt}))
+        if "model" in self.settings or request.model is None or read_text(Request, picture_text(picture)).ours:
+            return request
+        if is_model_name(request.model):
+            return request
+        click.echo(f"note: {picture}: its model {request.model!r} is not here; --model names another", err=True)
+        return request.with_changes(model=None)
 
     def lines(self, file: Path) -> list[Request]:
         """A request for each line of a file of prompts; what a line says goes before what was given."""

@@ -22,6 +22,7 @@ from .explain import explain
 COMMANDS = {
     "generate": "generate",
     "sample-grid": "sample_grid",
+    "bulk": "bulk",
     "outpaint": "outpaint",
     "encode": "encode",
     "decode": "decode",

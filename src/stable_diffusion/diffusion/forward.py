@@ -79,6 +79,8 @@ class DiffusionProcess:
     def _times(self, t: float | Tensor, rows: int) -> Tensor:
         """A timestep, or one for each row, as a tensor."""
         highest = self.schedule.timesteps
+        if isinstance(t, bool):
+            raise InvalidRequest(f"the timestep is {t}; expected a number from 0 to {highest}")
         try:
             times = torch.as_tensor(t, dtype=torch.float32)
         except (TypeError, ValueError, RuntimeError):

@@ -187,9 +187,9 @@ class Gallery:
                 if (before.deleted is None) != (deleted is None):
                     moved.append(before)
         done = self._update([each.id for each in moved], change, {"deleted": deleted})
-        for each in moved:
-            old = self.folder.path / self._place(each)
-            new = self.folder.path / self._place(self.picture(each.id))
+        for picture in moved:
+            old = self.folder.path / self._place(picture)
+            new = self.folder.path / self._place(self.picture(picture.id))
             new.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):
                 old.rename(new)

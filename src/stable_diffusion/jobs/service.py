@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import secrets
-import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -375,7 +375,7 @@ class JobService:
         self.stream.publish("queue", self._paused)
 
     def _workers(self, runners: Sequence[JobRunner]) -> tuple[Worker, ...]:
-        who = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        who = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(3)}"
         return tuple(Worker(f"{who}-{index}", self._bench, runner) for index, runner in enumerate(runners))
 
     def _current(self, job_id: str) -> Any:

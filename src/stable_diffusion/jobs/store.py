@@ -126,6 +126,10 @@ class JobStore:
         with self.database.read() as connection:
             return {state: count for state, count in connection.execute(query)}
 
+    def total(self) -> int:
+        """How many jobs there are."""
+        return sum(self.counts().values())
+
     def line(self, most: int = 10_000) -> list[Job]:
         """Queued jobs in the order in which they are expected to run: owners in turn, then priority, then age."""
         sa, jobs, owners = sqlalchemy(), self.database.jobs, self.database.owners

@@ -107,6 +107,8 @@ class ImageDecoder:
 
     def __call__(self, latent: Tensor) -> Pictures:
         """latent [B,c,h,w], or [c,h,w] for one -> B pictures. InvalidRequest where it is no latent of this model."""
+        if not bool(torch.isfinite(batched_latent(latent, self.latents.channels)).all()):
+            raise InvalidRequest("the latent holds NaN or infinite numbers; expected finite ones")
         return Pictures(to_images(self.straight(latent)))
 
     def straight(self, latent: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ..errors import InvalidRequest
 from .fields import Colour, Flag, Kind, Number, Whole
@@ -83,7 +83,8 @@ def written_text(source: str | Path | Image.Image) -> str | None:
     path = Path(source) if isinstance(source, (str, PathLike)) else None
     if path is not None and path.is_file() and (found := infotext_of(texts_in_file(path))) is not None:
         return found
-    image = open_picture(source, "picture") if isinstance(source, (str, PathLike)) else source
+    opened = not isinstance(source, (str, PathLike)) and hasattr(source, "info")
+    image = cast("Image.Image", source) if opened else open_picture(source, "picture")
     found = infotext_of(texts_in_image(image))
     if found is None and (hidden := hidden_text(image)) is not None:
         found = as_infotext(hidden) or infotext_of(json_texts(hidden))

@@ -10,9 +10,9 @@ import click
 
 from ...errors import InvalidRequest
 from .. import files
-from ..command import Command, Whole, apply
+from ..command import Command, Whole
 from ..format import echo_json, echo_table, json_option
-from ..options import device_options, load_model
+from ..options import load_model, loading_options
 
 if TYPE_CHECKING:
     from ...evaluation.painter import Report as Progress
@@ -58,7 +58,7 @@ stable-diffusion evaluate --section stability --section efficiency --json
     help="Folder of the report.",
 )
 @json_option
-@apply(device_options)
+@loading_options
 def command(
     model: str | None,
     data: Path | None,

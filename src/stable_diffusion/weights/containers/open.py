@@ -9,7 +9,7 @@ import difflib
 import os
 from pathlib import Path
 
-from ...errors import BrokenModel, ModelFileError, UnknownModel
+from ...errors import BrokenModel, InvalidRequest, ModelFileError, UnknownModel, what_is
 from .gguf import read_gguf
 from .safetensors import read_safetensors
 from .scaled import unscaled
@@ -77,6 +77,8 @@ def model_file(path: str | os.PathLike[str]) -> Path:
 
 def existing(path: str | os.PathLike[str]) -> Path:
     """The path, if something is there; ModelFileError names the nearest existing name otherwise."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise InvalidRequest(f"the path of a file is {what_is(path)}; expected text or a pathlib.Path")
     given = Path(path).expanduser()
     try:
         if given.exists():

@@ -1,0 +1,317 @@
+"""The rest of the page: gallery, pictures to start from, languages, themes, phones, keys alone, accessibility, speed."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from browsing import drop, settle
+from PIL import Image
+
+pytestmark = pytest.mark.timeout(120)
+Server = Any
+Opened = Callable[..., Any]
+VIEWS = ("paint", "gallery", "queue", "grid")
+ROW = ".caption .said"
+
+
+def make(server: Server, prompt: str, **settings: Any) -> dict[str, Any]:
+    """A picture made through the API."""
+    return dict(server.wait(server.post("v1/jobs", {"prompt": prompt, "steps": 1, **settings})["id"])["pictures"][0])
+
+
+def png(colour: str = "orange", side: int = 64) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def violations(page: Any) -> list[str]:
+    """What axe-core finds, an element a line."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    found = axe.Axe().run(page).response["violations"]
+    return [f"{each['id']}: {node['html'][:160]}" for each in found for node in each["nodes"]]
+
+
+def test_no_pictures_yet(opened: Opened, server: Server) -> None:
+    """The first test of the file: the gallery is empty."""
+    page = opened()
+    page.locator(".welcome h1").wait_for()
+    assert not violations(page)
+    assert page.evaluate("document.activeElement") is not None
+    page.locator(".examples button").first.click()  # one click makes the first picture
+    page.locator(ROW).wait_for()
+    assert server.get("v1/gallery?limit=1")["pictures"][0]["prompt"] == page.input_value("#f-prompt")
+
+
+def test_gallery_search_star_delete_undo(opened: Opened, server: Server) -> None:
+    first, second, third = (make(server, f"shelf {name}", seed=1) for name in ("one", "two", "three"))
+    page = opened("#/gallery")
+    page.fill("#search", "shelf")
+    settle(lambda: page.locator(".tile").count() == 3)
+    page.locator(f"#tile-{second['id']}").click()
+    page.keyboard.press("s")
+    settle(lambda: server.get(f"v1/gallery/{second['id']}")["starred"])
+    page.keyboard.press("Delete")
+    settle(lambda: page.locator(".tile").count() == 2)
+    assert page.locator(f"#tile-{first['id']}").get_attribute("aria-selected") == "true"  # its neighbour is chosen
+    page.locator(".toast").get_by_role("button", name="Undo").click()
+    settle(lambda: page.locator(".tile").count() == 3)
+    page.get_by_role("button", name="Starred only").click()
+    settle(lambda: page.locator(".tile").count() == 1)
+    page.get_by_role("button", name="Starred only").click()
+    page.locator(f"#tile-{third['id']}").focus()
+    page.locator(f"#tile-{third['id']}").click()
+    page.keyboard.press("ArrowRight")
+    settle(lambda: page.locator(f"#tile-{second['id']}").get_attribute("aria-selected") == "true")
+    other = opened("#/gallery")  # another device sees what this one does
+    other.fill("#search", "shelf")
+    settle(lambda: other.locator(".tile").count() == 3)
+    page.keyboard.press("Delete")
+    settle(lambda: other.locator(".tile").count() == 2)
+
+
+def test_start_picture_outpaint_and_hires(opened: Opened, server: Server) -> None:
+    page = opened()
+    page.click("#settings")
+    page.click("#group-start")
+    drop(page, ".drop", png("orange", 128))
+    page.locator(".start-picture img").wait_for()
+    page.reload()
+    page.locator(".start-picture img").wait_for()  # the start picture is back after a reload
+    page.fill(".margin.right input", "64")
+    page.press(".margin.right input", "Tab")
+    page.fill("#f-prompt", "a wider orange")
+    page.click("#generate")
+    page.locator(f'{ROW}[title="a wider orange"]').wait_for()
+    assert server.get("v1/gallery?limit=1")["pictures"][0]["width"] == 128 + 64
+    page.get_by_role("button", name="Remove the start picture").first.click()
+    page.click("#group-hires")
+    page.locator("#g-hires .switch").click()
+    page.fill("#f-hires\\.scale", "1.5")
+    page.fill("#f-prompt", "a finer orange")
+    page.click("#generate")
+    page.locator(f'{ROW}[title="a finer orange"]').wait_for()
+    assert server.get("v1/gallery?limit=1")["pictures"][0]["width"] == 384
+
+
+def test_control_shows_its_preprocessed_picture(opened: Opened, server: Server) -> None:
+    page = opened()
+    server.idle()
+    answer = server.get("v1/capabilities") | {"controls": [{"name": "edges", "title": "edges"}]}
+    page.route("**/v1/capabilities", lambda route: route.fulfill(json=answer))
+    page.reload()
+    page.click("#settings")
+    page.click("#group-controls")
+    page.get_by_role("button", name="Add a control").click()
+    drop(page, ".card .drop", png())
+    page.locator(".control-pictures img").first.wait_for()
+    page.get_by_label("Preprocessor").select_option("canny")
+    seen = page.locator(".control-pictures img").nth(1)
+    seen.wait_for()
+    assert seen.evaluate("each => each.decode().then(() => each.naturalWidth)") == 256
+    assert page.locator("figcaption", has_text="What the network sees").count() == 1
+
+
+def test_enlarge_compare_and_vary(opened: Opened, server: Server) -> None:
+    made = make(server, "a pear to enlarge")
+    page = opened()
+    page.locator(f'.thumb[aria-label="{made["prompt"]}"]').click()
+    page.get_by_role("button", name="Vary").click()
+    page.get_by_role("button", name="Euler a", exact=True).click()
+    settle(lambda: server.get("v1/gallery?limit=1")["pictures"][0]["id"] != made["id"], 20)
+    varied = server.get("v1/gallery?limit=1")["pictures"][0]
+    assert varied["seed"] == made["seed"]
+    assert server.get(f"v1/gallery/{varied['id']}")["request"]["sampler"] == "euler_ancestral"
+    page.locator(f'{ROW}[title="a pear to enlarge"]').wait_for()
+    page.keyboard.press("c")
+    box = page.locator(".compare-box")
+    box.wait_for()
+    size = box.bounding_box()
+    page.mouse.move(size["x"] + size["width"] * 0.5, size["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(size["x"] + size["width"] * 0.25, size["y"] + 20, steps=3)
+    page.mouse.up()
+    settle(lambda: 20 <= int(page.get_by_label("Position of the line").input_value()) <= 30)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Enlarge twice").click()
+    settle(lambda: server.get("v1/gallery?limit=1")["pictures"][0]["width"] == 512, 40)
+
+
+HOSTILE = '<img src=x onerror="window.hacked = 1"> <script>window.hacked = 1</script> javascript:alert(1)'
+
+
+def test_hostile_words_stay_words(opened: Opened, server: Server) -> None:
+    made = make(server, HOSTILE)
+    page = opened("#/gallery")
+    page.locator(f"#tile-{made['id']}").click()
+    page.keyboard.press("i")
+    page.locator("dialog .facts").wait_for()
+    assert "onerror" in page.locator("dialog .facts").inner_text()
+    page.keyboard.press("Escape")
+    page.goto(server.url + "#/queue")
+    page.locator(".job-text b", has_text="onerror").wait_for()
+    assert page.evaluate("window.hacked") is None
+
+
+@pytest.mark.parametrize(
+    ("locale", "scheme", "width"),
+    [("en", "light", 1280), ("zh-CN", "dark", 1280), ("en", "dark", 390), ("zh-CN", "light", 390)],
+)
+def test_views_are_accessible(opened: Opened, server: Server, locale: str, scheme: str, width: int) -> None:
+    if not server.get("v1/gallery?limit=1")["pictures"]:
+        make(server, "something to see")
+    page = opened(locale=locale, color_scheme=scheme, viewport={"width": width, "height": 800}, has_touch=width == 390)
+    page.click("#settings")
+    for name in ("group-negative", "group-sampling", "group-start", "group-hires", "group-noise"):
+        page.click(f"#{name}")
+    for view in VIEWS:
+        page.goto(f"{server.url}#/{view}")
+        page.locator(f"main.{view} h1").first.wait_for(state="attached")
+        page.wait_for_timeout(150)
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, view
+        if locale == "zh-CN":
+            assert page.locator(f"main.{view}").evaluate("each => /[\\u4e00-\\u9fff]/.test(each.innerText)"), view
+        assert not violations(page), (view, locale, scheme, width)
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, dark.strip("rgb()").split(","))) < 384) == (scheme == "dark")
+
+
+def test_dialogs_are_accessible(opened: Opened, server: Server) -> None:
+    page = opened()
+    page.locator(".frame.still").wait_for()
+    for key in ("?", "i", "c", "e"):
+        page.keyboard.press(key)
+        page.locator("dialog[open] h2").wait_for()
+        page.wait_for_timeout(150)
+        assert not violations(page), key
+        page.keyboard.press("Escape")
+        page.locator("dialog").wait_for(state="detached")
+
+
+def test_phone_has_the_picture_first_and_the_button_in_reach(opened: Opened) -> None:
+    page = opened(viewport={"width": 390, "height": 780}, has_touch=True, is_mobile=True)
+    page.locator(".frame.still").wait_for()
+    picture, box = page.locator(".frame.still").bounding_box(), page.locator(".composer").bounding_box()
+    button = page.locator("#generate-sticky").bounding_box()
+    assert picture["y"] + picture["height"] <= box["y"]
+    assert button["y"] + button["height"] <= 780 and button["height"] >= 44
+    page.tap("#settings")
+    page.locator("#panel").wait_for()
+    assert page.locator("#generate-sticky").bounding_box() == button
+    page.locator("body").press("e")
+    canvas = page.locator("#mask-canvas")
+    canvas.wait_for()
+    page.wait_for_timeout(400)
+    where = canvas.bounding_box()
+    page.touchscreen.tap(where["x"] + where["width"] / 2, where["y"] + where["height"] / 2)
+    settle(page.get_by_role("button", name="Undo").is_enabled)
+
+
+def test_keyboard_alone(opened: Opened, server: Server) -> None:
+    """From an empty box to a mask, without a mouse: every step is a key, and the focus can be seen."""
+    page = opened()
+    page.keyboard.press("p")
+    page.keyboard.type("made by keys")
+    page.keyboard.press("Control+Enter")
+    page.locator(f'{ROW}[title="made by keys"]').wait_for()
+    page.locator("#f-prompt").blur()
+    page.keyboard.press("e")
+    page.locator("#mask-canvas").wait_for()
+    page.wait_for_timeout(300)
+    page.locator("#mask-canvas").focus()
+    for key in ("ArrowRight", "ArrowDown", "Enter", "ArrowDown", "Enter", "[", "Enter"):
+        page.keyboard.press(key)
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+Enter")
+    settle(lambda: server.get("v1/jobs?limit=1")["jobs"][0]["request"].get("mask"), 20)
+    server.idle()
+    page.keyboard.press("Alt+2")
+    page.locator("main.gallery").wait_for()
+    page.locator("main.gallery .tile").first.wait_for()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.locator('.tile[aria-selected="true"]').wait_for()
+    page.keyboard.press("/")
+    settle(lambda: page.evaluate("document.activeElement.id") == "search")
+    page.keyboard.press("Alt+1")
+    page.locator("main.paint").wait_for()
+    page.keyboard.press("Tab")
+    style = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert style != "none"
+
+
+MANY = 5000
+WORDS = ", ".join(f"word{i % 97} of many" for i in range(660))  # about 2,000 tokens
+PAINTED = """() => new Promise((done) => {
+    const box = document.getElementById("f-prompt"), times = [];
+    box.focus();
+    box.setSelectionRange(box.value.length, box.value.length);
+    const key = (left) => {
+        const start = performance.now();
+        document.execCommand("insertText", false, "x");
+        requestAnimationFrame(() => {
+            const channel = new MessageChannel();  // after the frame that shows it
+            channel.port1.onmessage = () => {
+                times.push(performance.now() - start);
+                if (left) setTimeout(() => key(left - 1), 30);
+                else done(times.sort((a, b) => a - b));
+            };
+            channel.port2.postMessage(0);
+        });
+    };
+    key(14);
+})"""
+
+
+def test_five_thousand_pictures_and_a_long_prompt(opened: Opened, server: Server) -> None:
+    sample = make(server, "one of many")
+
+    def listed(route: Any) -> None:
+        query = dict(part.split("=") for part in route.request.url.split("?")[1].split("&"))
+        start, limit = int(query.get("before", 0)), int(query["limit"])
+        pictures = [sample | {"id": f"many-{i}", "created": 2e9 - i} for i in range(start, min(MANY, start + limit))]
+        route.fulfill(
+            json={"pictures": pictures, "total": MANY, "next": str(start + limit) if start + limit < MANY else None}
+        )
+
+    page = opened("#/gallery")
+    page.route("**/v1/gallery?*", listed)
+    page.reload()
+    page.locator("#tile-many-0").wait_for()
+    assert page.locator(".tile").count() < 120
+    page.locator("#tile-many-0").click()
+    page.keyboard.press("End")
+    page.locator(f"#tile-many-{MANY - 1}").wait_for()
+    assert page.locator(".tile").count() < 120
+    page.goto(server.url + "#/paint")
+    page.fill("#f-prompt", WORDS)
+    page.wait_for_timeout(600)
+    times = page.evaluate(PAINTED)
+    assert times[len(times) // 2] < 50, times
+
+
+def test_first_paint_is_quick(opened: Opened, server: Server) -> None:
+    server.idle()
+    page = opened()
+    page.reload()
+    page.locator("#generate").wait_for()
+    paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
+    assert paint is not None and paint < 500, paint
+
+
+def test_shell_opens_without_the_server(opened: Opened, server: Server) -> None:
+    page = opened(service_workers="allow")
+    page.evaluate("navigator.serviceWorker.ready.then(() => 1)")
+    page.reload()
+    page.locator("#generate").wait_for()
+    page.wait_for_timeout(200)
+    page.context.set_offline(True)
+    page.reload()
+    page.locator("#generate").wait_for()
+    page.context.set_offline(False)
+    opened.faults.clear()  # type: ignore[attr-defined]  # calls that fail offline are written to the console
+    assert json.loads(server.get("manifest.webmanifest"))["icons"]
