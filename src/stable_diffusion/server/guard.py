@@ -41,6 +41,8 @@ PAGES = ("/", "/docs", "/live", "/view")
 """Where a link from another site may lead a person: nothing is done there."""
 OPEN = ("/healthz", "/readyz", "/v1/session", "/sw.js", "/manifest.webmanifest", "/favicon.ico", *PAGES)
 """Addresses that need no token: they hold no secret and do nothing."""
+GIVEN = "/v1/images/files/"
+"""How addresses begin that only who was given one knows: browsers open them without a token, on pages of others too."""
 METHODS = "GET, POST, PUT, DELETE, HEAD"
 HEADERS = "authorization, content-type, idempotency-key, last-event-id"
 
@@ -110,7 +112,7 @@ class Guard:
 
     def _is_open(self, scope: Scope) -> bool:
         path = scope["path"]
-        return scope["type"] == "http" and (path in OPEN or path.startswith("/static/"))
+        return scope["type"] == "http" and (path in OPEN or path.startswith(("/static/", GIVEN)))
 
     def _cors(self, headers: dict[str, list[str]]) -> str | None:
         """The origin that is answered with CORS headers, where it is in the list."""
@@ -145,7 +147,10 @@ def _headers(scope: Scope) -> dict[str, list[str]]:
 
 
 def _is_visit(scope: Scope, headers: dict[str, list[str]]) -> bool:
-    """A person follows a link: a page is opened in the window itself."""
+    """A person follows a link, and a page is opened in the window itself; or a picture is shown whose address was
+    given."""
+    if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and scope["path"].startswith(GIVEN):
+        return True
     return (
         scope["type"] == "http"
         and scope["method"] in ("GET", "HEAD")
