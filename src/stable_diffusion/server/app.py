@@ -14,6 +14,7 @@ from . import pages
 from .a1111 import routes as a1111
 from .auth import Tokens
 from .bodies import BodyDeadline
+from .comfy import routes as comfy
 from .errors import Errors, ErrorShape
 from .guard import Guard
 from .log import AccessLog
@@ -33,10 +34,11 @@ ROUTERS: tuple[APIRouter | Callable[[ServerSettings], APIRouter], ...] = (
     live.router,
     a1111.router,
     openai.openai_router,
+    comfy.comfy_router,
     lambda settings: pages.router(),
 )
 """What is mounted, in order: a router, or a function that makes one of the settings."""
-SHAPES: tuple[ErrorShape, ...] = (a1111.ERRORS, openai.ERRORS)
+SHAPES: tuple[ErrorShape, ...] = (a1111.ERRORS, openai.ERRORS, comfy.ERRORS)
 """How the APIs write errors; ours is the rest."""
 FORM_LIMITS = {"max_files": 17, "max_fields": 40}
 

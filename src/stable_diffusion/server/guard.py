@@ -112,7 +112,8 @@ class Guard:
 
     def _is_open(self, scope: Scope) -> bool:
         path = scope["path"]
-        return scope["type"] == "http" and (path in OPEN or path.startswith(("/static/", GIVEN)))
+        known = path in OPEN or path.startswith(("/static/", GIVEN))
+        return scope["type"] == "http" and known and _is_address_alone(scope)
 
     def _cors(self, headers: dict[str, list[str]]) -> str | None:
         """The origin that is answered with CORS headers, where it is in the list."""
@@ -155,9 +156,15 @@ def _is_visit(scope: Scope, headers: dict[str, list[str]]) -> bool:
         scope["type"] == "http"
         and scope["method"] in ("GET", "HEAD")
         and scope["path"] in PAGES
+        and _is_address_alone(scope)
         and headers.get("sec-fetch-mode") == ["navigate"]
         and headers.get("sec-fetch-dest") == ["document"]
     )
+
+
+def _is_address_alone(scope: Scope) -> bool:
+    """Whether nothing is asked of a page: /view with the name of a picture shows that picture, as in ComfyUI."""
+    return scope["path"] != "/view" or not scope.get("query_string")
 
 
 def _address(scope: Scope) -> str:

@@ -42,8 +42,8 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Asked:
-    """Settings of a request, the fields that they were made of, notes on what these do not do here, and the sizes of the
-    pictures to start from."""
+    """Settings of a request, the fields that they were made of, notes on what these do not do here, and the sizes of
+    the pictures to start from."""
 
     settings: Mapping[str, Any]
     fields: ImageFields

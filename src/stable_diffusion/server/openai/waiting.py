@@ -1,4 +1,4 @@
-"""Waiting for a job as OpenAI's clients do: they go away after a while and try again, and then join the job that runs."""
+"""Waiting for a job as OpenAI's clients do: they go away after a while, try again, and then join the job that runs."""
 
 from __future__ import annotations
 
