@@ -48,6 +48,10 @@ def _entry(comfy: Comfy, prompted: Prompted, job: Job, pictures: list[Picture]) 
     }
 
 
+def _meta(node: str) -> dict[str, Any]:
+    return {"node_id": node, "display_node": node, "parent_node": None, "real_node_id": node}
+
+
 def _messages(comfy: Comfy, prompted: Prompted, job: Job) -> list[list[Any]]:
     start = {"prompt_id": prompted.id, "timestamp": milliseconds(job.started or job.created)}
     found: list[list[Any]] = [["execution_start", start], ["execution_cached", {"nodes": [], **start}]]

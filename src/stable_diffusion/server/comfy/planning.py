@@ -25,7 +25,7 @@ SIGNS = re.compile(r"(?<!\\)([\[\]|])")
 @dataclass(frozen=True)
 class Plan:
     """A request made of a graph. `image` is the name of the picture to start from, and `masked` says that its
-    transparent part is generated; `saves` are the nodes that show the pictures, `sampler` is the one that makes them."""
+    transparent part is generated; `saves` are the nodes that show the pictures, `sampler` the one that makes them."""
 
     settings: Mapping[str, Any]
     saves: tuple[str, ...]
@@ -58,9 +58,7 @@ class Planner:
         decoders = {self._decoder(node) for node in saves}
         if len({self.nodes[each].link("samples").node for each in decoders}) > 1:
             other = saves[-1]
-            raise self._fault(
-                other, "it shows other pictures than the rest; expected one sampler whose pictures are saved"
-            )
+            raise self._fault(other, "it shows other pictures than the rest; expected those of one sampler")
         decoder = self.nodes[min(decoders)]
         self._check_vae(decoder)
         sampler = self.nodes[decoder.link("samples").node]
@@ -172,9 +170,7 @@ class Planner:
         if sampler.kind.name == "KSampler":
             return float(inputs["denoise"])
         if inputs["end_at_step"] < inputs["steps"] or inputs["add_noise"] == "disable":
-            sentence = (
-                "it leaves the last steps, or the noise, to another sampler; expected that one behind or before it"
-            )
+            sentence = "it leaves the last steps, or the noise, to another sampler, which there is not"
             raise self._fault(sampler, sentence)
         return float(1 - min(inputs["start_at_step"], inputs["steps"]) / inputs["steps"])
 
@@ -185,9 +181,7 @@ class Planner:
             raise self._fault(latent, f"it enlarges a latent of {first.kind.name}; expected one of a sampler")
         settings, source = self._sampled(first)
         if source.kind.name != "EmptyLatentImage" or "hires" in settings:
-            raise self._fault(
-                latent, "it enlarges what was made from a picture, or enlarged before; expected text alone"
-            )
+            raise self._fault(latent, "it enlarges what began with a picture, or was enlarged before")
         second = self._common(sampler)
         for name in ("model", "prompt", "negative_prompt", "loras", "clip_skip"):
             if second.get(name) != settings.get(name):
@@ -218,14 +212,10 @@ class Planner:
         start, end, steps = sampler.inputs["start_at_step"], first.inputs["end_at_step"], first.inputs["steps"]
         whole = sampler.inputs["end_at_step"] >= steps == sampler.inputs["steps"]
         if start != end or not whole or sampler.inputs["add_noise"] == "enable" or not 0 < start < steps:
-            raise self._fault(
-                sampler, "it does not go on where the first sampler ends; expected equal steps, no new noise"
-            )
+            raise self._fault(sampler, "it does not go on where the first one ends; expected equal steps, no new noise")
         latent = self._before(first, "latent_image")
         if latent.kind.name != "EmptyLatentImage" or first.inputs["start_at_step"]:
-            raise self._fault(
-                first, "a refiner goes on with a picture that began as noise; expected an EmptyLatentImage"
-            )
+            raise self._fault(first, "what a refiner goes on with begins as noise; expected an EmptyLatentImage")
         model = self.nodes[self._stack(sampler.link("model")).checkpoint].inputs["ckpt_name"]
         if self._text(sampler, "positive")[0] != self._text(first, "positive")[0]:
             self.notes.append("the refiner reads the prompt of the first sampler")
