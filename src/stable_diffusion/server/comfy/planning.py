@@ -203,7 +203,7 @@ class Planner:
         scales = [to / start for to, start in sides if to]  # 0 keeps the proportions
         if not scales or abs(scales[0] - scales[-1]) * max(start for _, start in sides) >= 8:
             raise self._fault(latent, "its width and height are not in the proportions of the first latent")
-        return scales[0]
+        return float(scales[0])
 
     def _refined(self, sampler: Node, first: Node) -> tuple[dict[str, Any], Node]:
         """Two advanced samplers, of which the second goes on where the first one ends."""

@@ -51,6 +51,7 @@ def comfy_router(settings: ServerSettings) -> APIRouter:
     for prefix in PREFIXES:
         one = APIRouter(prefix=prefix, include_in_schema=not prefix)
         _add_prompt_routes(one)
+        _add_queue_routes(one)
         _add_list_routes(one)
         _add_picture_routes(one, settings.limits.body)
         if prefix.startswith("/comfy"):
@@ -126,6 +127,8 @@ def _add_prompt_routes(routes: APIRouter) -> None:
                 comfy.prompts[each].hidden = True
         return {}
 
+
+def _add_queue_routes(routes: APIRouter) -> None:
     @routes.get("/queue")
     async def queue(comfy: ComfyIs) -> dict[str, Any]:
         """Graphs that run or wait."""

@@ -11,7 +11,7 @@ from ..errors import ErrorShape
 from ..limits import tokens
 from ..service import Finished
 from .asking import Asked
-from .encoding import base64_of, encoded, has_clear_pixels
+from .encoding import base64_of, has_clear_pixels, in_format
 from .fields import ImageFields
 from .links import Links
 
@@ -58,7 +58,7 @@ def entry(fields: ImageFields, file: bytes, picture: Picture, links: Links, base
     """One picture: `b64_json`, `url` or both."""
     found: dict[str, Any] = {}
     if fields.has_base64:
-        found["b64_json"] = base64_of(encoded(file, fields))
+        found["b64_json"] = base64_of(in_format(file, fields))
     if fields.has_address:
         found["url"] = base.rstrip("/") + links.path(picture.id, fields)
     if picture.prompt and picture.prompt != fields.prompt:  # wildcards and variants were filled in

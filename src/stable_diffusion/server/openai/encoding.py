@@ -52,6 +52,6 @@ def base64_of(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def encoded(data: bytes, fields: ImageFields) -> bytes:
+def in_format(data: bytes, fields: ImageFields) -> bytes:
     """A picture in the format and quality of a request."""
     return as_asked(data, fields.output_format, fields.output_compression)

@@ -14,7 +14,7 @@ from ..service import Service, failure
 from ..v1.events import HEADERS, KEEP_ALIVE
 from .answering import QUALITIES, error_of_openai, said_of, usage_of
 from .asking import Asked
-from .encoding import base64_of, encoded, partial_picture
+from .encoding import base64_of, in_format, partial_picture
 from .waiting import Waiting
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class PictureStream:
         gallery, fields = self.service.queue.gallery, self.asked.fields
         found = await self.service.call(gallery.picture, picture_id)
         file = await self.service.call(gallery.read, picture_id)
-        values = {"b64_json": base64_of(await self.service.call(encoded, file, fields))}
+        values: dict[str, Any] = {"b64_json": base64_of(await self.service.call(in_format, file, fields))}
         values |= {"created_at": int(self.job.created), **said_of(fields, [file], [found])}
         return self._line("completed", {**values, "usage": usage_of(self.asked, [found])})
 
