@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis.errors import Unsatisfiable
-
 from server_helpers import client, port_of, running, settings
 
 schemathesis = pytest.importorskip("schemathesis")

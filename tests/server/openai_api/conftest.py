@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-for each in ("fastapi", "uvicorn", "httpx", "multipart"):
-    pytest.importorskip(each)
+pytest.importorskip("fastapi")
+pytest.importorskip("uvicorn")
+pytest.importorskip("httpx")
 
 from served import Served, served
 

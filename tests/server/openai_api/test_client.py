@@ -23,7 +23,7 @@ SMALL: dict[str, Any] = {"size": "64x64", "extra_body": {"seed": 3, "num_inferen
 
 
 def client_of(server: Served, **options: Any) -> Any:
-    return openai.OpenAI(base_url=f"{server.address}/v1", api_key="sk-local", **{"max_retries": 0, **options})
+    return openai.OpenAI(base_url=f"{server.address}/v1", **{"api_key": "sk-local", "max_retries": 0, **options})
 
 
 def test_a_picture_has_the_bytes_of_the_command_line(server: Served, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_compression(server: Served, kind: str, quality: int) -> None:
 
 def test_quality_and_background(server: Served) -> None:
     images = client_of(server).images
-    tiny = images.generate(prompt="x", model="tiny", size="64x64", quality="low", response_format="b64_json")
+    tiny = images.generate(prompt="x", model="tiny", size="16x16", quality="low", response_format="b64_json")
     assert tiny.quality == "low" and tiny.background == "opaque"
     usual = server.service.usual(server.service.library.models.find("tiny"))[1]
     assert f"Steps: {round(usual * 0.6)}," in opened(tiny.data[0].b64_json).info["parameters"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -173,6 +174,9 @@ def edited_part(mask: Image.Image) -> Image.Image:
 def in_words_of_openai(error: InvalidRequest) -> ApiError:
     """A fault of a setting, with the client's name of it in its sentence and in `param`."""
     sentence = str(error)
+    unknown = re.match(r"unknown (\w+)", sentence)  # "unknown sampler 'eule': did you mean ..."
+    if unknown is not None and SETTINGS.get(unknown[1], unknown[1]) in ImageFields.model_fields:
+        return ApiError(400, sentence, code="invalid_value", param=SETTINGS.get(unknown[1], unknown[1]))
     name, sign, rest = sentence.partition(" is ")
     param = SETTINGS.get(name, name)
     if not sign or param not in ImageFields.model_fields:
