@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 from PIL import Image
-from server_helpers import SMALL, TOKEN, client, make, picture, port_of, raw, running, sentence, settings, status
 
+from server_helpers import SMALL, TOKEN, client, make, picture, port_of, raw, running, sentence, settings, status
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.server.listen import Listening
 from stable_diffusion.server.settings import ServerSettings

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis.errors import Unsatisfiable
+
 from server_helpers import client, port_of, running, settings
 
 schemathesis = pytest.importorskip("schemathesis")

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from server_helpers import client, make, port_of
 
+from server_helpers import client, make, port_of
 from stable_diffusion.server.listen import Listening
 
 sync_api = pytest.importorskip("playwright.sync_api")
