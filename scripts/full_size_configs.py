@@ -1,4 +1,4 @@
-"""The configs of diffusers folders of Stable Diffusion XL and 3 medium, without weights, for its single-file loader."""
+"""The configs of diffusers folders of Stable Diffusion 1.5, XL and 3 medium, for its single-file loader."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ from diffusers import (
 
 from stable_diffusion.text.tokenizer import END, START, clip_tables
 
-PIPELINES = {"xl": "StableDiffusionXLPipeline", "sd3": "StableDiffusion3Pipeline"}
+PIPELINES = {"sd15": "StableDiffusionPipeline", "xl": "StableDiffusionXLPipeline", "sd3": "StableDiffusion3Pipeline"}
 
 
 def write_configs(folder: Path, family: str) -> None:
     """`model_index.json`, and the config of each component in its folder."""
     with torch.device("meta"):
-        parts = {"vae": vae(family), **({"unet": unet()} if family == "xl" else {"transformer": transformer()})}
+        parts = {"vae": vae(family), **({"transformer": transformer()} if family == "sd3" else {"unet": unet(family)})}
     scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    if family == "xl":
+    if family != "sd3":
         scheduler = EulerDiscreteScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading",
             steps_offset=1,
         )  # fmt: skip
     for name, part in {**parts, "scheduler": scheduler}.items():
         part.save_config(folder / name)
-    texts = {"text_encoder": clip(768, 12, 12, "quick_gelu"), "text_encoder_2": clip(1280, 32, 20, "gelu")}
+    texts = {"text_encoder": clip(768, 12, 12, "quick_gelu")}
+    if family != "sd15":
+        texts["text_encoder_2"] = clip(1280, 32, 20, "gelu")
     kinds = dict.fromkeys(texts, "CLIPTextModelWithProjection")
-    if family == "xl":
+    if family != "sd3":
         kinds["text_encoder"] = "CLIPTextModel"
     index: dict[str, Any] = {"_class_name": PIPELINES[family], "_diffusers_version": "0.30.0"}
     for number, (name, config) in enumerate(texts.items()):
@@ -51,7 +53,9 @@ def write_configs(folder: Path, family: str) -> None:
     (folder / "model_index.json").write_text(json.dumps(index))
 
 
-def unet() -> UNet2DConditionModel:
+def unet(family: str) -> UNet2DConditionModel:
+    if family == "sd15":
+        return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
     return UNet2DConditionModel(
         sample_size=128, block_out_channels=(320, 640, 1280), cross_attention_dim=2048, attention_head_dim=(5, 10, 20),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -73,7 +77,7 @@ def vae(family: str) -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=(128, 256, 512, 512), layers_per_block=2, sample_size=1024,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        **(other if family == "sd3" else {"scaling_factor": 0.13025}),
+        **(other if family == "sd3" else {"scaling_factor": 0.18215 if family == "sd15" else 0.13025}),
     )  # fmt: skip
 
 

@@ -1,11 +1,12 @@
-"""Load time and peak memory of Stable Diffusion XL and 3 medium at full size: bfloat16, random weights, one step.
+"""Load time and peak memory of Stable Diffusion 1.5, XL and 3 medium at full size, with random weights.
 
     python scripts/load_full_size.py write xl.safetensors --family xl     7 GB, tensor by tensor, in little memory
-    python scripts/load_full_size.py paint xl.safetensors [--side 64]
+    python scripts/load_full_size.py paint xl.safetensors [--side 64]     loaded, and one step
     python scripts/load_full_size.py peer xl.safetensors --family xl      the same with diffusers' single-file loader
 
-The file has the denoising network, the autoencoder and both CLIP encoders; that of 3 medium is without T5. Peak memory
-is that of the process, with the pages of the mapped file that it touched. Each action runs in a process of its own.
+The file has the denoising network, the autoencoder and the CLIP encoders; that of 3 medium is without T5. Peak memory
+is that of the process, with the pages of the mapped file that it touched. Each action runs in a process of its own, and
+prints one line of JSON: seconds from the call that loads to the loaded model and to the end of the first step, and GiB.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from released_shapes import CLIP_L, OPENCLIP_G, SD3, SD3_VAE, SD_VAE, SDXL
+from released_shapes import CLIP_L, OPENCLIP_G, SD1, SD3, SD3_VAE, SD_VAE, SDXL
 from torch import Tensor
 
 from stable_diffusion.models.clip import CLIPText
 from stable_diffusion.models.mmdit import MMDiT
 from stable_diffusion.models.unet import UNet
 from stable_diffusion.models.vae import VAE
+from stable_diffusion.weights.checkpoints.families import CLIP_L as SD1_CLIP_L
 from stable_diffusion.weights.checkpoints.families import SD3_CLIP_G, SD3_CLIP_L, UNET, XL_CLIP_G, XL_CLIP_L
 from stable_diffusion.weights.checkpoints.families import VAE as VAE_PREFIX
 from stable_diffusion.weights.networks.clip import clip_openclip, clip_transformers
@@ -40,6 +43,12 @@ def networks(family: str) -> tuple[tuple[str, Any, Any], ...]:
     clip, vae = CLIP_L, SD3_VAE if family == "sd3" else SD_VAE
     with torch.device("meta"):
         shared = (VAE_PREFIX, vae_ldm(vae), VAE(vae))
+        if family == "sd15":
+            return (
+                (UNET, unet_ldm(SD1), UNet(SD1)),
+                shared,
+                (SD1_CLIP_L.prefix, clip_transformers(clip), CLIPText(clip)),
+            )
         if family == "sd3":
             return (
                 (UNET, mmdit_ldm(SD3), MMDiT(SD3)),
@@ -71,16 +80,16 @@ def random_tensor(name: str, shape: torch.Size, drawn: Tensor) -> Tensor:
     return 0.1 * values + (1.0 if name.endswith("weight") else 0.0)
 
 
-def write(path: Path, family: str) -> None:
+def write(path: Path, family: str, dtype: torch.dtype) -> None:
     header: dict[str, object] = {}
     listed, position = list(shapes(family)), 0
     for name, shape in listed:
         end = position + 2 * shape.numel()
-        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [position, end]}
+        header[name] = {"dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [position, end]}
         position = end
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
-    drawn = torch.randn(2**20 - 3, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    drawn = torch.randn(2**20 - 3, generator=torch.Generator().manual_seed(0)).to(dtype)
     with path.open("wb") as file:
         file.write(len(raw).to_bytes(8, "little") + raw)
         for name, shape in listed:
@@ -89,36 +98,58 @@ def write(path: Path, family: str) -> None:
     print(f"{path}: {position / 2**30:.2f} GiB")
 
 
-def paint(path: Path, side: int) -> None:
-    from stable_diffusion.pipeline.generate import generate_image
+def paint(path: Path, side: int, steps: int, dtype: str, guidance: float) -> None:
+    from stable_diffusion.pipeline.generate import generate
     from stable_diffusion.pipeline.models import load
+    from stable_diffusion.request.request import Request
 
     start = time.perf_counter()
-    model = load(path, device="cpu", dtype="bfloat16")
-    print(f"{model}: loaded in {time.perf_counter() - start:.1f} s, peak memory {peak():.2f} GiB", flush=True)
-    start = time.perf_counter()
-    print(f"hash {model.hash}, which is written into the picture: {time.perf_counter() - start:.1f} s", flush=True)
-    start = time.perf_counter()
-    image = generate_image("a lighthouse", model=model, width=side, height=side, steps=1, guidance=1.0, seed=1)
-    print(f"one step at {image.size}: {time.perf_counter() - start:.1f} s, peak memory {peak():.2f} GiB")
+    model = load(path, device="cpu", dtype=dtype)
+    loaded, first = time.perf_counter() - start, 0.0
+    request = Request("a lighthouse", width=side, height=side, steps=steps, guidance=guidance, seed=1, sampler="euler")
+    for _ in generate(model, request, preview_every=0):
+        first = first or time.perf_counter() - start
+    report(loaded, first, time.perf_counter() - start)
 
 
-def peer(path: Path, family: str, side: int) -> None:
+def peer(path: Path, family: str, side: int, steps: int, dtype: str, guidance: float) -> None:
     """The same with diffusers: its pipeline from the file, with configs as its folders have them."""
-    from diffusers import StableDiffusion3Pipeline, StableDiffusionXLPipeline
+    sys.modules["torchvision"] = None  # type: ignore[assignment]  # not needed, and one built for another torch is fatal
+    from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
     from full_size_configs import write_configs
 
-    kind: Any = StableDiffusion3Pipeline if family == "sd3" else StableDiffusionXLPipeline
-    extra = {"text_encoder_3": None, "tokenizer_3": None} if family == "sd3" else {"add_watermarker": False}
+    kind: Any = {"sd15": StableDiffusionPipeline, "sd3": StableDiffusion3Pipeline, "xl": StableDiffusionXLPipeline}
+    extra: dict[str, Any] = {
+        "sd15": {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
+        "sd3": {"text_encoder_3": None, "tokenizer_3": None},
+        "xl": {"add_watermarker": False},
+    }
+    times: list[float] = []
+
+    def stepped(pipeline: Any, index: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
+        times.append(time.perf_counter())
+        return given
+
     with tempfile.TemporaryDirectory() as place:
         write_configs(Path(place), family)
+        precision = {} if dtype == "auto" else {"torch_dtype": getattr(torch, dtype)}
         start = time.perf_counter()
-        pipeline = kind.from_single_file(path, config=place, local_files_only=True, torch_dtype=torch.bfloat16, **extra)
-    print(f"{kind.__name__}: loaded in {time.perf_counter() - start:.1f} s, peak memory {peak():.2f} GiB", flush=True)
-    start = time.perf_counter()
-    settings = {"num_inference_steps": 1, "guidance_scale": 1.0, "height": side, "width": side}
-    image = pipeline("a lighthouse", generator=torch.Generator().manual_seed(1), **settings).images[0]
-    print(f"one step at {image.size}: {time.perf_counter() - start:.1f} s, peak memory {peak():.2f} GiB")
+        pipeline = kind[family].from_single_file(
+            path, config=place, local_files_only=True, **precision, **extra[family]
+        )
+        loaded = time.perf_counter() - start
+    pipeline.set_progress_bar_config(disable=True)
+    settings = {"num_inference_steps": steps, "guidance_scale": guidance, "height": side, "width": side}
+    drawn = torch.Generator().manual_seed(1)
+    pipeline("a lighthouse", generator=drawn, callback_on_step_end=stepped, **settings)
+    report(loaded, times[0] - start, time.perf_counter() - start)
+
+
+def report(loaded: float, first: float, done: float) -> None:
+    """One line of JSON: seconds since loading began, and the peak of memory in GiB."""
+    cpu = time.process_time()
+    found = {"loaded": loaded, "first_step": first, "picture": done, "cpu": cpu, "peak_gib": peak()}
+    print(json.dumps({name: round(value, 3) for name, value in found.items()}))
 
 
 def peak() -> float:
@@ -126,19 +157,28 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16"}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("action", choices=("write", "paint", "peer"))
     parser.add_argument("path", type=Path)
-    parser.add_argument("--family", choices=("xl", "sd3"), default="sd3", help="XL, or 3 medium (default)")
+    parser.add_argument("--family", choices=("sd15", "xl", "sd3"), default="sd3", help="1.5, XL, or 3 medium (default)")
     parser.add_argument("--side", type=int, default=64, help="pixels of the square picture (default 64)")
+    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--dtype", default="bfloat16", help="of the file, or in which it runs (default bfloat16)")
     arguments = parser.parse_args()
+    path, family, dtype = arguments.path, arguments.family, arguments.dtype
     if arguments.action == "write":
-        write(arguments.path, arguments.family)
-    elif arguments.action == "peer":
-        peer(arguments.path, arguments.family, arguments.side)
+        write(path, family, getattr(torch, dtype))
+        return
+    settings = (arguments.side, arguments.steps, dtype, arguments.guidance)
+    if arguments.action == "peer":
+        peer(path, family, *settings)
     else:
-        paint(arguments.path, arguments.side)
+        paint(path, *settings)
 
 
 if __name__ == "__main__":

@@ -47,12 +47,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {*NETWORKS, *RESULTS, "hub"},
     "training": {*NETWORKS, *RESULTS, "pipeline", "data"},
     "evaluation": {*NETWORKS, *RESULTS, "pipeline", "data"},
+    # Static files, and the page of one panorama: needs no model.
+    "ui": {"request"},
     # The queue knows no network and no protocol: requests go in, and a runner makes pictures of them.
     "jobs": {*RESULTS, "request", "weights", "runner"},
     "bulk": {*RESULTS, "request", "weights", "runner", "jobs"},
-    "cli": {*DOORS, "training", "evaluation", "jobs", "bulk", "server"},
-    # Static files, and where they are.
-    "ui": set(),
+    "cli": {*DOORS, "training", "evaluation", "jobs", "bulk", "server", "ui"},
     "server": {*DOORS, "jobs", "ui"},
     "cluster": {*DOORS, "jobs", "bulk"},
 }

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .engine.precision import DTYPES
 from .errors import InvalidRequest, unknown_choice
-from .pipeline.models import DTYPES, StableDiffusion
+from .pipeline.models import StableDiffusion
 from .request.lora import checked_loras
 from .text.tokenizer_files import FILES, copy_tokenizer, write_clip_tokenizer
 from .weights.checkpoints.components import AnyPath, t5_tokenizer

@@ -38,7 +38,8 @@ class LocalRunner:
     """Runs requests in this process, on the models of a cache.
 
     models         None is the cache of `load`, so that both share what is in memory
-    engine         None is torch; what the engine refuses runs on torch, with a note in `Images.notes`
+    engine         an engine or its name, "auto" for the fastest here; what it refuses runs on torch, with a note in
+                   `Images.notes`
     device, dtype  as `load` has them
     preview_every  steps from one preview to the next; 0 for none
 
@@ -49,17 +50,16 @@ class LocalRunner:
     def __init__(
         self,
         models: ModelCache | None = None,
-        engine: Engine | None = None,
+        engine: Engine | str | None = None,
         *,
         device: str = "auto",
         dtype: str = "auto",
         preview_every: int = 0,
     ) -> None:
-        from .engine.torch import TORCH
         from .pipeline.models import MODELS
 
         self.models = MODELS if models is None else models
-        self.engine = TORCH if engine is None else engine
+        self.engine = "auto" if engine is None else engine
         self.device, self.dtype, self.preview_every = device, dtype, preview_every
 
     def run(self, request: Request, *, wants_preview: Callable[[], bool] | None = None) -> Iterator[Event]:
@@ -72,8 +72,10 @@ class LocalRunner:
 
         if not isinstance(request, Request):
             raise InvalidRequest(f"the request is {what_is(request)}; expected a Request")
-        model = self.models.get(request.model, self.device, self.dtype)
-        return generate(model, request, engine=self.engine, preview_every=wants_preview or self.preview_every)
+        name = self.engine if isinstance(self.engine, str) else "torch"
+        model = self.models.get(request.model, self.device, self.dtype, name)
+        engine = model.engine if isinstance(self.engine, str) else self.engine
+        return generate(model, request, engine=engine, preview_every=wants_preview or self.preview_every)
 
     def release(self) -> None:
         """Gives back the memory of models, refiners and controls that no run holds.
@@ -91,7 +93,7 @@ class LocalRunner:
 
 
 def device_runners(
-    devices: Sequence[str] = (), *, engine: Engine | None = None, dtype: str = "auto"
+    devices: Sequence[str] = (), *, engine: Engine | str | None = None, dtype: str = "auto"
 ) -> tuple[LocalRunner, ...]:
     """A runner for each device, each with models of its own; () is every CUDA device of this machine, or else "auto".
 

@@ -22,18 +22,20 @@ from .explain import explain
 COMMANDS = {
     "generate": "generate",
     "sample-grid": "sample_grid",
-    "bulk": "bulk",
+    "bulk": "services.bulk",
     "outpaint": "outpaint",
+    "view": "services.view",
     "encode": "encode",
     "decode": "decode",
     "noise": "noise",
     "info": "info",
     "convert": "convert",
     "pull": "pull",
-    "serve": "serve",
+    "serve": "services.serve",
     "list": "list_names",
     "train": "train",
     "evaluate": "evaluate",
+    "calibrate": "calibrate",
     "doctor": "doctor",
 }
 """Command name -> module in `commands`, whose `command` it is."""

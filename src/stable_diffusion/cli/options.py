@@ -94,13 +94,25 @@ device_options = [
     _kept("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps."),
     _kept(
         "--dtype",
-        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
         default="auto",
         show_default=True,
         help="Number type of the networks.",
     ),
+    _kept(
+        "--engine",
+        type=click.Choice(["auto", "torch", "openvino"]),
+        default="auto",
+        show_default=True,
+        help="What runs the networks.",
+    ),
 ]
-loading_options = apply([*device_options, *_parts("Another autoencoder; TAESD too.")])
+tiling_option = _kept(
+    "--vae-tiling",
+    type=click.Choice(["auto", "always", "never"]),
+    help="Decode in tiles; auto where memory does not suffice.",
+)
+loading_options = apply([*device_options, tiling_option, *_parts("Another autoencoder; TAESD too.")])
 """Where a model runs, and what takes the place of its parts."""
 model_options = apply([setting_option(named_setting("model"), SECTION), loading_options])
 """Those, and which model."""

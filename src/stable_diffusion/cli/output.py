@@ -30,6 +30,7 @@ class Output:
     overwrite: bool = False
     as_json: bool = False
     preview: bool = False
+    verbose: bool = False
 
     @property
     def to_stdout(self) -> bool:
@@ -76,21 +77,24 @@ class Output:
 def output_options(
     default: str, kinds: str = "File (.png, .webp, .jpg) or folder.", *, preview: bool = False, section: str = OPTIONS
 ) -> Callable[[F], F]:
-    """--out, --overwrite, --json and, where asked for, --preview; the command gets them as one `Output`.
+    """--out, --overwrite, --json and, with `preview`, --preview and --verbose; the command gets them as one `Output`.
 
     default   where the result goes without --out      section   the heading of --out
     """
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
-        def with_output(*args: Any, out: Any, overwrite: Any, as_json: Any, preview: Any = False, **rest: Any) -> Any:
-            return function(*args, output=Output(out, overwrite, as_json, preview), **rest)
+        def with_output(*args: Any, out: Any, overwrite: Any, as_json: Any, **rest: Any) -> Any:
+            shown = {name: rest.pop(name, False) for name in ("preview", "verbose")}
+            return function(*args, output=Output(out, overwrite, as_json, **shown), **rest)
 
         own: dict[str, Any] = {"cls": SectionOption, "section": SECTION if preview else OPTIONS}
         command: Any = click.option("--json", "as_json", is_flag=True, help="Print JSON.", **own)(with_output)
         if preview:
             shown: dict[str, Any] = {"default": True, "show_default": True, "help": "Show the picture while it forms."}
             command = click.option("--preview/--no-preview", **shown, **own)(command)
+            cost = "Say what it took: seconds and memory."
+            command = click.option("--verbose", is_flag=True, help=cost, **own)(command)
         command = click.option("--overwrite", is_flag=True, help="Replace the file that --out names.", **own)(command)
         named: dict[str, Any] = {"cls": SectionOption, "section": section, "show_default": default, "help": kinds}
         result: F = click.option("-o", "--out", type=click.Path(path_type=Path), **named)(command)

@@ -32,8 +32,21 @@ def run_all(requests: Sequence[Request], output: Output, start: float) -> None:
             records.append({"path": path, "seed": seed, "width": image.width, "height": image.height})
             if not output.as_json and not output.to_stdout:
                 click.echo(str(path))
+    if output.verbose:
+        click.echo(cost(time.monotonic() - start), err=True)
     if output.as_json:
         echo_json({"images": records, "seconds": round(time.monotonic() - start, 3)})
+
+
+def cost(seconds: float) -> str:
+    """What a run took, in a sentence: "3.2 s on the clock, 5.8 s of CPU, peak memory 2.41 GiB"."""
+    from ..engine.memory import peak_device_memory, peak_memory
+
+    parts = [f"{seconds:.1f} s on the clock", f"{time.process_time():.1f} s of CPU"]
+    for what, peak in (("peak memory", peak_memory()), ("of the GPU", peak_device_memory())):
+        if peak is not None:
+            parts.append(f"{what} {peak / 2**30:.2f} GiB")
+    return ", ".join(parts)
 
 
 def _run(request: Request, output: Output, *, several: bool) -> Iterator[tuple[Path, int, Image]]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..embedded import model_path
@@ -24,7 +23,6 @@ from ..models.clip import CLIPText, CLIPTextConfig
 from ..weights.build import build
 from ..weights.containers.packing import unpack
 from ..weights.containers.safetensors import read_safetensors
-from ..weights.keys import KeyTable, Rule
 from ..weights.load import load_parts
 
 FORMAT = "stable_diffusion.tower.v1"
@@ -107,7 +105,4 @@ def under(file: Path, tensors: Mapping[str, Tensor], prefixes: Sequence[str]) ->
 
 def network(make: Any, config: Any, tensors: Mapping[str, Tensor], what: str) -> Any:
     """`make(config)` with these tensors, which have the module's own names."""
-    with torch.device("meta"):
-        names = list(make(config).state_dict())
-    table = KeyTable(tuple(Rule((name,), (name,)) for name in names))
-    return build(lambda: make(config), tensors, table, what=what)
+    return build(lambda: make(config), tensors, None, what=what)

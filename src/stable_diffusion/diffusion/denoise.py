@@ -13,8 +13,8 @@ import itertools
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,8 +24,24 @@ from ..types import Blend, CondDenoiser, Conditioning, Denoiser, Estimate, Resid
 from .prediction import Network, Prediction, from_x0, to_x0
 from .schedule import input_scale, network_time, per_image
 
+T = TypeVar("T")
+
 Side: TypeAlias = Callable[[Tensor, Tensor, Conditioning], Residuals]
 """(network input [B,C,H,W], timestep [B], conditioning) -> what side networks add to the network's features."""
+
+
+class _Remembered(Generic[T]):
+    """What was last made of the same objects: a run asks with the same conditionings at every step."""
+
+    def __init__(self) -> None:
+        self._last: tuple[tuple[object, ...], T] | None = None
+
+    def of(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
+        """What `make` gives, or gave when it was last called for the very same objects."""
+        last = self._last  # read once: several threads may ask
+        if last is None or len(last[0]) != len(key) or any(a is not b for a, b in zip(last[0], key, strict=True)):
+            self._last = last = (key, make())
+        return last[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +59,15 @@ class NetworkDenoiser:
     prediction: Prediction
     dtype: torch.dtype | None = None
     guidance: float | None = None
+    _cast: _Remembered[Conditioning] = field(default_factory=_Remembered, repr=False, compare=False)
 
     def __call__(self, x: Tensor, sigma: Tensor, conditioning: Conditioning, side: Side | None = None) -> Tensor:
         seen = x * per_image(input_scale(self.schedule, sigma), x)
         if conditioning.image is not None:
             seen = torch.cat([seen, conditioning.image.to(seen)], dim=1)
         if self.dtype is not None:
-            seen, conditioning = seen.to(self.dtype), conditioning.to(dtype=self.dtype)
+            given, dtype = conditioning, self.dtype
+            seen, conditioning = seen.to(dtype), self._cast.of((given,), lambda: given.to(dtype=dtype))
         timestep = network_time(self.schedule, sigma)
         added: dict[str, Any] = {} if side is None else {"residuals": side(seen, timestep, conditioning)}
         if self.guidance is not None:
@@ -127,6 +145,7 @@ class _Guided:
     interval: tuple[float, float] | None
     space: NetworkDenoiser | None
     paired: bool
+    _joined: _Remembered[Conditioning] = field(default_factory=_Remembered, repr=False, compare=False)
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Estimate:
         if self.uncond is None or (self.scale == 1 and not self.paired) or not _any_inside(sigma, self.interval):
@@ -152,7 +171,7 @@ class _Guided:
     def _both(self, x: Tensor, sigma: Tensor, uncond: Conditioning) -> tuple[Tensor, Tensor]:
         """x0 of the prompt and of the negative prompt."""
         given = [_rows(each, len(x)) for each in (*(cond for cond, _ in self.cond), uncond)]
-        *estimates, negative = _all(self.base, x, sigma, given)
+        *estimates, negative = _all(self.base, x, sigma, given, self._joined)
         if is_plain(self.cond):
             return estimates[0], negative
         weighted = [(x0 - negative) * weight for x0, (_, weight) in zip(estimates, self.cond, strict=True)]
@@ -197,12 +216,15 @@ def _any_inside(sigma: Tensor, interval: tuple[float, float] | None) -> bool:
     return interval is None or bool(((sigma > interval[0]) & (sigma <= interval[1])).any())
 
 
-def _all(denoise: CondDenoiser, x: Tensor, sigma: Tensor, given: Sequence[Conditioning]) -> list[Tensor]:
+def _all(
+    denoise: CondDenoiser, x: Tensor, sigma: Tensor, given: Sequence[Conditioning], joined: _Remembered[Conditioning]
+) -> list[Tensor]:
     """x0 for each conditioning: in one call of the network where their shapes agree, else one after another."""
     if any(each.tokens.shape[1:] != given[0].tokens.shape[1:] for each in given):
         return [denoise(x, sigma, each) for each in given]
     count = len(given)
-    every = denoise(torch.cat([x] * count), torch.cat([sigma] * count), Conditioning.cat(given))
+    together = joined.of(tuple(given), lambda: Conditioning.cat(given))
+    every = denoise(torch.cat([x] * count), torch.cat([sigma] * count), together)
     return list(every.chunk(count))
 
 

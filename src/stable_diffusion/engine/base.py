@@ -55,9 +55,10 @@ class Features:
 
 
 class Engine(ABC):
-    """Runs networks. `name` is what `--engine` calls it."""
+    """Runs networks. `name` is what `--engine` calls it; `precision` is None where it is that of the weights."""
 
     name: str
+    precision: str | None = None
 
     def __init__(self) -> None:
         _ENGINES.add(self)

@@ -13,6 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .chunked_attention import can_be_chunked, chunked_attention
+
+
+class Preference:
+    """Whether long sequences in bfloat16 on a CPU are attended to in chunks, as measured on this processor."""
+
+    chunked = False
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False, upcast: bool = False) -> Tensor:
     """softmax(query key^T / sqrt(d)) value, for query [B,h,T,d], key and value [B,h,S,d] -> [B,h,T,d].
@@ -23,6 +31,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False, u
     if upcast and query.dtype == torch.float16:
         with torch.autocast(query.device.type, enabled=False):
             return F.scaled_dot_product_attention(query.float(), key.float(), value.float(), is_causal=causal).half()
+    if Preference.chunked and can_be_chunked(query, key, causal=causal):
+        return chunked_attention(query, key, value)
     return F.scaled_dot_product_attention(query, key, value, is_causal=causal)
 
 

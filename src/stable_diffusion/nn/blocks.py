@@ -9,6 +9,7 @@ Shapes: B batch, C channels, H W height and width, E width of the time embedding
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,10 +34,11 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """`time` [B,E] is the time embedding after its activation (SiLU), which all blocks share."""
-        h = self.conv1(F.silu(self.norm1(x)))  # [B, C_out, H, W]
+        scrap = not torch.is_grad_enabled()  # what no gradient needs is written over, for less memory
+        h = self.conv1(F.silu(self.norm1(x), inplace=scrap))  # [B, C_out, H, W]
         if self.time is not None:
             h = h + self.time(time)[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h)))
+        h = self.conv2(F.silu(self.norm2(h), inplace=scrap))
         out: Tensor = self.skip(x) + h
         return out
 

@@ -6,7 +6,8 @@ nothing of the original is written to, so that there is nothing to lock and noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -33,8 +34,40 @@ def sharing(module: M, changed: Mapping[str, Tensor] | None = None) -> M:
 
 def origin(module: nn.Module) -> nn.Module:
     """The network, or the part of one, that `module` shares its weights with; itself where it is no sharing one."""
-    found: nn.Module = module.__dict__.get(_ORIGIN, module)
+    found = module.__dict__.get(_ORIGIN, module)
+    if isinstance(found, weakref.ref):
+        found = found() or module
+    assert isinstance(found, nn.Module)
     return found
+
+
+def with_layers(module: M, layer: Callable[[str, nn.Module], nn.Module | None]) -> M:
+    """The same network with other layers: `layer(name, part)` gives what takes the place of a part, or None to keep it.
+
+    Parameters, buffers and hooks of what is kept are the same objects. Unlike those of `sharing`, what is returned does
+    not keep `module` alive, so that it may be remembered for as long as the module exists.
+    """
+    made: M = _with_layers("", module, layer, {})  # type: ignore[assignment]  # of the class of `module`
+    return made
+
+
+def _with_layers(
+    name: str, module: nn.Module, layer: Callable[[str, nn.Module], nn.Module | None], known: dict[int, nn.Module]
+) -> nn.Module:
+    if id(module) in known:
+        return known[id(module)]
+    other = layer(name, module)
+    if other is not None:
+        known[id(module)] = other
+        return other
+    made = known[id(module)] = type(module).__new__(type(module))
+    made.__dict__.update(module.__dict__)
+    made.__dict__[_ORIGIN] = weakref.ref(origin(module))
+    made.__dict__["_modules"] = {
+        key: None if part is None else _with_layers(f"{name}.{key}" if name else key, part, layer, known)
+        for key, part in module._modules.items()
+    }
+    return made
 
 
 def _shared(module: nn.Module, exchanged: Mapping[int, nn.Parameter], known: dict[int, nn.Module]) -> nn.Module:

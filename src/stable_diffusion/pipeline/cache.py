@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-LIMITS: Mapping[str, int] = {"built-in": 3, "model": 1, "refiner": 1, "control": 4, "hash": 64}
+LIMITS: Mapping[str, int] = {"built-in": 3, "model": 1, "refiner": 1, "control": 4, "hash": 64, "weights": 64}
 """Kind of thing -> how many are kept; of kinds with an owner, for each owner."""
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from typing import Any
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ..engine.base import Engine
+from ..engine.memory import available_memory, is_out_of_memory
 from ..engine.torch import TORCH
 from ..errors import InvalidRequest, what_is
 from ..images import Pictures
@@ -23,8 +25,13 @@ from ..models.tiny_vae import TinyVAE
 from ..models.vae import VAE
 from ..request.pictures import open_picture
 from .image import from_model, to_images, to_model
+from .tasks.tiles import LEAST, TILE, decode_tiled, decoding_bytes
 
-AnyVAE = VAE | TinyVAE
+AnyVAE: TypeAlias = VAE | TinyVAE
+Tiling: TypeAlias = Literal["auto", "always", "never"]
+TILINGS: tuple[Tiling, ...] = ("auto", "always", "never")
+SMALL = 2**27
+"""Bytes that are decoded without asking what memory there is."""
 
 
 class ImageEncoder:
@@ -91,10 +98,12 @@ def _model_picture(picture: Tensor, channels: int) -> Tensor:
 class ImageDecoder:
     """`image_decoder(latent)` -> Pillow pictures, RGB or RGBA as the model makes them.
 
-    `tiny` is a small decoder of the same latent space that previews are made with, if there is one.
+    `tiny` is a small decoder of the same latent space that previews are made with, if there is one. `tiling` says when
+    a picture is decoded in tiles (see `pipeline.tiles`): "auto" where it would need more memory than there is.
     """
 
     tiny: TinyVAE | None = None
+    tiling: Tiling = "auto"
 
     def __init__(
         self,
@@ -116,16 +125,16 @@ class ImageDecoder:
         return from_model(self.tensor(latent))
 
     @torch.no_grad()
-    def tensor(self, latent: Tensor, engine: Engine = TORCH) -> Tensor:
+    def tensor(self, latent: Tensor, engine: Engine = TORCH, *, seamless: bool = False) -> Tensor:
         """latent [B,c,h,w] -> what the decoder gives, [B,C,H,W] about [-1, 1], float32 (RGBA: premultiplied).
 
         A picture that overflows in half precision (black in many tools) is decoded in float32, which is said once. What
-        was decoded before makes no difference to it.
+        was decoded before makes no difference to it. With `seamless` edges meet, so that it is never made in tiles.
         """
         latent = batched_latent(latent, self.latents.channels)
         ready = self.latents.denormalise(latent.to(self.device, torch.float32))
         # row by row: less memory, and a picture never depends on its neighbours
-        return torch.cat([self._decode(row[None], engine) for row in ready])
+        return torch.cat([self._fitting(row[None], engine, seamless) for row in ready])
 
     @torch.no_grad()
     def preview(self, latent: Tensor, *, side: int = 256) -> Image.Image:
@@ -144,6 +153,40 @@ class ImageDecoder:
             image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
         image.thumbnail((side, side))
         return image
+
+    def _fitting(self, row: Tensor, engine: Engine, seamless: bool) -> Tensor:
+        """One picture, whole or in tiles: as `tiling` says, and where there is not the memory for the whole."""
+        if seamless or self.tiling == "never":
+            return self._decode(row, engine)
+        if self.tiling == "always":
+            return self._tiled(row, engine)
+        needed = decoding_bytes(self.vae.config, row.shape[-2], row.shape[-1], self.dtype.itemsize)
+        free = available_memory(self.device) if needed > SMALL else None
+        if free is not None and needed > free:
+            warnings.warn(
+                f"the picture is decoded in tiles: decoding it whole takes about {needed / 2**30:.1f} GiB, and "
+                f"{free / 2**30:.1f} GiB of memory are free",
+                stacklevel=4,
+            )
+            return self._tiled(row, engine)
+        try:
+            return self._decode(row, engine)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        warnings.warn("the picture is decoded in tiles: there is not enough memory to decode it whole", stacklevel=4)
+        return self._tiled(row, engine)
+
+    def _tiled(self, row: Tensor, engine: Engine) -> Tensor:
+        """One picture in tiles, which become smaller where there is not the memory for one."""
+        tile = TILE
+        while True:
+            try:
+                return decode_tiled(partial(self._decode, engine=engine), row, self.latents.downscale, tile)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or tile <= LEAST:
+                    raise
+            tile //= 2
 
     def _decode(self, row: Tensor, engine: Engine) -> Tensor:
         """One latent as the autoencoder has it -> one picture."""

@@ -24,7 +24,8 @@ from torch import Tensor
 from .. import __version__
 from ..diffusion.samplers import solver
 from ..engine.base import Engine, Features
-from ..engine.torch import TORCH, engine_for
+from ..engine.choose import engine_named
+from ..engine.torch import engine_for
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice, what_is
 from ..events import Event, Images, Progress
 from ..images import XMP, GeneratedImage, Pictures
@@ -54,7 +55,7 @@ def generate(
     *,
     output: Output = "pil",
     batch: int | None = None,
-    engine: Engine = TORCH,
+    engine: Engine | str | None = None,
     preview_every: PreviewEvery = None,
     **options: Any,
 ) -> Iterator[Event]:
@@ -66,7 +67,7 @@ def generate(
              from 0 to 1; "latent" only the latents [B,c,h,w], which have no background
     batch    pictures denoised together: None means one on a CPU, all on a GPU. With 1 a picture never depends on the
              others, bit for bit; more is faster on a GPU and may differ in the last bits there
-    engine   what runs the networks; what it refuses runs on torch, with a note
+    engine   what runs the networks, or its name; None is the model's. What it refuses runs on torch, with a note
     preview_every  steps from one `Progress.preview` to the next; 0 for none; or a function that is asked
              after each step. Left out, `preview` is false, and for one
              version more it can be called, as in the last release
@@ -79,16 +80,20 @@ def generate(
     for name, value, least in (("batch", batch, 1), ("preview_every", preview_every, 0)):
         if value is not None and not callable(value):
             Whole(least, 2**31).check(name, value)
-    if not isinstance(engine, Engine):
-        raise InvalidRequest(f"engine is {what_is(engine)}; expected an Engine, such as `engine.torch.TORCH`")
+    if engine is not None and not isinstance(engine, (Engine, str)):
+        raise InvalidRequest(
+            f"engine is {what_is(engine)}; expected an Engine, such as `engine.torch.TORCH`, or a name"
+        )
     ready = as_model(model)
+    if isinstance(engine, str):
+        engine = engine_named(engine)
     if isinstance(request, str):
         settings = {field.name: options.pop(field.name) for field in _SETTINGS if field.name in options}
         request = Request(request, **settings)
     if not isinstance(request, Request):
         raise InvalidRequest(f"the request is {what_is(request)}; expected a Request, or a prompt alone")
     _check_options(request, ready, options)
-    return _stream(prepare(ready, request, engine=engine, **options), output, batch, preview_every)
+    return _stream(prepare(ready, request, engine=engine or ready.engine, **options), output, batch, preview_every)
 
 
 _SETTINGS = [field for field in dataclasses.fields(Request) if field.kw_only]
@@ -162,7 +167,7 @@ def decode(plan: Plan, latent: Tensor) -> Tensor:
     canvas = plan.resolved.request.canvas
     engine, _ = engine_for(plan.engine, Features(seamless=bool(canvas.wrap)))
     with Wrapped(canvas.wrap):
-        picture = plan.model.image_decoder.tensor(latent, engine)
+        picture = plan.model.image_decoder.tensor(latent, engine, seamless=bool(canvas.wrap))
     return from_model(even_poles(picture) if canvas.panorama else picture).cpu()
 
 
@@ -190,8 +195,8 @@ def _finish(plan: Plan, batch: Batch, straight: Tensor, notes: tuple[str, ...], 
     background, whole = plan.resolved.request.background, plan.resolved.request.image is None
     straight = plan.init.put_back(straight)
     notes = (*notes, *warn_mismatch(straight, background, whole=whole))
-    straight = composite(straight, background, whole=whole)
-    images, used = [GeneratedImage.of(image) for image in to_images(straight)], plan.used(batch.prompts)
+    straight = composite(straight, background, whole=whole, ring=plan.resolved.request.canvas.panorama)
+    images, used = [GeneratedImage.of(image) for image in to_images(straight)], plan.used(batch)
     for image, request in zip(images, batch.requests, strict=True):
         image.info[KEY] = parameters_text(request, model_hash=plan.model.hash, version=__version__, used=used)
         if request.canvas.panorama:
@@ -210,6 +215,7 @@ def generate_image(
     prompt: str | Sequence[str],
     *,
     model: StableDiffusion | str | Path | None = None,
+    engine: str | None = None,
     callback: Callable[[Progress], object] | None = None,
     **settings: Unpack[Settings],
 ) -> Any:
@@ -218,9 +224,10 @@ def generate_image(
     Settings are the fields of `Request`, explained there; what is left out is the model's own. Groups of settings can
     be given as mappings: `generate_image("a cat", hires={"scale": 1.5}, canvas={"tiling": "x"})`. A list of prompts
     gives the list of the pictures of each, all with these settings. `model` is a loaded model, a path or a name; None
-    is the embedded model. `callback` is called with the `Progress` of every step. Each picture carries what made it in
-    `info["parameters"]`, the seed included, and `image.save("cat.png")` writes it to the file. Settings without effect
-    are warned of. Raises InvalidRequest and ModelFileError, both StableDiffusionError.
+    is the embedded model. `engine` is the name of what runs the networks, if not the model's own. `callback` is called
+    with the `Progress` of every step. Each picture carries what made it in `info["parameters"]`, the seed included, and
+    `image.save("cat.png")` writes it to the file. Settings without effect are warned of. Raises InvalidRequest and
+    ModelFileError, both StableDiffusionError.
     """
     several = isinstance(prompt, Iterable) and not isinstance(prompt, (str, bytes)) and not hasattr(prompt, "shape")
     prompts: list[Any] = list(prompt) if several else [prompt]
@@ -232,7 +239,7 @@ def generate_image(
     said: set[str] = set()
     for request in requests:
         ready = as_model(request.model if named is not None else model)
-        for event in generate(ready, request, preview_every=0):
+        for event in generate(ready, request, engine=engine, preview_every=0):
             if isinstance(event, Progress):
                 if callback is not None:
                     callback(event)

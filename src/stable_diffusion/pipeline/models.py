@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,20 @@ from ..diffusion.forward import DiffusionProcess
 from ..diffusion.schedule import FlowSchedule
 from ..diffusion.sigmas import Table
 from ..embedded import fast_path, model_path
+from ..engine.base import Engine
+from ..engine.choose import AUTO, choose
+from ..engine.precision import computed_in, resolve_dtype
+from ..engine.torch import TORCH
 from ..errors import InvalidRequest, ModelFileError, nearest, unknown_choice, what_is
 from ..models.mmdit import MMDiT
 from ..models.tiny_vae import TinyVAE
 from ..request.names import automatic_schedule, resolve_sampler
 from ..text.encode import TextEncoder
 from ..weights.checkpoints.components import AnyPath, as_paths, check_latents, load_vae
-from ..weights.load import load_parts
+from ..weights.load import load_parts, read_blueprint
 from ..weights.parts import Defaults, Parts
 from .cache import FileCache
-from .codec import ImageDecoder, ImageEncoder
+from .codec import TILINGS, ImageDecoder, ImageEncoder, Tiling
 from .denoiser import AnySchedule, LatentNetwork
 from .process import DenoisingProcess
 from .resolve import PixelGrid
@@ -41,14 +46,6 @@ BUILT_IN = (EMBEDDED, EMBEDDED_FAST)
 MODEL_FOLDERS = "STABLE_DIFFUSION_MODELS"
 """Environment variable: folders, parted as in PATH, in which `load` looks for a model by name."""
 MODEL_ENDINGS = (".safetensors", ".gguf", ".ckpt", ".pt")
-DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -62,6 +59,7 @@ class StableDiffusion:
     denoising_process  noise and text -> steps towards a latent
     device, dtype      of the denoising network
     cache              what it is loaded from, and what is loaded for it: its refiner, its controls
+    engine             what runs its networks in `generate`
     """
 
     parts: Parts
@@ -74,8 +72,10 @@ class StableDiffusion:
     image_decoder: ImageDecoder
     diffusion_process: DiffusionProcess
     denoising_process: DenoisingProcess
+    engine: Engine = TORCH
     _attachments: list[Attachment] = field(default_factory=list, repr=False)
     _embeddings: list[Embedding] = field(default_factory=list, repr=False)
+    _by_engine: dict[Engine, StableDiffusion] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_parts(cls, parts: Parts, *, name: str | None = None, cache: ModelCache | None = None) -> StableDiffusion:
@@ -112,6 +112,10 @@ class StableDiffusion:
 
     def __repr__(self) -> str:
         return f"StableDiffusion({self.name!r}, family={self.parts.family!r}, {self.device}, {self.dtype})"
+
+    def on(self, engine: Engine) -> StableDiffusion:
+        """The same model, its weights and attachments included, run by another engine."""
+        return self if engine is self.engine else self._by_engine.setdefault(engine, replace(self, engine=engine))
 
     @property
     def defaults(self) -> Defaults:
@@ -199,16 +203,28 @@ class ModelCache(FileCache):
         path_or_name: str | os.PathLike[str] | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
+        engine: str = AUTO,
         **chosen: Any,
     ) -> StableDiffusion:
         """The model of a path or name; arguments and errors are those of `load`."""
-        where = resolve_device(device)
+        where, precision = resolve_device(device), computed_in(dtype)
+        model = self._stored(path_or_name, where, dtype, **chosen)
+        weights = sum(each.numel() for each in model.parts.unet.parameters())
+        return model.on(choose(engine, device=where.type, weights=weights, precision=precision).engine)
+
+    def _stored(
+        self, path_or_name: str | os.PathLike[str] | None, where: torch.device, dtype: str | torch.dtype, **chosen: Any
+    ) -> StableDiffusion:
+        """The model as its weights are stored in memory, run by torch."""
         place = where, resolve_dtype(dtype, where)
         parts = {name: _hashable(name, value) for name, value in chosen.items()}
         parts = {name: value for name, value in parts.items() if value or name not in OTHER_PARTS}
         more = (*place, *sorted(parts.items()))
         if path_or_name is not None and str(path_or_name) not in BUILT_IN:
             path = find_model(path_or_name)
+            weights = self.kept("weights", path, lambda: _denoiser_weights(path, **chosen), *sorted(parts.items()))
+            place = where, resolve_dtype(dtype, where, weights)
+            more = (*place, *more[2:])
             return self.kept("model", path, lambda: self._read(path, *place, **parts), *more)
         name = EMBEDDED if path_or_name is None else str(path_or_name)
         base, fast = model_path(), fast_path() if name == EMBEDDED_FAST else None
@@ -238,14 +254,18 @@ class ModelCache(FileCache):
         name: str | None = None,
         fast: Path | None = None,
         preview_vae: str | None = None,
+        vae_tiling: Tiling = "auto",
         **chosen: Any,
     ) -> StableDiffusion:
+        if vae_tiling not in TILINGS:
+            raise unknown_choice("vae_tiling", str(vae_tiling), TILINGS)
         parts = load_parts(path, device=device, dtype=dtype, **chosen)
         if fast is not None:
             parts = distilled(parts, fast)
         model = StableDiffusion.from_parts(parts, name=name, cache=self)
         if preview_vae is not None:
             model.image_decoder.tiny = _tiny(preview_vae, parts, device, dtype)
+        model.image_decoder.tiling = vae_tiling
         return model
 
 
@@ -272,23 +292,30 @@ def load(
     vae: str | os.PathLike[str] | None = None,
     text_encoders: AnyPath | Sequence[AnyPath] = (),
     preview_vae: str | os.PathLike[str] | None = None,
+    vae_tiling: Tiling = "auto",
+    engine: str = AUTO,
     **overrides: Any,
 ) -> StableDiffusion:
     """The model at a path, or of a name in a folder of `STABLE_DIFFUSION_MODELS`; without one, the embedded model.
 
     A path is a single file (.safetensors, .gguf or .ckpt of Stable Diffusion 1.x, 2.x, XL or 3.x, or our own format)
-    or a diffusers folder. device "auto" is a CUDA GPU where there is one, else the CPU; dtype "auto" is float32 on the
-    CPU and float16 on a GPU. "embedded-fast" is the embedded model made to generate in a few steps. The embedded models
-    and the last one loaded from a path stay in memory, so loading them again costs nothing.
+    or a diffusers folder. device "auto" is a CUDA GPU where there is one, else the CPU; dtype "auto" is float16 on a
+    GPU, and on a CPU bfloat16 for large networks where the processor is measured to be faster in it, else float32
+    (always for the embedded models); "int8" computes with weights and activations in 8 bits. "embedded-fast" is the
+    embedded model made to generate in a few steps. The embedded models and the last one loaded from a path stay in
+    memory, so loading them again costs nothing.
 
     vae, text_encoders  files or folders whose networks take the place of the model's own, or that it lacks
     preview_vae         a tiny autoencoder (TAESD) for previews alone
+    vae_tiling          when pictures are decoded in tiles: "always", "never", or "auto" where memory does not suffice
+    engine              what runs the networks: "torch", "openvino", or "auto" for the fastest here
     overrides           what detection would decide otherwise: prediction="v", family=..., see `weights.load.load_parts`
 
     Raises ModelFileError or InvalidRequest.
     """
     parts = {"vae": vae, "text_encoders": text_encoders, "preview_vae": preview_vae}
-    return MODELS.get(path_or_name, device, dtype, **parts, **overrides)
+    tiling = {} if vae_tiling == "auto" else {"vae_tiling": vae_tiling}
+    return MODELS.get(path_or_name, device, dtype, engine, **parts, **tiling, **overrides)
 
 
 def as_model(model: object) -> StableDiffusion:
@@ -304,6 +331,11 @@ def placement(module: torch.nn.Module) -> tuple[torch.device, torch.dtype]:
     """Where the weights of a network are, and their precision."""
     first = next(module.parameters())
     return first.device, first.dtype
+
+
+def _denoiser_weights(path: Path, *, preview_vae: object = None, **chosen: Any) -> int:
+    """How many weights the denoising network of a file has; only names and shapes are read."""
+    return sum(map(prod, read_blueprint(path, **chosen).networks["unet"].tensors.shapes().values()))
 
 
 def _tiny(path: str, parts: Parts, device: torch.device, dtype: torch.dtype) -> TinyVAE:
@@ -360,17 +392,6 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if missing:
         raise InvalidRequest(f"device {str(device)!r} is not available on this machine; choose 'cpu' or 'auto'")
     return found
-
-
-def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """ "auto" -> float32 on the CPU (half precision is slower there), float16 on a GPU, float32 elsewhere."""
-    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
-        return dtype
-    if dtype == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    if str(dtype) not in DTYPES:
-        raise unknown_choice("dtype", str(dtype), ["auto", *DTYPES])
-    return DTYPES[str(dtype)]
 
 
 def _name(parts: Parts) -> str:

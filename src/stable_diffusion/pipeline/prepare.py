@@ -28,7 +28,8 @@ from .prompts import EncodedPrompts, choose_variants, encode_prompts, join_style
 from .resolve import Resolved, ResolvedPass, resolve
 from .tasks.control_files import LoadedControls, load_controls
 from .tasks.init_image import InitImage, image_conditioning, prepare_init
-from .tasks.refiner import check_refiner
+from .tasks.panorama import controls_with_horizon, share_horizon
+from .tasks.sdxl import check_refiner
 from .tasks.wildcards import WildcardFolder
 
 if TYPE_CHECKING:
@@ -77,10 +78,17 @@ class Plan:
         """How many pictures are asked for."""
         return self.resolved.request.count
 
-    def used(self, prompts: EncodedPrompts) -> Used:
-        """What a picture is made with besides the model, for its text."""
+    def used(self, batch: Batch) -> Used:
+        """What the pictures of a batch are made with besides the model, for their text."""
         digits = None if self.refiner is None else self.refiner.hash
-        return replace(prompts.adapters.used, controls=self.controls.entries, refiner_hash=digits)
+        engine = batch.passes[0].base.engine
+        return replace(
+            batch.prompts.adapters.used,
+            controls=self.controls.entries,
+            refiner_hash=digits,
+            engine=engine.name,
+            precision=engine.precision or str(self.model.dtype).removeprefix("torch."),
+        )
 
     def batches(self, together: int | None) -> Iterator[Batch]:
         """The pictures, so many at a time; None is one on a CPU and all on a GPU. Pictures whose prompts hold choices
@@ -122,6 +130,9 @@ class Plan:
         compat = request.noise.compat
         levels = process.sigmas(info.id, resolved.schedule, each.total, self.final, request.noise.shift, compat)
         image, sizes, refined = self.channels[index], request.told_size, None
+        window, overlap = resolved.window // factor, resolved.overlap // factor
+        if request.canvas.panorama:
+            window, overlap = share_horizon(window, overlap, size[0])
         prompt, negative = (_given(timeline, image) for timeline in prompts.passes[index])
         base = Expert.of(process.network, (prompt, negative), size, sizes, self.controls.units, engine)
         if self.refiner is not None and prompts.refiner is not None and index + 1 == len(resolved.passes):
@@ -146,8 +157,8 @@ class Plan:
             mask=self.init.mask if index == 0 else None,
             soft=request.inpaint.soft,
             wrap=request.canvas.wrap,
-            window=resolved.window // factor,
-            overlap=resolved.overlap // factor,
+            window=window,
+            overlap=overlap,
             final=self.final if float(levels[-1]) == 0 else "sigma_min",
         )
 
@@ -187,7 +198,7 @@ def prepare(
     init = prepare_init(model, resolved)
     controls = [
         control if control.image is None else replace(control, image=init.crop(control.image, filled))
-        for control in filled.controls
+        for control in controls_with_horizon(filled.controls)
     ]
     wildcards = filled.prompting.wildcards_dir
     plan = Plan(

@@ -27,6 +27,7 @@ from .tasks.given_pictures import picture_notes
 from .tasks.hires import HIRES_STRENGTH, hires_size, schedule_steps, share_of
 from .tasks.init_image import InputKind, input_kind
 from .tasks.masks import even_margins
+from .tasks.panorama import prepare_panorama
 
 if TYPE_CHECKING:
     from .models import StableDiffusion
@@ -96,6 +97,7 @@ class Resolved:
 def resolve(request: Request, model: StableDiffusion) -> Resolved:
     """Every setting of a request (whose styles are joined already); InvalidRequest where the model cannot do it."""
     check_model(model, request.background)
+    request, changed = prepare_panorama(request, model)
     resolved = fill_in(
         request,
         defaults=model.defaults,
@@ -106,6 +108,7 @@ def resolve(request: Request, model: StableDiffusion) -> Resolved:
     )
     sized = request.width is not None or request.height is not None
     notes = (
+        *changed,
         *_ignored(request, resolved, model),
         *background_notes(model, request),
         *picture_notes(request, resolved.size, sized=sized),

@@ -102,13 +102,14 @@ class Control(SettingGroup):
         return self.path.name if self.path.is_dir() else self.path.stem
 
 
-def checked_controls(values: object, image: Image.Image | None) -> tuple[Control, ...]:
-    """The controls of a request; one alone need not be in a list. Those without a picture take `image`."""
+def checked_controls(values: object, image: Image.Image | None, *, drawn: bool = False) -> tuple[Control, ...]:
+    """The controls of a request; one alone need not be in a list. Those without a picture take `image`, and stay
+    without one where pictures can be `drawn` for them later (panoramas)."""
     found = []
     for control in listed_controls(values):
-        if control.image is None and image is None:
+        if control.image is None and image is None and not drawn:
             raise InvalidRequest(f"the control {control.name!r} has no image; give the picture that it is to follow")
-        found.append(replace(control, image=image) if control.image is None else control)
+        found.append(control if control.image is not None or image is None else replace(control, image=image))
     if len(found) > MAX_CONTROLS:
         raise InvalidRequest(f"{len(found)} controls were given; expected at most {MAX_CONTROLS}")
     return tuple(found)

@@ -21,7 +21,17 @@ _HARMLESS = (
     *("Negative Template", "Wildcard prompt", "Wildcard negative prompt", "Styles", "Style", "Performance"),
     *("Fooocus V2 Expansion", "Metadata Scheme", "Refiner hash", "Sampler RNG", "Guidance", "Workflow", "Comment"),
     *("Original prompt", "Negative prompt", "Prompt", "Width", "Height", "Cache FP16 weight for LoRA", "Device"),
-    *("Created by", "Generation time", "Engine", "Total time", "Memory", "Model type", "Base model", "Diffusers"),
+    *(
+        "Created by",
+        "Generation time",
+        "Engine",
+        "Precision",
+        "Total time",
+        "Memory",
+        "Model type",
+        "Base model",
+        "Diffusers",
+    ),
     "ControlNet hashes",
 )
 """Keys that say nothing of how the picture looks, or repeat what else is said."""

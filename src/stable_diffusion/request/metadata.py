@@ -41,6 +41,9 @@ ORDER = (
 ETA_DDIM = ("ddim", "ddim_cfg_pp", "plms", "uni_pc")
 """Samplers whose eta has a key of its own."""
 
+PLAIN = ("torch", "float32")
+"""Engine and precision that are not written."""
+
 
 @dataclass(frozen=True)
 class PictureInfo:
@@ -55,13 +58,15 @@ class PictureInfo:
 @dataclass(frozen=True)
 class Used:
     """What a picture was made with besides its model, for its text: names with hashes, tags to write, the entries of
-    its controls, and the hash of its refiner."""
+    its controls, the hash of its refiner, and what ran its networks in which precision."""
 
     loras: Mapping[str, str] = field(default_factory=dict)
     embeddings: Mapping[str, str] = field(default_factory=dict)
     tags: str = ""
     controls: tuple[tuple[str, str], ...] = ()
     refiner_hash: str | None = None
+    engine: str = PLAIN[0]
+    precision: str = PLAIN[1]
 
     def values(self) -> dict[str, str]:
         """The entries of the picture's text, as A1111 writes them."""
@@ -71,7 +76,9 @@ class Used:
             for key, hashes in entries.items()
             if hashes
         }
-        return {**dict(self.controls), **written}
+        kinds = {"Engine": self.engine, "Precision": self.precision}
+        unusual = {key: kind for (key, kind), plain in zip(kinds.items(), PLAIN, strict=True) if kind != plain}
+        return {**dict(self.controls), **written, **unusual}
 
 
 def parameters_text(

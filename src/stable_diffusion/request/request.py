@@ -190,7 +190,7 @@ class Request(SettingGroup):
             raise InvalidRequest("hires starts from text alone; leave out image, or hires")
         if outpaint is not None and (self.mask is not None or self.inpaint.only_masked or self.inpaint.invert):
             raise InvalidRequest("outpaint makes its own mask; leave out mask, only_masked and invert")
-        self._put(controls=checked_controls(self.controls, self.image))
+        self._put(controls=checked_controls(self.controls, self.image, drawn=self.canvas.panorama))
 
     def _check_seeds(self) -> None:
         for name, seed in (("seed", self.seed), ("variation seed", self.variation.seed)):

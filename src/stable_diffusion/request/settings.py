@@ -52,7 +52,8 @@ BACKGROUNDS = (TRANSPARENT, WHITE, SCENE)
 class Wrap:
     """Which edges meet: left and right (`x`), top and bottom (`y`), or every pole with itself (`sphere`, with `x`).
 
-    On the sphere the row above the top one is the top one seen from the other side: rolled by half the width.
+    On the sphere the row above the top one is the top one seen from the other side: rolled by half the width. Networks
+    lose their sense of up and down by it, so that no request has it: panoramas join left and right alone.
     """
 
     x: bool = False
@@ -65,9 +66,7 @@ class Wrap:
     @staticmethod
     def of(tiling: Tiling | None, panorama: bool = False) -> Wrap:
         """The wrap of a request."""
-        if panorama:
-            return Wrap(x=True, sphere=True)
-        return Wrap(x=tiling in ("x", "both"), y=tiling in ("y", "both"))
+        return Wrap(x=panorama or tiling in ("x", "both"), y=tiling in ("y", "both"))
 
     def check(self, width: int, height: int, step: int) -> None:
         """InvalidRequest where a side that wraps is no multiple of `step` pixels, the grid of the coarsest features.

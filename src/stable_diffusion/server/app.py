@@ -17,8 +17,8 @@ from .bodies import BodyDeadline
 from .comfy import routes as comfy
 from .errors import Errors, ErrorShape
 from .guard import Guard
-from .log import AccessLog
-from .metrics import Measured
+from .observe.log import AccessLog
+from .observe.metrics import Measured
 from .openai import routes as openai
 from .service import Service
 from .settings import ServerSettings

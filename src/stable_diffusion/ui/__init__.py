@@ -1,4 +1,4 @@
-"""The page: static files that the server hands out as they are, and no code that runs in Python."""
+"""What people look at in a browser: the static files of the page, and what serves or exports one panorama alone."""
 
 from __future__ import annotations
 

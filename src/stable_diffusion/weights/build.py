@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BrokenModel
+from .arena import Arena, room_for
 from .containers.finite import check_at_first_use
 from .containers.tensors import TensorFile
-from .keys import KeyTable
+from .keys import KeyTable, own_names
+from .skeleton import skeleton
 
 Network = TypeVar("Network", bound=nn.Module)
 Shape = tuple[int, ...]
@@ -38,6 +40,14 @@ class Prefixed(Mapping[str, Tensor]):
         """Name -> shape of every tensor, none of which is read."""
         return {name: self.shape(name) for name in self}
 
+    def dtype(self, name: str) -> torch.dtype:
+        """Dtype of a tensor, which is not read."""
+        return self.file.info(self._names[name]).dtype
+
+    def release(self, name: str) -> None:
+        """A copy of the tensor was made; see `TensorFile.release`."""
+        self.file.release(self._names[name])
+
     def full_name(self, name: str) -> str:
         """The name in the file, and which file that is where it is not the one of the others."""
         full = self._names[name]
@@ -57,31 +67,57 @@ class Prefixed(Mapping[str, Tensor]):
 def build(
     make: Callable[[], Network],
     tensors: Mapping[str, Tensor],
-    table: KeyTable,
+    table: KeyTable | None,
     *,
     what: str,
     dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Network:
-    """The network of `make` with `tensors` in the layout of `table`, cast and moved once, in evaluation mode.
+    """The network of `make` with `tensors` in the layout of `table`, cast and moved once, in evaluation mode; without
+    a table they have the network's own names.
 
     It is built without memory, its names and shapes are compared with those of the file, and then its parameters are
     the file's tensors; `dtype` None keeps each tensor's own. BrokenModel lists what is missing, unexpected, and of
     another shape. `what` names the network and the file in that message. Gradients are off; training switches them on
     where it wants them. Numbers that are not finite are found at the first use (see `finite`).
     """
-    with torch.device("meta"):
-        network = make()
+    network = skeleton(make)
+    table = own_names(network) if table is None else table
     expected = {name: tuple(tensor.shape) for name, tensor in table.invert(network.state_dict()).items()}
     problems = compare(expected, {name: _shape(tensors, name) for name in tensors}, table)
     if problems:
         raise BrokenModel(f"{what} does not fit: {'; '.join(problems)}")
-    state = table.convert(tensors, lambda tensor: tensor.to(device=device, dtype=dtype))
+    cast = _Cast(network, tensors, dtype, torch.device(device))
+    state = table.convert(tensors, cast, cast.release)
     network.load_state_dict(state, strict=True, assign=True)
     full_name = tensors.full_name if isinstance(tensors, Prefixed) else str
     sources = {ours: [full_name(name) for name in theirs] for ours, theirs in table.sources(tensors).items()}
     check_at_first_use(network, what, sources)
     return network.eval().requires_grad_(False)
+
+
+class _Cast:
+    """Weights as they are used: of one dtype, on one device. What is copied for that is let go of in the file."""
+
+    def __init__(
+        self, network: nn.Module, tensors: Mapping[str, Tensor], dtype: torch.dtype | None, device: torch.device
+    ) -> None:
+        self._network, self._tensors, self._dtype, self._device = network, tensors, dtype, device
+        self._arena: Arena | None = None
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        if self._dtype in (None, tensor.dtype) or self._device.type != "cpu":
+            return tensor.to(device=self._device, dtype=self._dtype)
+        assert self._dtype is not None
+        if self._arena is None:
+            self._arena = Arena(room_for(list(self._network.state_dict().values()), self._dtype))
+        return self._arena.cast(tensor, self._dtype)
+
+    def release(self, name: str) -> None:
+        if isinstance(self._tensors, Prefixed):
+            copied = self._device.type != "cpu" or self._tensors.dtype(name) != self._dtype
+            if copied and self._dtype is not None:
+                self._tensors.release(name)
 
 
 def compare(expected: Mapping[str, Shape], found: Mapping[str, Shape], table: KeyTable) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import BrokenModel
 
@@ -123,11 +123,14 @@ class KeyTable:
         return missing, [name for name in names if name not in used]
 
     def convert(
-        self, state: Mapping[str, Tensor], finish: Callable[[Tensor], Tensor] = lambda tensor: tensor
+        self,
+        state: Mapping[str, Tensor],
+        finish: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+        done: Callable[[str], None] = lambda name: None,
     ) -> dict[str, Tensor]:
         """Their tensors to ours, each through `finish` before the next is read, so that tensors that are unpacked when
-        they are asked for need not all be held unpacked. BrokenModel where names are missing or unexpected, or a shape
-        does not fit its op."""
+        they are asked for need not all be held unpacked; `done` is then called with the names that they had.
+        BrokenModel where names are missing or unexpected, or a shape does not fit its op."""
         missing, unexpected = self.compare(state)
         if missing or unexpected:
             raise BrokenModel("; ".join(_listed(missing, "missing") + _listed(unexpected, "unexpected")))
@@ -139,6 +142,8 @@ class KeyTable:
             except BrokenModel as error:
                 raise BrokenModel(f"{rule.theirs[0]}: {error}") from None
             ours.update(zip(rule.ours, map(finish, made), strict=True))
+            for name in rule.theirs:
+                done(found[name])
         return ours
 
     def sources(self, names: Collection[str]) -> dict[str, list[str]]:
@@ -160,6 +165,11 @@ class KeyTable:
         known = set(self.their_names())
         found.update({name: name for name in names if name in known})
         return found
+
+
+def own_names(network: nn.Module) -> KeyTable:
+    """The table of a network under its own names."""
+    return KeyTable(tuple(Rule((name,), (name,)) for name in network.state_dict()))
 
 
 def _listed(names: list[str], what: str, limit: int = 10) -> list[str]:

@@ -62,6 +62,7 @@ def examine() -> dict[str, Any]:
         "disk_free": shutil.disk_usage(Path.cwd()).free,
     }
     report |= torch_facts()
+    report |= engine_facts() if report["torch"] else {}
     report |= embedded_facts()
     report["extras"] = {name: all(map(_importable, modules)) for name, modules in EXTRAS.items()}
     problems, remarks = judge(report)
@@ -122,6 +123,28 @@ def torch_facts() -> dict[str, Any]:
         "devices": devices,
         "gflops_float32": matmul_gflops(torch.float32),
         "gflops_bfloat16": matmul_gflops(torch.bfloat16),
+    }
+
+
+def engine_facts() -> dict[str, Any]:
+    """Which engine and precision large models get here, and why."""
+    from ...engine.choose import MODULES, choose, unavailable
+    from ...engine.int8 import without_int8
+    from ...engine.precision import LARGE, resolve_dtype
+    from ...pipeline.models import resolve_device
+
+    device = resolve_device("auto")
+    chosen = choose(device=device.type)
+    dtype = str(resolve_dtype("auto", device, LARGE)).removeprefix("torch.")
+    if device.type == "cpu":
+        faster = "measured faster here" if dtype == "bfloat16" else "bfloat16 is not faster on this processor"
+    else:
+        faster = "half precision of a GPU" if dtype == "float16" else "the only one for this device"
+    return {
+        "engine": f"{chosen.engine.name}: {chosen.why}",
+        "engines": {name: unavailable(name) is None for name in MODULES},
+        "precision": f"{dtype} for large networks: {faster}",
+        "int8": without_int8() or "can be computed here (--dtype int8)",
     }
 
 
@@ -193,7 +216,9 @@ def _speed_remarks(report: Mapping[str, Any]) -> list[str]:
         return [f"Pictures are made on {others[0]}."]
     full, half = report["gflops_float32"], report["gflops_bfloat16"]
     speeds = f"matrix products run at {full:.0f} GFLOP/s in float32 and {half:.0f} in bfloat16"
-    return [f"Pictures are made on the CPU, in float32 unless --dtype says otherwise; {speeds}."]
+    precision = str(report.get("precision", "float32")).partition(" ")[0]
+    kinds = "in float32" if precision == "float32" else f"in {precision} for large networks and else in float32"
+    return [f"Pictures are made on the CPU, {kinds} unless --dtype says otherwise; {speeds}."]
 
 
 def _importable(module: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import Literal
@@ -218,12 +219,13 @@ def _unified(x: Tensor, history: list[tuple[Level, Tensor]], end: Level, variant
     changes = [(value - x0) * (1 / rate) for (_, value), rate in zip(history[1:], rates, strict=True)]
     if at_end is not None:
         rates, changes = [*rates, 1.0], [*changes, at_end - x0]
-    for change, weight in zip(changes, _unified_weights(rates, h, variant), strict=True):
+    for change, weight in zip(changes, _unified_weights(tuple(rates), h, variant), strict=True):
         x = x + change * (end.alpha * weight)
     return x
 
 
-def _unified_weights(rates: list[float], h: float, variant: str) -> list[float]:
+@functools.lru_cache(maxsize=512)  # every picture of a run visits the same levels
+def _unified_weights(rates: tuple[float, ...], h: float, variant: str) -> list[float]:
     """-B(h) a_m, where a solves R a = b (equation 10 of the paper); of one unknown a is 1/2, as the authors set it."""
     scale = -h if variant == "bh1" else math.expm1(-h)
     if len(rates) < 2:

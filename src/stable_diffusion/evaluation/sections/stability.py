@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ...data.similarity import over_white, psnr, ssim
+from ...engine.precision import DTYPES
 from ...errors import StableDiffusionError
-from ...pipeline.models import BUILT_IN, DTYPES, StableDiffusion
+from ...pipeline.models import BUILT_IN, StableDiffusion
 from ...weights.containers.packing import pack, unpack
 from ..again import Repainted, repaint
 from ..bench import Bench

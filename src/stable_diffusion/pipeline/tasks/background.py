@@ -95,8 +95,10 @@ def edge_alpha(straight: Tensor) -> Tensor:
     return (alpha * (1 - inner)).flatten(1).sum(dim=1) / (1 - inner).flatten(1).sum(dim=1)
 
 
-def composite(straight: Tensor, background: str | None, *, whole: bool = True) -> Tensor:
+def composite(straight: Tensor, background: str | None, *, whole: bool = True, ring: bool = False) -> Tensor:
     """Pictures [B,C,H,W] on their background: [B,4,H,W], or [B,3,H,W] on a colour and as a scene.
+
+    ring  left and right meet: holes are closed across them
 
     Without a background, or with "transparent", alpha stays; full pictures become opaque where they are generated as a
     `whole` (no part of them was given). Pictures without alpha are given back.
@@ -109,7 +111,7 @@ def composite(straight: Tensor, background: str | None, *, whole: bool = True) -
             return straight
         return torch.where(full, torch.cat([close_holes(straight), torch.ones_like(straight[:, 3:])], dim=1), straight)
     if background == SCENE:
-        return close_holes(straight)
+        return _close_ring(straight) if ring else close_holes(straight)
     colour, alpha = straight[:, :3], straight[:, 3:]
     return colour * alpha + rgb(background).to(straight)[:, None, None] * (1 - alpha)
 
@@ -119,6 +121,12 @@ def close_holes(straight: Tensor) -> Tensor:
     colour, alpha = straight[:, :3].double(), straight[:, 3:]
     rows = [push_pull(c[None], (a[None] >= 0.5).double()) for c, a in zip(colour, alpha, strict=True)]
     return torch.cat(rows).clamp(0, 1).to(straight)
+
+
+def _close_ring(straight: Tensor) -> Tensor:
+    """`close_holes` of pictures whose left and right edges meet."""
+    width = straight.shape[-1]
+    return close_holes(torch.cat([straight] * 3, dim=-1))[..., width : 2 * width]
 
 
 def rgb(background: str) -> Tensor:

@@ -22,6 +22,9 @@ from torch.overrides import TorchFunctionMode
 from ...request.settings import Wrap
 from ...types import CondDenoiser, Conditioning
 
+CAP = 1 / 24
+"""Height of the cap around a pole whose rings become even, as a part of the picture's height (7.5 degrees)."""
+
 
 def padded(x: Tensor, wrap: Wrap, left: int, right: int, top: int, bottom: int) -> Tensor:
     """[...,H,W] with that many columns and rows of what lies across the edges that meet; others as they are."""
@@ -113,15 +116,19 @@ def even_poles(picture: Tensor) -> Tensor:
     """An equirectangular picture [B,C,H,W] whose rows hold no more detail than their circle of latitude can show.
 
     A circle at latitude a is cos(a) as long as the equator: one pixel of solid angle covers 1 / cos(a) columns there.
-    Each row is smoothed around the circle by a Gaussian of that width; the equator stays as it is, and what would be a
-    pinched star around a pole when seen on the sphere becomes an even cap.
+    Each row is smoothed around the circle by a Gaussian of that width; the equator stays as it is. In the last rows
+    (`CAP`) what is left of the differences around the circle fades out, so that the row at the pole has one colour:
+    what would be a pinched star when seen on the sphere becomes an even cap.
     """
     height, width = picture.shape[-2:]
-    latitude = (torch.arange(height, dtype=torch.float64) + 0.5) / height * math.pi - math.pi / 2
-    spread = 0.5 * (1 / latitude.cos() - 1)  # standard deviation in columns
+    rows = torch.arange(height, dtype=torch.float64) + 0.5
+    spread = 0.5 * (1 / (rows / height * math.pi - math.pi / 2).cos() - 1)  # standard deviation in columns
     frequency = torch.arange(width // 2 + 1, dtype=torch.float64) * (2 * math.pi / width)
-    gain = torch.exp(-0.5 * (spread[:, None] * frequency) ** 2).to(picture)  # [H, W / 2 + 1]
-    smooth: Tensor = torch.fft.irfft(torch.fft.rfft(picture, dim=-1) * gain, n=width, dim=-1)
+    gain = torch.exp(-0.5 * (spread[:, None] * frequency) ** 2)  # [H, W / 2 + 1]
+    from_pole = torch.minimum(rows, height - rows) - 0.5
+    fade = torch.sin((from_pole / (height * CAP)).clamp(max=1) * (math.pi / 2)) ** 2
+    gain[:, 1:] *= fade[:, None]
+    smooth: Tensor = torch.fft.irfft(torch.fft.rfft(picture, dim=-1) * gain.to(picture), n=width, dim=-1)
     return smooth
 
 

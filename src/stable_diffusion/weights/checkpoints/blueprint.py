@@ -50,14 +50,15 @@ PARTS = ("unet", "vae", "clip", "clip2", "t5")
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkPlan:
-    """One network of a model, ready to be built: its config, its tensors, and the key table of the layout they are in.
+    """One network of a model, ready to be built: its config, its tensors, and the key table of the layout they are in
+    (None: the network's own names).
 
     `what` names network and file in errors. A text encoder has its tokenizer with it. `packed` weights are integers
     with scales (our own format).
     """
 
     config: Any
-    table: Callable[[Any], KeyTable]
+    table: Callable[[Any], KeyTable] | None
     tensors: Prefixed
     what: str
     tokenizer: TokenizerSource | None = None
@@ -66,7 +67,7 @@ class NetworkPlan:
     def build(self, *, dtype: torch.dtype | None = torch.float32, device: torch.device | str = "cpu") -> Any:
         """The network, strictly; BrokenModel where its tensors do not fit (see `weights.build`)."""
         tensors = unpack(dict(self.tensors)) if self.packed else self.tensors
-        make, table = NETWORKS[type(self.config)], self.table(self.config)
+        make, table = NETWORKS[type(self.config)], None if self.table is None else self.table(self.config)
         return build(lambda: make(self.config), tensors, table, what=self.what, dtype=dtype, device=device)
 
 

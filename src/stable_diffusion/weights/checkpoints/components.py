@@ -64,7 +64,11 @@ def merged(first: TensorFile, *others: TensorFile) -> TensorFile:
     infos = {name: file.info(name) for name, file in place.items()}
     stored: Mapping[str, str] = {name: file.stored(name) for name, file in place.items()}
     origins = {name: file.origin(name) for name, file in place.items()}
-    return TensorFile(first.path, infos, lambda name: place[name][name], first.kind, stored, origins)
+
+    def release(name: str) -> None:
+        place[name].release(name)
+
+    return TensorFile(first.path, infos, lambda name: place[name][name], first.kind, stored, origins, release)
 
 
 def _placed(tensors: TensorFile, text: TensorFile, prefix: str) -> TensorFile:

@@ -183,7 +183,11 @@ def _sharded(index: Path) -> TensorFile:
         if name not in shards[file]:
             raise BrokenModel(f"{index} expects {name[:80]!r} in {file}, which does not have it")
     infos = {name: shards[file].info(name) for name, file in weight_map.items()}
-    return TensorFile(index, infos, lambda name: shards[weight_map[name]][name], kind="sharded")
+
+    def release(name: str) -> None:
+        shards[weight_map[name]].release(name)
+
+    return TensorFile(index, infos, lambda name: shards[weight_map[name]][name], kind="sharded", release=release)
 
 
 # --- the model -------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from ...diffusion.prediction import resolve_prediction
@@ -30,9 +29,8 @@ from ..containers.limits import check_latent_numbers, check_plausible, using_con
 from ..containers.packing import pack
 from ..containers.safetensors import write_safetensors
 from ..containers.tensors import TensorFile
-from ..keys import KeyTable, Rule
 from ..parts import Card, Defaults, Parts, TokenizerSource
-from .blueprint import NETWORKS, Blueprint, NetworkPlan
+from .blueprint import Blueprint, NetworkPlan
 
 FORMAT = "stable_diffusion.v1"
 CONFIGS: dict[str, type[ModelConfig]] = {"unet": UNetConfig, "vae": VAEConfig, "clip": CLIPTextConfig}
@@ -126,7 +124,7 @@ def read_native(tensors: TensorFile, metadata: Mapping[str, str]) -> Blueprint:
         networks = {
             part: NetworkPlan(
                 config=kind.from_dict(config[part]),
-                table=_own_names,
+                table=None,
                 tensors=Prefixed(tensors, PREFIXES[part]),
                 what=f"{part} of {path}",
                 tokenizer=tokenizer if part == "clip" else None,
@@ -154,13 +152,6 @@ def read_native(tensors: TensorFile, metadata: Mapping[str, str]) -> Blueprint:
         if not name.startswith(tuple(PREFIXES.values())):
             raise BrokenModel(f"{path} has the tensor {name[:80]!r}; names begin with {', '.join(PREFIXES.values())}")
     return found
-
-
-def _own_names(config: Any) -> KeyTable:
-    """The key table of a network under its own names."""
-    with torch.device("meta"):
-        names = NETWORKS[type(config)](config).state_dict()
-    return KeyTable(tuple(Rule((name,), (name,)) for name in names))
 
 
 def _latents(values: Mapping[str, Any]) -> LatentFormat:

@@ -79,11 +79,14 @@ class _FirstUse:
         if problem:
             raise BrokenModel(problem)
 
-    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
     def problem_when_traced(self) -> str:
         """What is wrong with the weights, found out while the call is traced; the graph holds nothing of it."""
         module = None if self.module is None else self.module()
         return "" if module is None else self.problem(module)
+
+    # What the decorator `torch.compiler.assume_constant_result` sets; the decorator itself imports the compiler, which
+    # costs every process a second.
+    problem_when_traced._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def problem(self, module: nn.Module) -> str:
         """The sentence about weights that are not finite, empty where all are."""

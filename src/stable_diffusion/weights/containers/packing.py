@@ -72,7 +72,7 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def dequantise(integers: Tensor, scale: Tensor) -> Tensor:
     """Integers [O, ...] and scales [O] -> float32 [O, ...]."""
-    return integers.float() * _column(scale.float(), integers)
+    return integers.float().mul_(_column(scale.float(), integers))  # in place: half the memory that must be made
 
 
 def _column(scale: Tensor, like: Tensor) -> Tensor:

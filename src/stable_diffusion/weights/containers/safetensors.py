@@ -68,8 +68,12 @@ def read_safetensors(path: Path) -> tuple[TensorFile, dict[str, str]]:
         info, begin = entries[name]
         return mapped.tensor(data_start + begin, info.dtype, info.count).reshape(info.shape)
 
+    def release(name: str) -> None:
+        info, begin = entries[name]
+        mapped.release(data_start + begin, info.nbytes)
+
     infos = {name: info for name, (info, _) in entries.items()}
-    return TensorFile(path, infos, read, kind="safetensors"), metadata
+    return TensorFile(path, infos, read, kind="safetensors", release=release), metadata
 
 
 def _read_header(path: Path, size: int) -> tuple[dict[str, Any], int]:

@@ -6,6 +6,7 @@ alignment allow it. The mapping is private (copy on write): writing to a tensor 
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -48,16 +49,18 @@ class TensorFile(Mapping[str, Tensor]):
         kind: str,
         stored: Mapping[str, str] | None = None,
         origins: Mapping[str, Path] | None = None,
+        release: Callable[[str], None] | None = None,
     ) -> None:
         """`read` makes the named tensor; `kind` names the container ("safetensors", "torch zip", "torch stream",
         "gguf"); `stored` is how tensors are stored, where that is not their dtype ("Q8_0"); `origins` are the files of
-        those that come from another one than `path`."""
+        those that come from another one than `path`; `release` lets go of the memory of a tensor's bytes."""
         self.path = path
         self.kind = kind
         self._origins = {} if origins is None else origins
         self._stored = {} if stored is None else stored
         self._infos = infos
         self._read = read
+        self._release = release
 
     def info(self, name: str) -> TensorInfo:
         return self._infos[name]
@@ -80,7 +83,20 @@ class TensorFile(Mapping[str, Tensor]):
         infos = {new: self._infos[name] for new, name in names.items()}
         stored = {new: self._stored[name] for new, name in names.items() if name in self._stored}
         origins = {new: self._origins[name] for new, name in names.items() if name in self._origins}
-        return TensorFile(self.path, infos, lambda new: self[names[new]], self.kind, stored, origins)
+        return TensorFile(
+            self.path,
+            infos,
+            lambda new: self[names[new]],
+            self.kind,
+            stored,
+            origins,
+            lambda new: self.release(names[new]),
+        )
+
+    def release(self, name: str) -> None:
+        """A copy of the tensor was made, and its bytes in the mapped file need no memory any more."""
+        if self._release is not None:
+            self._release(name)
 
     def __getitem__(self, name: str) -> Tensor:
         info = self._infos[name]
@@ -103,7 +119,12 @@ class MappedBytes:
 
     def __init__(self, path: Path) -> None:
         self.size = path.stat().st_size
-        self._bytes = torch.from_file(str(path), shared=False, size=self.size, dtype=torch.uint8)
+        if self.size == 0:
+            self._map, self._bytes = None, torch.empty(0, dtype=torch.uint8)
+            return
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_COPY)
+        self._bytes = torch.frombuffer(self._map, dtype=torch.uint8)
 
     def tensor(self, start: int, dtype: torch.dtype, count: int) -> Tensor:
         """`count` elements of `dtype` from byte `start`: a view, or a copy where `start` is not aligned for `dtype`."""
@@ -112,5 +133,14 @@ class MappedBytes:
         if count == 0:
             return torch.empty(0, dtype=dtype)
         piece = self._bytes[start:stop]
-        # torch.from_file maps at a page boundary, so the offset in the file decides the alignment.
+        # A mapping begins at a page boundary, so the offset in the file decides the alignment.
         return (piece if start % dtype.itemsize == 0 else piece.clone()).view(dtype)
+
+    def release(self, start: int, nbytes: int) -> None:
+        """Let go of the memory of whole pages in a range of bytes; they are read from the file again when used.
+
+        Only for ranges of which nobody holds a tensor that was written to.
+        """
+        first, stop = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, (start + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        if self._map is not None and stop > first and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED, first, stop - first)

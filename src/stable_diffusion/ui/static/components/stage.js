@@ -62,6 +62,7 @@ function Actions({ picture }) {
     <${IconButton} icon="brush" label=${t("edit")} keys="E" onClick=${() => editPicture(picture, { mask: true })} />
     <${Menu} picture=${picture} />
     <${IconButton} icon="maximize" label=${t("enlarge")} onClick=${() => enlarge(picture)} />
+    ${Math.abs(picture.width - 2 * picture.height) <= 2 && html`<${IconButton} icon="globe" label=${t("viewer.look")} onClick=${() => { location.hash = `#/viewer/${picture.id}`; }} />`}
     <${IconButton} icon="columns-2" label=${t("compare")} keys="C" onClick=${() => { dialog.value = { name: "compare", a: picture.id }; }} />
     <${IconButton} icon="info" label=${t("details")} keys="I" onClick=${() => { dialog.value = { name: "details", id: picture.id }; }} />
     <${IconButton} icon="download" label=${t("download")} onClick=${() => download(picture.url, `${picture.id}.${picture.format || "png"}`)} />

@@ -1,0 +1,127 @@
+"""Converted networks in the user's cache folder: whole or not there, and never more than a limit.
+
+An entry is a folder of files with a list of their sizes and hashes. It is written beside its place and renamed, so that
+whoever is killed half-way leaves a temporary folder and no entry; what does not match its list is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ...errors import InvalidRequest
+from ..processor import cache_folder
+
+LIMIT = "STABLE_DIFFUSION_CACHE_GB"
+"""Environment variable: how many gigabytes converted networks may take in the cache folder."""
+DEFAULT_LIMIT = 20e9
+"""Bytes."""
+LIST = "files.json"
+ABANDONED = 24 * 3600
+"""Seconds after which a temporary folder has no writer any more."""
+
+
+def cache_limit() -> int:
+    """Bytes that the cache may hold. InvalidRequest where the variable is no number of at least 0."""
+    given = os.environ.get(LIMIT, "")
+    if not given:
+        return int(DEFAULT_LIMIT)
+    try:
+        limit = float(given)
+    except ValueError:
+        limit = -1.0
+    if not 0 <= limit < 1e9:
+        raise InvalidRequest(f"{LIMIT} is {given!r}; expected gigabytes, such as 20")
+    return int(limit * 1e9)
+
+
+class Store:
+    """Folders by key under `folder`, together at most `limit` bytes; those used least recently go
+    first.
+
+    Several processes may use one: they may make the same entry at once, of which the first that is whole stays.
+    """
+
+    def __init__(self, folder: Path | None = None, limit: int | None = None) -> None:
+        self.folder = cache_folder() / "openvino" if folder is None else folder
+        self.limit = cache_limit() if limit is None else limit
+
+    def entry(self, key: str, make: Callable[[Path], None]) -> Path:
+        """The folder of a key, whole; `make` fills it where it is not there, or is damaged. OSError where the disk
+        refuses."""
+        place = self.folder / key
+        if _is_whole(place):
+            with suppress(OSError):
+                os.utime(place)  # when it was last used
+            return place
+        shutil.rmtree(place, ignore_errors=True)
+        temporary = self.folder / f".{key[:40]}.{secrets.token_hex(6)}.part"
+        try:
+            temporary.mkdir(parents=True)
+            make(temporary)
+            (temporary / LIST).write_text(json.dumps({each.name: _described(each) for each in temporary.iterdir()}))
+            with suppress(OSError):  # another process has made it meanwhile
+                os.rename(temporary, place)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        self._tidy(place)
+        return place
+
+    def size(self) -> int:
+        """Bytes of all entries."""
+        return sum(_bytes(place) for place in self._entries())
+
+    def _entries(self) -> Iterator[Path]:
+        if self.folder.is_dir():
+            yield from (each for each in self.folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+
+    def _tidy(self, keep: Path) -> None:
+        """Remove what is over the limit, `keep` last of all never; and what killed processes left."""
+        for part in self.folder.glob(".*.part"):
+            with suppress(OSError):
+                if time.time() - part.stat().st_mtime > ABANDONED:
+                    shutil.rmtree(part, ignore_errors=True)
+        sizes = {place: _bytes(place) for place in self._entries()}
+        total = sum(sizes.values())
+        for place in sorted(sizes, key=_last_used):
+            if total <= self.limit:
+                return
+            if place != keep:
+                shutil.rmtree(place, ignore_errors=True)
+                total -= sizes[place]
+
+
+def _last_used(place: Path) -> float:
+    try:
+        return place.stat().st_mtime
+    except OSError:  # another process removed it
+        return 0.0
+
+
+def _bytes(place: Path) -> int:
+    total = 0
+    with suppress(OSError):
+        for each in place.iterdir():
+            total += each.stat().st_size
+    return total
+
+
+def _described(path: Path) -> list[int | str]:
+    with path.open("rb") as file:
+        return [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
+
+
+def _is_whole(place: Path) -> bool:
+    """Whether an entry holds the files of its list, unchanged."""
+    try:
+        files = json.loads((place / LIST).read_text())
+        return bool(files) and all(_described(place / name) == described for name, described in files.items())
+    except (OSError, ValueError, AttributeError):
+        return False
