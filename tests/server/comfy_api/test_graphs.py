@@ -1,4 +1,4 @@
-"""Graphs become requests, and their pictures are those of these requests; what cannot is a fault that names the node."""
+"""Graphs become requests, and their pictures are those of these; what cannot is a fault that names the node."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_hires_loras_and_layers(server: Served) -> None:
     wanted = {"scale": 1.5, "steps": 4, "strength": 0.5, "upscaler": "Latent (nearest-exact)"}
     assert request_of(server)["hires"] == wanted
     files(server, result(server, hires_graph(width=128, height=128)))
-    assert request_of(server)["hires"] == {"steps": 4, "strength": 0.5} and server.get("/v1/jobs")  # 2 x is the default
+    assert request_of(server)["hires"] == {"steps": 4, "strength": 0.5, "upscaler": "Latent"}, "2 x is the default"
     with_lora = files(server, result(server, lora_graph()))
     found = request_of(server)
     assert found["loras"] == [{"name": "ink", "strength": 0.8, "text_strength": 0.5}] and found["clip_skip"] == 2
@@ -140,6 +140,8 @@ FAULTS: list[tuple[Any, str, str]] = [
     (lambda g: g["4"]["inputs"].update(ckpt_name="../../x"), "value_not_in_list", "model"),
     (lambda g: g["4"]["inputs"].update(ckpt_name="embeded"), "value_not_in_list", "embedded"),
     (lambda g: g["5"]["inputs"].update(batch_size=4000), "custom_validation_failed", "count"),
+    (lambda g: g["5"]["inputs"].update(width=63), "custom_validation_failed", "64x64"),
+    (lambda g: g["6"]["inputs"].update(text="<lora:inc:1>"), "custom_validation_failed", "'ink'"),
     (lambda g: g["3"]["inputs"].update(latent_image=["3", 0]), "dependency_cycle", "itself"),
     (lambda g: g["6"].pop("class_type"), "invalid_prompt", "class_type"),
 ]

@@ -127,6 +127,7 @@ FAULTS: list[tuple[dict[str, Any], str | None, str]] = [
     ({"extra_body": {"num_inference_steps": -3}}, "num_inference_steps", "invalid_value"),
     ({"extra_body": {"guidance_scale": 500}}, "guidance_scale", "invalid_value"),
     ({"extra_body": {"sampler": "nope"}}, "sampler", "invalid_value"),
+    ({"prompt": "x <lora:nope:1>"}, None, "invalid_value"),
     ({"prompt": 7}, "prompt", "invalid_type"),
     ({"prompt": None}, "prompt", "missing_required_parameter"),
 ]
