@@ -17,6 +17,7 @@ from hypothesis.errors import Unsatisfiable
 from server_helpers import client, port_of, running, settings
 
 schemathesis = pytest.importorskip("schemathesis")
+requests = pytest.importorskip("requests")  # schemathesis calls with it
 IN_ALL = int(os.environ.get("STABLE_DIFFUSION_FUZZ", "300"))
 ENDLESS = ("/v1/events",)
 """Streams that end with the connection alone."""
@@ -60,7 +61,11 @@ def _fuzz(operation, mode, base: str, codes: Counter[int], count: int) -> None:
         max_examples=count, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
     def run(case) -> None:
-        answer = case.call(base_url=base, timeout=30)
+        try:
+            answer = case.call(base_url=base, timeout=30)
+        except requests.Timeout:  # a machine that was stopped for a while; what blocks does so again
+            codes["slow"] += 1
+            answer = case.call(base_url=base, timeout=30)
         codes[answer.status_code] += 1
         assert answer.status_code < 500, (case.as_curl_command(), answer.text[:500])
         assert "Traceback" not in answer.text and str(Path.home()) not in answer.text

@@ -14,10 +14,12 @@ from . import pages
 from .a1111 import routes as a1111
 from .auth import Tokens
 from .bodies import BodyDeadline
+from .comfy import routes as comfy
 from .errors import Errors, ErrorShape
 from .guard import Guard
 from .observe.log import AccessLog
 from .observe.metrics import Measured
+from .openai import routes as openai
 from .service import Service
 from .settings import ServerSettings
 from .v1 import capabilities, events, gallery, inputs, jobs, live, system
@@ -31,10 +33,12 @@ ROUTERS: tuple[APIRouter | Callable[[ServerSettings], APIRouter], ...] = (
     inputs.router,
     live.router,
     a1111.router,
+    openai.openai_router,
+    comfy.comfy_router,
     lambda settings: pages.router(),
 )
 """What is mounted, in order: a router, or a function that makes one of the settings."""
-SHAPES: tuple[ErrorShape, ...] = (a1111.ERRORS,)
+SHAPES: tuple[ErrorShape, ...] = (a1111.ERRORS, openai.ERRORS, comfy.ERRORS)
 """How the APIs write errors; ours is the rest."""
 FORM_LIMITS = {"max_files": 17, "max_fields": 40}
 
