@@ -18,6 +18,7 @@ from ... import __version__
 from ...errors import InvalidRequest
 from ..auth import OwnerIs
 from ..errors import ApiError
+from ..openai.asking import check_sides, check_tags
 from ..openai.reading import json_object
 from ..pages import index_page
 from ..service import Service, ServiceIs
@@ -237,6 +238,7 @@ async def _submitted(comfy: Comfy, body: dict[str, Any], owner: str) -> Prompted
             if found is None:
                 raise InvalidRequest(f"there is no picture {plan.image[:80]!r}; upload it first")
             settings |= found
+        await service.call(_check_before, service, settings)
         request = await service.request(settings)
     except InvalidRequest as error:
         kind = graph[plan.sampler]["class_type"]
@@ -265,6 +267,14 @@ def _plan(comfy: Comfy, graph: object) -> Plan:
     lists = lists_of(comfy.service.library, tuple(comfy.uploads))
     nodes = checked_graph(graph, comfy.service.library, lists)
     return Planner(nodes, comfy.service.settings.limits.steps).plan()
+
+
+def _check_before(service: Service, settings: dict[str, Any]) -> None:
+    """InvalidRequest for what a job would find only when it runs."""
+    check_tags(settings["prompt"], service.library)
+    if "width" in settings:
+        factor = service.facts.of(service.library.models.find(settings["model"])).factor
+        check_sides((settings["width"], settings["height"]), factor)
 
 
 def _public(service: Service, body: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,9 @@ from ...errors import InvalidRequest
 from ...request.json import picture_base64
 from ...request.pictures import grey_mask, has_alpha
 from ...request.settings import SCENE, TRANSPARENT
+from ..a1111.txt2img import LORA, SD_CPP
 from ..errors import ApiError
-from ..library import Entry
+from ..library import Entry, Library
 from ..model_facts import ModelFacts
 from ..service import Service
 from .fields import ImageFields
@@ -67,12 +69,16 @@ def asked_settings(fields: ImageFields, service: Service, images: tuple[bytes, .
     entry = model_of(fields, service)
     facts = service.facts.of(entry)
     notes: list[str] = []
+    if SD_CPP.search(fields.prompt):
+        notes.append("<sd_cpp_extra_args> in the prompt is ignored: it is of stable-diffusion.cpp")
+        fields = fields.model_copy(update={"prompt": SD_CPP.sub(" ", fields.prompt).strip()})
+    check_tags(fields.prompt, service.library)
     settings = _plain_settings(fields, facts, service.settings.limits.steps)
     settings |= {"model": entry.name, **_background(fields, facts)}
     opened = [service.picture(each, "image") for each in images[:1]]
     size = fields.pixels()
     if size is not None:
-        _check_grid_of(size, facts.factor)
+        check_sides(size, facts.factor)
     elif opened:
         size = usual_area(opened[0].size, facts)
     if size is not None:
@@ -129,12 +135,19 @@ def _background(fields: ImageFields, facts: ModelFacts) -> dict[str, Any]:
     return {"background": SCENE} if fields.background == "opaque" and facts.alpha else {}
 
 
-def _check_grid_of(size: tuple[int, int], factor: int) -> None:
-    """ApiError where a side is no multiple of the model's factor."""
+def check_tags(prompt: str, library: Library) -> None:
+    """InvalidRequest with the nearest name where a prompt names a LoRA that is not in the list: before it waits."""
+    for name in LORA.findall(prompt):
+        library.loras.find(name)
+
+
+def check_sides(size: tuple[int, int], factor: int) -> None:
+    """InvalidRequest where a side is no multiple of the model's factor."""
     near = [max(1, round(side / factor)) * factor for side in size]
     if list(size) != near:
-        sentence = f"size is {size[0]}x{size[1]}; expected multiples of {factor}, the nearest is {near[0]}x{near[1]}"
-        raise ApiError(400, sentence, code="invalid_value", param="size")
+        raise InvalidRequest(
+            f"size is {size[0]}x{size[1]}; expected multiples of {factor}, the nearest is {near[0]}x{near[1]}"
+        )
 
 
 def _start(fields: ImageFields, image: Image.Image, mask: Image.Image | None, notes: list[str]) -> dict[str, Any]:
@@ -173,6 +186,9 @@ def edited_part(mask: Image.Image) -> Image.Image:
 def in_words_of_openai(error: InvalidRequest) -> ApiError:
     """A fault of a setting, with the client's name of it in its sentence and in `param`."""
     sentence = str(error)
+    unknown = re.match(r"unknown (\w+)", sentence)  # "unknown sampler 'eule': did you mean ..."
+    if unknown is not None and SETTINGS.get(unknown[1], unknown[1]) in ImageFields.model_fields:
+        return ApiError(400, sentence, code="invalid_value", param=SETTINGS.get(unknown[1], unknown[1]))
     name, sign, rest = sentence.partition(" is ")
     param = SETTINGS.get(name, name)
     if not sign or param not in ImageFields.model_fields:

@@ -162,8 +162,8 @@ async def _answer(
 ) -> JSONResponse | Response:
     """Run what is asked for, and answer with its pictures or its events."""
     service = openai.service
-    asked = await service.call(asked_settings, fields, service, given.images, given.mask)
     try:
+        asked = await service.call(asked_settings, fields, service, given.images, given.mask)
         request = await service.request(asked.settings)
     except InvalidRequest as error:
         raise in_words_of_openai(error) from None
