@@ -75,7 +75,7 @@ class ServerSettings:
     tls_cert: Path | None = about(None, "Certificate chain (PEM), for https.")
     tls_key: Path | None = about(None, "Its private key (PEM).")
     model: str = about("embedded", "Model of requests that name none.")
-    device: str = about("auto", "Device: auto, cpu, cuda ...")
+    device: str = about("auto", "Device: auto (every GPU, a worker each), cpu, cuda:1, or several as cuda:0,cuda:1.")
     dtype: str = about("auto", "Precision: auto, float32, float16 ...")
     models: tuple[Path, ...] = about((), "Folders of models.")
     loras: tuple[Path, ...] = about((), "Folders of LoRAs.")

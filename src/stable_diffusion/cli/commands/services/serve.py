@@ -43,7 +43,7 @@ def _folders(name: str, what: str) -> Callable[[F], F]:
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the queue and the pictures.")
 @click.option("--database", metavar="URL", help="PostgreSQL in the place of a file in the data folder.")
 @click.option("-m", "--model", help="Model of requests that name none.")
-@click.option("--device", help="auto, cpu, cuda ...")
+@click.option("--device", help="auto (every GPU, a worker each), cpu, cuda:1, or several as cuda:0,cuda:1.")
 @click.option("--dtype", help="auto, float32, float16 ...")
 @click.option("--paused", is_flag=True, default=None, help="Start without running anything.")
 @click.option("--rebuild-gallery", is_flag=True, help="Read the folder of pictures into the gallery first.")
