@@ -16,6 +16,7 @@ import io
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -78,12 +79,14 @@ def faults(report: dict[str, Any], flat: float | None = FLAT) -> list[str]:
     return found if report["pictures"] else [*found, "there was no picture"]
 
 
-async def run(address: str, clients: int, seconds: float, process: int | None = None) -> dict[str, Any]:
-    """So many clients for so long against a server; `process` is whose memory is looked at."""
+async def run(
+    address: str, clients: int, seconds: float, process: int | None = None, verify: ssl.SSLContext | bool = True
+) -> dict[str, Any]:
+    """So many clients for so long against a server; `process` is whose memory is looked at, `verify` as httpx has it."""
     seen, began = Seen(), time.monotonic()
     end = began + seconds
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=clients)
-    async with httpx.AsyncClient(base_url=address, timeout=120, limits=limits) as http:
+    async with httpx.AsyncClient(base_url=address, timeout=900, limits=limits, verify=verify) as http:
         kinds = (_job, _a1111)
         work = [_client(kinds[number % 2], http, seen, number, end) for number in range(clients)]
         watch = asyncio.create_task(_watch(seen, psutil.Process(process)))
