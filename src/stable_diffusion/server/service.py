@@ -24,6 +24,7 @@ from ..request.control import Control
 from ..request.lora import Lora
 from ..request.request import Request
 from ..runner import LocalRunner, device_runners
+from .content import CheckedRunner, checked
 from .errors import ApiError, Errors
 from .library import Entry, Library, trigger_words
 from .limits import check_limits
@@ -64,7 +65,7 @@ class Service:
     def __init__(self, settings: ServerSettings, errors: Errors) -> None:
         self.settings, self.errors = settings, errors
         self.library = Library(settings)
-        self.runners = device_runners(devices_of(settings.device), dtype=settings.dtype)
+        self.runners = checked(device_runners(devices_of(settings.device), dtype=settings.dtype), settings)
         limits = QueueLimits(queue=settings.limits.queue, owner=settings.limits.queue_owner)
         self.queue = JobService(
             settings.data,
@@ -81,7 +82,7 @@ class Service:
         self._progress: dict[str, Mapping[str, Any]] = {}
 
     @property
-    def runner(self) -> LocalRunner:
+    def runner(self) -> LocalRunner | CheckedRunner:
         """The first device's, for work that is not in the queue."""
         return self.runners[0]
 

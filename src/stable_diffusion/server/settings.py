@@ -84,6 +84,8 @@ class ServerSettings:
     upscalers: tuple[Path, ...] = about((), "Folders of upscalers.")
     wildcards: Path | None = about(None, "Folder of wildcards.")
     styles_file: Path | None = about(None, "A styles.csv of A1111.")
+    content_checker: Path | None = about(None, "Safety checker of diffusers (folder or file): what it flags is blurred.")
+    keep_originals: bool = about(False, "Keep flagged pictures as they were, in the data folder.")
     paused: bool = about(False, "Start without running anything.")
     limits: Limits = field(default_factory=Limits)
 # fmt: on
@@ -112,7 +114,7 @@ class ServerSettings:
     def roots(self) -> tuple[Path, ...]:
         """Folders that no message names."""
         folders = (*self.models, *self.loras, *self.embeddings, *self.controls, *self.upscalers, self.data)
-        files = (self.wildcards, self.styles_file, self.tls_cert, self.tls_key)
+        files = (self.wildcards, self.styles_file, self.tls_cert, self.tls_key, self.content_checker)
         return (*folders, *(file for file in files if file is not None))
 
 
