@@ -34,6 +34,8 @@ class Entry:
     name: str
     path: Path | None
     preview: Path | None = None
+    inside: str = ""
+    """The name with the subfolder of its folder: "styles/ink"."""
 
     @property
     def title(self) -> str:
@@ -61,7 +63,7 @@ class Listing:
                 self._entries = self._scan()
                 self._folded = {}
                 for entry in self._entries.values():
-                    for form in (entry.name, entry.title):
+                    for form in filter(None, (entry.name, entry.title, entry.inside)):
                         self._folded.setdefault(form.casefold(), entry)
                 self._read = time.monotonic()
             return self._entries
@@ -153,7 +155,9 @@ def _scanner(folders: Sequence[Path], endings: Sequence[str], *, models: bool = 
                 inside = path.resolve()
                 if inside.is_relative_to(root):  # a link that leads out is not listed
                     name = path.name if is_model_folder else path.stem
-                    found.setdefault(name, Entry(name, inside, _preview(path)))
+                    below = path.relative_to(folder)
+                    listed = (below if is_model_folder else below.with_suffix("")).as_posix()
+                    found.setdefault(name, Entry(name, inside, _preview(path), listed))
         return found
 
     return scan

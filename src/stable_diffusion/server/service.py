@@ -15,6 +15,7 @@ from fastapi import Depends, WebSocket
 from fastapi.requests import HTTPConnection
 from starlette.concurrency import run_in_threadpool
 
+from ..adapters.folder import joined
 from ..errors import InvalidRequest
 from ..jobs import FINISHED, Job, JobError, JobEvent, JobService, Picture
 from ..jobs import Limits as QueueLimits
@@ -22,7 +23,8 @@ from ..pipeline.tasks.wildcards import WildcardFolder
 from ..request.control import Control
 from ..request.lora import Lora
 from ..request.request import Request
-from ..runner import LocalRunner
+from ..runner import LocalRunner, device_runners
+from .content import CheckedRunner, checked
 from .errors import ApiError, Errors
 from .library import Entry, Library, trigger_words
 from .limits import check_limits
@@ -63,12 +65,12 @@ class Service:
     def __init__(self, settings: ServerSettings, errors: Errors) -> None:
         self.settings, self.errors = settings, errors
         self.library = Library(settings)
-        self.runner = LocalRunner(device=settings.device, dtype=settings.dtype)
+        self.runners = checked(device_runners(devices_of(settings.device), dtype=settings.dtype), settings)
         limits = QueueLimits(queue=settings.limits.queue, owner=settings.limits.queue_owner)
         self.queue = JobService(
             settings.data,
             database=settings.database or None,
-            runners=(self.runner,),
+            runners=self.runners,
             limits=limits,
             paused=settings.paused,
         )
@@ -78,6 +80,16 @@ class Service:
         self.sockets: dict[str, WebSocket] = {}
         self._words: dict[Path, list[str]] = {}
         self._progress: dict[str, Mapping[str, Any]] = {}
+
+    @property
+    def runner(self) -> LocalRunner | CheckedRunner:
+        """The first device's, for work that is not in the queue."""
+        return self.runners[0]
+
+    def release(self) -> None:
+        """Give back the memory of models on every device."""
+        for runner in self.runners:
+            runner.release()
 
     def public(self, text: str) -> str:
         """A sentence without folders of this machine."""
@@ -131,8 +143,8 @@ class Service:
         request = replace(
             request,
             model=model_path(entry),
-            lora_dir=settings.loras[0] if settings.loras else None,
-            embeddings_dir=settings.embeddings[0] if settings.embeddings else None,
+            lora_dir=joined(settings.loras),
+            embeddings_dir=joined(settings.embeddings),
             prompting=prompting,
         )
         size, steps = self.usual(entry)
@@ -274,3 +286,9 @@ def get_service(connection: HTTPConnection) -> Service:
 
 ServiceIs = Annotated[Service, Depends(get_service)]
 """A parameter of a route that is the service."""
+
+
+def devices_of(device: str) -> tuple[str, ...]:
+    """Devices as the setting has them; () is what the machine has."""
+    names = tuple(name.strip() for name in device.split(",") if name.strip())
+    return () if names in ((), ("auto",)) else names

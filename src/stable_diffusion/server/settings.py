@@ -75,7 +75,7 @@ class ServerSettings:
     tls_cert: Path | None = about(None, "Certificate chain (PEM), for https.")
     tls_key: Path | None = about(None, "Its private key (PEM).")
     model: str = about("embedded", "Model of requests that name none.")
-    device: str = about("auto", "Device: auto, cpu, cuda ...")
+    device: str = about("auto", "Device: auto (every GPU, a worker each), cpu, cuda:1, or several as cuda:0,cuda:1.")
     dtype: str = about("auto", "Precision: auto, float32, float16 ...")
     models: tuple[Path, ...] = about((), "Folders of models.")
     loras: tuple[Path, ...] = about((), "Folders of LoRAs.")
@@ -84,6 +84,8 @@ class ServerSettings:
     upscalers: tuple[Path, ...] = about((), "Folders of upscalers.")
     wildcards: Path | None = about(None, "Folder of wildcards.")
     styles_file: Path | None = about(None, "A styles.csv of A1111.")
+    content_checker: Path | None = about(None, "Safety checker of diffusers (folder or file): what it flags is blurred.")
+    keep_originals: bool = about(False, "Keep flagged pictures as they were, in the data folder.")
     paused: bool = about(False, "Start without running anything.")
     limits: Limits = field(default_factory=Limits)
 # fmt: on
@@ -112,7 +114,7 @@ class ServerSettings:
     def roots(self) -> tuple[Path, ...]:
         """Folders that no message names."""
         folders = (*self.models, *self.loras, *self.embeddings, *self.controls, *self.upscalers, self.data)
-        files = (self.wildcards, self.styles_file, self.tls_cert, self.tls_key)
+        files = (self.wildcards, self.styles_file, self.tls_cert, self.tls_key, self.content_checker)
         return (*folders, *(file for file in files if file is not None))
 
 

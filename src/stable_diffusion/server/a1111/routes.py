@@ -95,7 +95,7 @@ def _options(settings: ServerSettings) -> APIRouter:
     @routes.post("/sdapi/v1/unload-checkpoint")
     async def unload(service: ServiceIs) -> dict[str, Any]:
         """Give back the memory of the loaded models; the next job loads its own."""
-        await service.call(service.runner.release)
+        await service.call(service.release)
         return {}
 
     @routes.post("/sdapi/v1/reload-checkpoint")

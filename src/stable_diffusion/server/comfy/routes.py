@@ -161,7 +161,7 @@ def _add_queue_routes(routes: APIRouter) -> None:
     @routes.post("/free")
     async def free(service: ServiceIs) -> dict[str, Any]:
         """Give back the memory of loaded models; the next job loads its own."""
-        await service.call(service.runner.release)
+        await service.call(service.release)
         return {}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...jobs import Picture
+from ..content import is_flagged
 from ..errors import ErrorShape
 from ..limits import tokens
 from ..service import Finished
@@ -63,6 +64,8 @@ def entry(fields: ImageFields, file: bytes, picture: Picture, links: Links, base
         found["url"] = base.rstrip("/") + links.path(picture.id, fields)
     if picture.prompt and picture.prompt != fields.prompt:  # wildcards and variants were filled in
         found["revised_prompt"] = picture.prompt
+    if is_flagged(picture):
+        found["flagged"] = True
     return found
 
 

@@ -43,7 +43,7 @@ def _folders(name: str, what: str) -> Callable[[F], F]:
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the queue and the pictures.")
 @click.option("--database", metavar="URL", help="PostgreSQL in the place of a file in the data folder.")
 @click.option("-m", "--model", help="Model of requests that name none.")
-@click.option("--device", help="auto, cpu, cuda ...")
+@click.option("--device", help="auto (every GPU, a worker each), cpu, cuda:1, or several as cuda:0,cuda:1.")
 @click.option("--dtype", help="auto, float32, float16 ...")
 @click.option("--paused", is_flag=True, default=None, help="Start without running anything.")
 @click.option("--rebuild-gallery", is_flag=True, help="Read the folder of pictures into the gallery first.")
@@ -60,6 +60,10 @@ def _folders(name: str, what: str) -> Callable[[F], F]:
          help="Origin of another page that may call the API; repeatable.")  # fmt: skip
 @_option("--tls-cert", section=SAFETY, type=click.Path(path_type=Path), help="Certificate chain (PEM), for https.")
 @_option("--tls-key", section=SAFETY, type=click.Path(path_type=Path), help="Its private key (PEM).")
+@_option("--content-checker", section=SAFETY, type=click.Path(path_type=Path), metavar="PATH",
+         help="Safety checker of diffusers, folder or file: pictures that it flags are shown blurred.")  # fmt: skip
+@_option("--keep-originals", section=SAFETY, is_flag=True, default=None,
+         help="Keep flagged pictures as they were, in the data folder.")  # fmt: skip
 @_option("--max-queue", section=SAFETY, type=Whole(1, 10**6), help="Jobs that may wait; 256.")
 def command(
     config: Path | None, token_file: Path | None, max_queue: int | None, rebuild_gallery: bool, **options: Any
