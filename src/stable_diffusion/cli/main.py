@@ -24,6 +24,7 @@ COMMANDS = {
     "sample-grid": "sample_grid",
     "bulk": "bulk",
     "outpaint": "outpaint",
+    "upscale": "upscale",
     "view": "view",
     "encode": "encode",
     "decode": "decode",

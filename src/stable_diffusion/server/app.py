@@ -20,11 +20,12 @@ from .log import AccessLog
 from .metrics import Measured
 from .service import Service
 from .settings import ServerSettings
-from .v1 import capabilities, events, gallery, inputs, jobs, live, system
+from .v1 import capabilities, events, gallery, inputs, jobs, live, system, upscale
 
 ROUTERS: tuple[APIRouter | Callable[[ServerSettings], APIRouter], ...] = (
     system.router,
     jobs.router,
+    upscale.router,
     events.router,
     capabilities.router,
     gallery.router,

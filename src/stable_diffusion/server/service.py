@@ -15,21 +15,25 @@ from fastapi import Depends, WebSocket
 from fastapi.requests import HTTPConnection
 from starlette.concurrency import run_in_threadpool
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, unknown_choice
 from ..jobs import FINISHED, Job, JobError, JobEvent, JobService, Picture
 from ..jobs import Limits as QueueLimits
 from ..pipeline.tasks.wildcards import WildcardFolder
 from ..request.control import Control
 from ..request.lora import Lora
 from ..request.request import Request
+from ..request.settings import RESAMPLERS, UPSCALERS
 from ..runner import LocalRunner
+from ..upscaling.job import KIND as UPSCALE
+from ..upscaling.job import target_of, upscale_handler
+from ..upscaling.picture import check_size
 from .errors import ApiError, Errors
 from .library import Entry, Library, trigger_words
 from .limits import check_limits
 from .log import note
 from .metrics import Metrics
 from .model_facts import FactsOfModels
-from .pictures import INPUT, PICTURE, decode, from_text, thumbnail
+from .pictures import INPUT, PICTURE, decode, from_text, thumbnail, written_png
 from .settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -70,6 +74,7 @@ class Service:
             database=settings.database or None,
             runners=(self.runner,),
             limits=limits,
+            handlers={UPSCALE: upscale_handler(self.library.upscaler_path, settings.device)},
             paused=settings.paused,
         )
         self.facts = FactsOfModels()
@@ -116,6 +121,8 @@ class Service:
         refiner = values.get("refiner")
         if isinstance(refiner, Mapping) and "model" in refiner:
             values["refiner"] = {**refiner, "model": model_path(self.library.models.find(refiner["model"]))}
+        if isinstance(hires := values.get("hires"), Mapping) and hires.get("upscaler") is not None:
+            values["hires"] = {**hires, "upscaler": self.hires_upscaler(hires["upscaler"])}
         if "prompt" not in values:
             raise InvalidRequest("there is no prompt; expected a few words that say what to show")
         return self.admit(Request(**values))
@@ -138,6 +145,19 @@ class Service:
         size, steps = self.usual(entry)
         check_limits(request, settings.limits, size, steps)
         return request
+
+    def hires_upscaler(self, name: str) -> str:
+        """What a request holds for an upscaler of the second pass: a name of its own, or the path of the list's file.
+
+        InvalidRequest with the nearest name where there is none.
+        """
+        files = self.library.upscalers.entries()
+        own = {known.casefold(): known for known in UPSCALERS}.get(name.strip().casefold())
+        if own is not None:
+            return own
+        if not files:
+            raise unknown_choice("hires upscaler", name[:80], UPSCALERS)
+        return str(self.library.upscaler_path(name))
 
     def usual(self, entry: Entry) -> tuple[tuple[int, int], int]:
         """Size and steps of a model where a request leaves them out, as far as they are known without loading it."""
@@ -162,6 +182,37 @@ class Service:
     async def submit(self, request: Request, owner: str, **options: Any) -> Job:
         """Put an admitted request into the queue; `options` are those of `JobService.submit`."""
         return await self.call(self.queue.submit, request, owner=owner, **options)
+
+    async def upscale(self, image: Image.Image, body: Mapping[str, Any], owner: str, **options: Any) -> Job:
+        """Put the enlarging of a picture into the queue; `body` as in `upscaling.job`, without the picture.
+
+        InvalidRequest for an upscaler that there is not, or a picture beyond this server's limits.
+        """
+        return await self.call(self.submit_upscale, image, body, owner, **options)
+
+    def submit_upscale(self, image: Image.Image, body: Mapping[str, Any], owner: str, **options: Any) -> Job:
+        """The same, blocking."""
+        found, limits = dict(body), self.settings.limits
+        for key in ("upscaler", "second"):
+            if found.get(key) is not None:
+                found[key] = self.upscaler_name(found[key])
+        check_size(target_of(found).of(image.size), limits.side, limits.pixels)
+        digest = self.queue.upload(written_png(image))
+        return self.queue.submit({"image": HASH + digest, **found}, owner=owner, kind=UPSCALE, **options)
+
+    def enlarged(self, image: Image.Image, name: str, size: tuple[int, int], *, owner: str) -> Image.Image:
+        """A picture enlarged to a size through the queue, blocking; ApiError where that fails or is cancelled."""
+        body = {"upscaler": name, "width": size[0], "height": size[1], "crop": True}
+        job = self.queue.wait(self.submit_upscale(image, body, owner, save=False).id)
+        if job.state != "done":
+            raise failure(job)
+        data = self.queue.gallery.read(self.queue.pictures_of(job.id)[0].id)
+        return decode(data, "the enlarged picture", max(len(data), size[0] * size[1]))
+
+    def upscaler_name(self, name: str) -> str:
+        """The name of a resampling filter or an upscaler of the list, in any case; InvalidRequest else."""
+        own = {known.casefold(): known for known in RESAMPLERS}.get(str(name).strip().casefold())
+        return self.library.upscalers.find(name).name if own is None else own
 
     async def run(
         self, request: Request, owner: str, http: HttpRequest | None = None, *, save: bool = True, **options: Any
