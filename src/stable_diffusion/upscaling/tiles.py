@@ -8,6 +8,7 @@ picture but for rounding.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Generator
 
 import torch
@@ -70,7 +71,7 @@ def _cuts(length: int, tile: int) -> list[tuple[int, int]]:
     """A side in parts of about equal length, none longer than `tile`."""
     count = -(-length // tile)
     edges = [length * n // count for n in range(count + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))
 
 
 def _kept(start: int, end: int, length: int, mixed: int) -> tuple[int, int]:

@@ -209,8 +209,7 @@ def _hires(body: Txt2Img, library: Library, notes: list[str]) -> dict[str, Any]:
         hires["steps"] = steps
     if body.hr_upscaler:
         name = upscaler_named(body.hr_upscaler, library, notes, latent=True)
-        entry = library.upscalers.entries().get(name)
-        hires["upscaler"] = LANCZOS if name == NONE else name if entry is None else str(entry.path)
+        hires["upscaler"] = LANCZOS if name == NONE else name
     _same_in_both(body, notes)
     return {**found, "hires": hires}
 
