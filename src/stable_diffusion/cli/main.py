@@ -33,6 +33,7 @@ COMMANDS = {
     "convert": "convert",
     "pull": "pull",
     "serve": "serve",
+    "mcp": "mcp",
     "list": "list_names",
     "train": "train",
     "evaluate": "evaluate",

@@ -7,12 +7,14 @@ pictures as clients send them, and the way between blocking calls and the event 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 from fastapi import Depends, WebSocket
 from fastapi.requests import HTTPConnection
+from PIL.Image import Image as Pillow
 from starlette.concurrency import run_in_threadpool
 
 from ..errors import InvalidRequest, unknown_choice
@@ -101,6 +103,8 @@ class Service:
     def picture(self, given: object, what: str = "image") -> Image.Image:
         """The same, blocking. Text is base64, a data URI, "sha256:HASH" of an upload, or "picture:ID" of a picture."""
         most = self.settings.limits.image_pixels
+        if isinstance(given, Pillow):  # opened already
+            return given
         if isinstance(given, str) and given.startswith((HASH, INPUT)):
             return decode(self.queue.inputs.read(given.partition(":")[2]), what, most)
         if isinstance(given, str) and given.startswith(PICTURE):
@@ -240,6 +244,11 @@ class Service:
         pictures = await self.call(self.queue.pictures_of, job_id)
         return Finished(job, tuple(pictures), job.notes, self)
 
+    def queue_cancel(self, job_id: str) -> None:
+        """The same at once, for the end of a task that may not wait."""
+        with suppress(JobError):
+            self.queue.cancel(job_id)
+
     async def cancel_quietly(self, job_id: str) -> None:
         """Cancel a job that may have ended."""
         try:
@@ -279,6 +288,10 @@ class Service:
         if entry.path not in self._words:
             self._words[entry.path] = trigger_words(entry.path)
         return self._words[entry.path]
+
+    def picture_upscalers(self) -> list[str]:
+        """Names of what enlarges finished pictures."""
+        return [*RESAMPLERS, *self.library.upscalers.entries()]
 
     def wildcard_names(self) -> list[str]:
         """Names of the wildcards that prompts may use."""

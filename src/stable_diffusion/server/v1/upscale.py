@@ -29,6 +29,13 @@ class UpscaleSettings(Strict):
     crop: bool = False
     priority: Annotated[int, Field(ge=-100, le=100, strict=True)] = 0
 
+    def check(self) -> None:
+        """ApiError where scale, width and height do not go together."""
+        if (self.width is None) != (self.height is None):
+            raise ApiError(422, "width and height belong together; give both, or scale", param="width")
+        if self.width is not None and self.scale is not None:
+            raise ApiError(422, "scale and width x height say it twice; give one of them", param="scale")
+
 
 def router(settings: ServerSettings) -> APIRouter:
     """POST /v1/upscale."""
@@ -40,10 +47,7 @@ def router(settings: ServerSettings) -> APIRouter:
     ) -> JSONResponse:
         """`image` is base64 of a PNG, JPEG or WebP file, a data URI, sha256:HASH or picture:ID; `upscaler` a name of
         /v1/capabilities. The job is as those of /v1/jobs."""
-        if (given.width is None) != (given.height is None):
-            raise ApiError(422, "width and height belong together; give both, or scale", param="width")
-        if given.width is not None and given.scale is not None:
-            raise ApiError(422, "scale and width x height say it twice; give one of them", param="scale")
+        given.check()
         job = await service.upscale(
             await service.open_picture(given.image),
             given.model_dump(exclude={"image", "priority"}, exclude_none=True),
