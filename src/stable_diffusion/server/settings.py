@@ -84,6 +84,7 @@ class ServerSettings:
     upscalers: tuple[Path, ...] = about((), "Folders of upscalers.")
     wildcards: Path | None = about(None, "Folder of wildcards.")
     styles_file: Path | None = about(None, "A styles.csv of A1111.")
+    socket: bool = about(True, "Make pictures for this user's command line, over a socket of this user alone.")
     paused: bool = about(False, "Start without running anything.")
     limits: Limits = field(default_factory=Limits)
 # fmt: on
