@@ -30,7 +30,10 @@ def rrdb(config: RRDBConfig = SMALL, layout: str = "new") -> tuple[RRDBNet, dict
     return network, table.invert(network.state_dict())
 
 
-def compact(config: CompactConfig = CompactConfig(width=8, layers=2)) -> tuple[CompactNet, dict[str, Tensor]]:
+SMALL_COMPACT = CompactConfig(width=8, layers=2)
+
+
+def compact(config: CompactConfig = SMALL_COMPACT) -> tuple[CompactNet, dict[str, Tensor]]:
     network = random(CompactNet(config))
     return network, KeyTable(tuple(_compact_rules(config))).invert(network.state_dict())
 

@@ -18,7 +18,8 @@ from . import files
 from .format import echo_json
 from .options import chosen, load_model
 from .output import Output
-from .served.client import NotServed, Watch, served_pictures
+from .served.client import served_pictures
+from .served.picture import NotServed, Watch
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -18,8 +18,8 @@ from ..pipeline.models import BUILT_IN, MODEL_ENDINGS, model_names
 from ..pipeline.tasks.wildcards import load_styles
 from ..request.fields import UPSCALER_ENDINGS
 from ..text.prompt_styles import Style
-from ..weights.containers.safetensors import read_safetensors
 from ..upscaling.network import scale_of
+from ..weights.containers.safetensors import read_safetensors
 from .settings import ServerSettings
 
 KEPT = 60.0

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from ...errors import StableDiffusionError
 from ...request.json import to_json
 from ...request.request import Request
-from .client import NotServed, ServedPicture, Watch
+from .picture import NotServed, ServedPicture, Watch
 
 TOKEN = "STABLE_DIFFUSION_SERVER_TOKEN"
 SECONDS, LONG = 10.0, 600.0

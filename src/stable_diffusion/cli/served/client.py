@@ -10,8 +10,7 @@ import base64
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 import click
@@ -21,36 +20,13 @@ from ...request.json import to_json
 from ...request.request import Request
 from ...server.resident.place import MOST_LINE, is_own_socket, socket_path, surroundings
 from ..command import SectionOption
+from .picture import NotServed, ServedPicture, Watch
 
 CHOSEN = "stable_diffusion.server"
 AUTO, OFF = "auto", "off"
 CONNECT, FIRST = 1.0, 5.0
 """Seconds to be let in, and to be told whether the order is taken."""
 SENT = ("device", "dtype", "engine")
-
-
-class NotServed(Exception):
-    """No server makes this picture; it is to be made here."""
-
-
-@dataclass(frozen=True)
-class ServedPicture:
-    """A picture as a server made it: the bytes of its PNG file."""
-
-    file: bytes
-    seed: int
-    prompt: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class Watch:
-    """What is called while a picture is made. `preview` None asks for none."""
-
-    progress: Callable[[int, int, int, int], object]
-    preview: Callable[[bytes], object] | None
-    note: Callable[[str], object]
 
 
 def _keep(ctx: click.Context, parameter: click.Parameter, value: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 from typing import TYPE_CHECKING, Any
 
 from ... import __version__
-from .tools import Toolbox, ToolFailure, encoded
+from .tools import Toolbox, ToolFailure
 
 if TYPE_CHECKING:
     from mcp.server.lowlevel import Server
@@ -42,7 +43,7 @@ def protocol_server(box: Toolbox) -> Server[Any]:
             LOG.exception("a tool failed")
             return _failed("the server failed here; its log says why")
         pictures = [
-            types.ImageContent(type="image", data=encoded(data), mime_type=kind) for data, kind in answer.pictures
+            types.ImageContent(type="image", data=base64.b64encode(data).decode("ascii"), mime_type=kind) for data, kind in answer.pictures
         ]
         text = types.TextContent(type="text", text=answer.text)
         return types.CallToolResult(content=[text, *pictures], structured_content=dict(answer.data))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import io
+import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,7 +168,9 @@ class Toolbox:
         from ...request.json import to_json
 
         try:
-            body = to_json(Request.like(image))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                body = to_json(Request.like(image))
         except InvalidRequest:
             return {}
         return {"settings": settings_of(self.service.library, body)}
@@ -247,8 +249,3 @@ def _shown(data: bytes) -> tuple[bytes, str]:
         return data, "image/png"
     with Image.open(io.BytesIO(data)) as image:
         return thumbnail(image, SHOWN_SIDE), "image/webp"
-
-
-def encoded(data: bytes) -> str:
-    """Base64, as the protocol has pictures."""
-    return base64.b64encode(data).decode("ascii")
