@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from server_helpers import port_of, running, settings
 
 from house import PACKAGE
-from server_helpers import port_of, running, settings
 from stable_diffusion.cli.main import cli
 from stable_diffusion.server.listen import Listening
 from stable_diffusion.server.resident.place import VARIABLE

@@ -261,6 +261,10 @@ class JobService:
             current.skip.set()
         return current is not None
 
+    def was_refused(self, job_id: str) -> bool:
+        """Whether a job failed because what it asks for cannot be used; known of the last ones of this program."""
+        return job_id in self._bench.refused
+
     def cancel_running(self, owner: str | None = None) -> list[str]:
         """Cancels what runs now, as the button "interrupt" does; returns the ids."""
         running = [each.current for each in self.workers]

@@ -6,11 +6,12 @@ import io
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from ..errors import StableDiffusionError
+from ..errors import InvalidRequest, ModelFileError, StableDiffusionError
 from ..events import Event, Images, Progress
 from ..request.request import Request
 from .database import Database, database_words, sqlalchemy
@@ -29,6 +30,8 @@ PREVIEW_SECONDS = 0.25
 """Least time from one preview to the next."""
 FULL_DATABASE = ("full", "readonly", "disk I/O", "No space", "could not extend")
 """In what SQLite and PostgreSQL say when the disk takes no more; other errors may pass by themselves."""
+MOST_REFUSED = 1000
+"""Jobs that are remembered as those whose request could not be used."""
 RECOVER_SECONDS = 15.0
 """From one look for jobs of dead workers to the next."""
 
@@ -63,6 +66,7 @@ class Bench:
     naming: Callable[[Job, int], str] = picture_name
     is_paused: Callable[[], bool] = lambda: False
     disk_refused: Callable[[str], None] = lambda reason: None
+    refused: deque[str] = field(default_factory=lambda: deque(maxlen=MOST_REFUSED))
     wake: threading.Condition = field(default_factory=threading.Condition)
 
 
@@ -184,6 +188,8 @@ class Worker:
                 self.bench.disk_refused(f"the database cannot be written: {words}")
             return
         except StableDiffusionError as error:
+            if isinstance(error, (InvalidRequest, ModelFileError)):
+                self.bench.refused.append(job.id)
             self._end(current, "failed", str(error), notes)
             return
         except Exception as error:

@@ -16,9 +16,9 @@ from .auth import Tokens
 from .bodies import BodyDeadline
 from .errors import Errors, ErrorShape
 from .guard import Guard
-from .log import AccessLog
 from .mcp.mount import McpDoor, is_installed, mcp_route
-from .metrics import Measured
+from .observe.log import AccessLog
+from .observe.metrics import Measured
 from .service import Service
 from .settings import ServerSettings
 from .v1 import capabilities, events, gallery, inputs, jobs, live, system, upscale

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import StableDiffusionError
 from .app import create_app
-from .log import note, start_log
+from .observe.log import note, start_log
 from .resident.serve import ResidentSocket
 from .settings import ServerSettings
 

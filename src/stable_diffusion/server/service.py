@@ -32,9 +32,9 @@ from ..upscaling.picture import check_size
 from .errors import ApiError, Errors
 from .library import Entry, Library, trigger_words
 from .limits import check_limits
-from .log import note
-from .metrics import Metrics
 from .model_facts import FactsOfModels
+from .observe.log import note
+from .observe.metrics import Metrics
 from .pictures import INPUT, PICTURE, decode, from_text, thumbnail, written_png
 from .settings import ServerSettings
 
@@ -240,7 +240,7 @@ class Service:
                     await self.cancel_quietly(job_id)
                     raise ApiError(499, "the client went away", code="cancelled")
         if job.state != "done":
-            raise failure(job)
+            raise failure(job, refused=self.queue.was_refused(job.id))
         pictures = await self.call(self.queue.pictures_of, job_id)
         return Finished(job, tuple(pictures), job.notes, self)
 
@@ -317,12 +317,12 @@ class Service:
         self.queue.close()
 
 
-def failure(job: Job) -> ApiError:
-    """A job that did not end well, as an answer."""
+def failure(job: Job, *, refused: bool = False) -> ApiError:
+    """A job that did not end well, as an answer; `refused` where what it asks for cannot be used."""
     if job.state == "cancelled":
         return ApiError(409, f"the job {job.id} was cancelled", code="cancelled")
     sentence = job.error or f"the job {job.id} is {job.state}"
-    return ApiError(500, sentence, code=job.state)
+    return ApiError(400 if refused else 500, sentence, code="" if refused else job.state)
 
 
 def model_path(entry: Entry) -> str:

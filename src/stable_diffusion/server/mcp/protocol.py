@@ -43,7 +43,8 @@ def protocol_server(box: Toolbox) -> Server[Any]:
             LOG.exception("a tool failed")
             return _failed("the server failed here; its log says why")
         pictures = [
-            types.ImageContent(type="image", data=base64.b64encode(data).decode("ascii"), mime_type=kind) for data, kind in answer.pictures
+            types.ImageContent(type="image", data=base64.b64encode(data).decode("ascii"), mime_type=kind)
+            for data, kind in answer.pictures
         ]
         text = types.TextContent(type="text", text=answer.text)
         return types.CallToolResult(content=[text, *pictures], structured_content=dict(answer.data))

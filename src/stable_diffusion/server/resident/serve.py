@@ -22,7 +22,7 @@ from ...request.request import Request
 from ...request.settings import UPSCALERS
 from ..library import Listing
 from ..limits import check_limits
-from ..log import note
+from ..observe.log import note
 from ..service import Service
 from .place import MOST_LINE, is_private, socket_path, surroundings
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from ...errors import InvalidRequest
-from ..command import Command, F, SectionOption, Whole
+from ....errors import InvalidRequest
+from ...command import Command, F, SectionOption, Whole
 
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "websockets", "prometheus_client", "sqlalchemy")
 MISSING = 'the server needs more packages: pip install "stable-diffusion[server]"'
@@ -72,8 +72,8 @@ def command(
     """
     if any(importlib.util.find_spec(name) is None for name in NEEDED):
         raise InvalidRequest(MISSING)
-    from ...server.listen import serve
-    from ...server.settings import read_settings
+    from ....server.listen import serve
+    from ....server.settings import read_settings
 
     if token_file is not None:
         options["token"] = _token(token_file)

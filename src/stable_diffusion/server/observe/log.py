@@ -9,8 +9,8 @@ import time
 from collections.abc import MutableMapping
 from typing import Any
 
-from ..errors import brief
-from .guard import App, Receive, Scope, Send
+from ...errors import brief
+from ..guard import App, Receive, Scope, Send
 
 NAME = "stable_diffusion.server"
 LOGGER = logging.getLogger(NAME)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...errors import InvalidRequest
-from ..command import Command
+from ....errors import InvalidRequest
+from ...command import Command
 
 if TYPE_CHECKING:
-    from ...server.service import Service
-    from ...server.settings import ServerSettings
+    from ....server.service import Service
+    from ....server.settings import ServerSettings
 
 MISSING = 'assistants need more packages: pip install "stable-diffusion[mcp]"'
 DATA = Path("~/.local/share/stable-diffusion-mcp")
@@ -48,9 +48,9 @@ def command(config: Path | None, **options: Any) -> None:
         click.echo("note: an assistant is expected at standard input; end with Ctrl-D", err=True)
     import asyncio
 
-    from ...server.mcp.protocol import run_stdio
-    from ...server.mcp.tools import Toolbox
-    from ...server.settings import read_settings
+    from ....server.mcp.protocol import run_stdio
+    from ....server.mcp.tools import Toolbox
+    from ....server.settings import read_settings
 
     options["data"] = options["data"] or DATA
     service = _service(read_settings(config, os.environ, options))
@@ -75,9 +75,9 @@ def _service(settings: ServerSettings) -> Service:
     """The work of a server in its folder, or in one beside it where another assistant has that."""
     from dataclasses import replace
 
-    from ...jobs import FolderInUse
-    from ...server.errors import Errors
-    from ...server.service import Service
+    from ....jobs import FolderInUse
+    from ....server.errors import Errors
+    from ....server.service import Service
 
     for number in range(1, MOST_FOLDERS + 1):
         folder = settings.data if number == 1 else settings.data.with_name(f"{settings.data.name}-{number}")

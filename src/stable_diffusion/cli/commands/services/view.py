@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...errors import InvalidRequest, StableDiffusionError
-from ..command import Command
+from ....errors import InvalidRequest, StableDiffusionError
+from ...command import Command
 
 if TYPE_CHECKING:
-    from ...ui.viewer_page import Panorama
+    from ....ui.viewer_page import Panorama
 
 EXAMPLES = """
 stable-diffusion view sphere.jpg
@@ -60,8 +60,8 @@ def command(
     The page is shown on this computer alone until Ctrl-C. --export writes a file for other devices, which holds picture
     and viewer.
     """
-    from ...request.pictures import open_picture
-    from ...ui.viewer_page import Panorama, exported_page, is_sphere, read_picture
+    from ....request.pictures import open_picture
+    from ....ui.viewer_page import Panorama, exported_page, is_sphere, read_picture
 
     shown = Panorama(
         name=picture.name,
@@ -81,7 +81,7 @@ def command(
 
 
 def _export(path: Path, page: str, *, overwrite: bool) -> None:
-    from ...weights.containers.atomic import whole_file
+    from ....weights.containers.atomic import whole_file
 
     if path.suffix.lower() not in (".html", ".htm"):
         raise InvalidRequest(
@@ -98,7 +98,7 @@ def _export(path: Path, page: str, *, overwrite: bool) -> None:
 
 
 def _serve(shown: Panorama, port: int, *, browser: bool) -> None:
-    from ...ui.local_page import PageServer
+    from ....ui.local_page import PageServer
 
     try:
         server = PageServer(shown, port)

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...request.axes import Axis
-from ...request.prompt_file import PromptLine
-from ...request.request import COMMON
-from ..command import Command, SectionOption, apply
-from ..format import echo_json
-from ..given import Given
-from ..options import chosen, device_options
-from ..setting_options import setting_options, size_option
+from ....request.axes import Axis
+from ....request.prompt_file import PromptLine
+from ....request.request import COMMON
+from ...command import Command, SectionOption, apply
+from ...format import echo_json
+from ...given import Given
+from ...options import chosen, device_options
+from ...setting_options import setting_options, size_option
 
 if TYPE_CHECKING:
-    from ...bulk.run import BulkRun, BulkStatus
+    from ....bulk.run import BulkRun, BulkStatus
 
 EXAMPLES = """
 stable-diffusion bulk prompts.jsonl -o pictures
@@ -62,8 +62,8 @@ def command(
     Given again after it was stopped or killed, the same command goes on where it was. OUT/manifest.jsonl has a line for
     each picture: its request, hash and timing. Requests that are equal are made once.
     """
-    from ...bulk.plan import Shard
-    from ...bulk.run import BulkPlan, BulkRun, check_folder, plan_key
+    from ....bulk.plan import Shard
+    from ....bulk.run import BulkPlan, BulkRun, check_folder, plan_key
 
     if (source is None) == (not prompts):
         raise click.UsageError("Give a file of requests, or --prompt", click.get_current_context())
@@ -82,7 +82,7 @@ def command(
 
 
 def _lines(source: Path | None, prompts: tuple[str, ...]) -> Iterable[PromptLine]:
-    from ...bulk.read import read_lines
+    from ....bulk.read import read_lines
 
     if source is not None:
         return read_lines(source)
@@ -121,7 +121,7 @@ def _show(run: BulkRun, as_json: bool) -> None:
     """A bar with the time that is left on stderr; at the end the manifest's path, or JSON, on stdout."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from ..terminal import stderr_console
+    from ...terminal import stderr_console
 
     console = stderr_console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
