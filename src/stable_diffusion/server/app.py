@@ -17,16 +17,18 @@ from .bodies import BodyDeadline
 from .comfy import routes as comfy
 from .errors import Errors, ErrorShape
 from .guard import Guard
+from .mcp.mount import McpDoor, is_installed, mcp_route
 from .observe.log import AccessLog
 from .observe.metrics import Measured
 from .openai import routes as openai
 from .service import Service
 from .settings import ServerSettings
-from .v1 import capabilities, events, gallery, inputs, jobs, live, system
+from .v1 import capabilities, events, gallery, inputs, jobs, live, system, upscale
 
 ROUTERS: tuple[APIRouter | Callable[[ServerSettings], APIRouter], ...] = (
     system.router,
     jobs.router,
+    upscale.router,
     events.router,
     capabilities.router,
     gallery.router,
@@ -67,6 +69,9 @@ def create_app(settings: ServerSettings | None = None) -> FastAPI:
         app.include_router(each if isinstance(each, APIRouter) else each(settings))
     for address, files in pages.static_mounts():
         app.mount(address, files)
+    app.state.mcp = McpDoor(service) if is_installed() else None
+    if app.state.mcp is not None:
+        app.router.routes.append(mcp_route(app.state.mcp))
     # The last one added is the first that a request meets.
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=4)
     app.add_middleware(BodyDeadline, seconds=settings.limits.body_seconds)
@@ -85,5 +90,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         service.closing = True
+        if app.state.mcp is not None:
+            await app.state.mcp.close()
         watch.cancel()
         await service.call(service.close)

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from ..errors import StableDiffusionError
 from .app import create_app
 from .observe.log import note, start_log
+from .resident.serve import ResidentSocket
 from .settings import ServerSettings
 
 MOST_HEADER = 32 * 1024
@@ -99,8 +100,14 @@ def serve(
     if rebuild:
         note("gallery rebuilt", pictures=listening.app.state.service.queue.gallery.rebuild())
     note("listening", address=listening.address)
+    resident = ResidentSocket(listening.app.state.service)
+    if settings.socket and resident.start():
+        note("listening", socket=resident.path.name if resident.path is not None else "")
     ready(listening.address)
-    listening.run()
+    try:
+        listening.run()
+    finally:
+        resident.close()
 
 
 def listen(settings: ServerSettings) -> Listening:

@@ -86,6 +86,7 @@ class ServerSettings:
     styles_file: Path | None = about(None, "A styles.csv of A1111.")
     content_checker: Path | None = about(None, "Safety checker of diffusers (folder or file): what it flags is blurred.")
     keep_originals: bool = about(False, "Keep flagged pictures as they were, in the data folder.")
+    socket: bool = about(True, "Make pictures for this user's command line, over a socket of this user alone.")
     paused: bool = about(False, "Start without running anything.")
     limits: Limits = field(default_factory=Limits)
 # fmt: on
