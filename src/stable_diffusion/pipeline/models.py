@@ -113,6 +113,10 @@ class StableDiffusion:
     def __repr__(self) -> str:
         return f"StableDiffusion({self.name!r}, family={self.parts.family!r}, {self.device}, {self.dtype})"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a table of what it is and what it was made for; text is escaped."""
+        return model_html(self)
+
     def on(self, engine: Engine) -> StableDiffusion:
         """The same model, its weights and attachments included, run by another engine."""
         return self if engine is self.engine else self._by_engine.setdefault(engine, replace(self, engine=engine))

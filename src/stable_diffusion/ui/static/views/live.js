@@ -43,7 +43,7 @@ function useStyle() {
   }, []);
 }
 
-function Range({ name, label, least, most, step }) {
+function Range({ setting: name, label, least, most, step }) {
   const id = `live-${name}`;
   return html`<div class="field"><div class="field-head"><label for=${id}>${label}</label>
       <input class="number" type="number" aria-label=${label} min=${least} max=${most} step=${step} value=${live(name)}
@@ -63,8 +63,8 @@ function Settings({ session }) {
   return html`<div class="live-settings">
     ${sticker
       ? html`<p class="help live-hint">${t("live.sticker.help")}</p>`
-      : html`<${Range} name="strength" label=${t("field.strength")} least=${0.05} most=${1} step=${0.05} />`}
-    <${Range} name="steps" label=${t("field.steps")} least=${1} most=${20} step=${1} />
+      : html`<${Range} setting="strength" label=${t("field.strength")} least=${0.05} most=${1} step=${0.05} />`}
+    <${Range} setting="steps" label=${t("field.steps")} least=${1} most=${20} step=${1} />
     <${Seed} />
     <div class="field"><span class="label">${t("live.size")}</span>
       <${Segments} label=${t("live.size")} value=${live("size")} options=${SIZES.map((each) => [each, String(each)])} onChange=${(each) => setLive("size", each)} /></div>
