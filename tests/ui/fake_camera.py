@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def write_ball(path: Path) -> Path:
     return path
 
 
-def pixels(page: Any, selector: str = ".live canvas") -> np.ndarray[Any, Any]:
+def pixels(page: Any, selector: str = ".live-view canvas") -> np.ndarray[Any, Any]:
     """A canvas as [H,W,4] bytes."""
     found = page.locator(selector).evaluate(
         """(each) => {
@@ -37,8 +38,6 @@ def pixels(page: Any, selector: str = ".live canvas") -> np.ndarray[Any, Any]:
             return [each.height, each.width, btoa(text)];
         }"""
     )
-    import base64
-
     return np.frombuffer(base64.b64decode(found[2]), np.uint8).reshape(found[0], found[1], 4)
 
 

@@ -83,8 +83,9 @@ def open_picture(page: Any, **more: Any) -> None:
     settle(lambda: answers(page) > 0, 30)
 
 
-def settled(page: Any) -> np.ndarray[Any, Any]:
-    """The canvas when no further picture has come for a while."""
+def settled(page: Any, more_than: int = 0) -> np.ndarray[Any, Any]:
+    """The canvas when more than so many pictures, and then no further one for a while, have come."""
+    settle(lambda: answers(page) > more_than, 30)
     count = -1
     while count != answers(page):
         count = answers(page)
@@ -131,13 +132,14 @@ def test_settings_change_in_flight_and_a_still_is_kept(live: Opened, server: Ser
     assert answers(page) == count  # a still picture with the same settings is made once
     page.locator("#live-strength").fill("0.9")
     page.locator("#live-prompt").fill("a blue ball in the snow")
-    second = settled(page)
-    assert answers(page) > count
+    second = settled(page, count)
     assert np.abs(first.astype(int) - second).mean() > 5
+    count = answers(page)
     page.get_by_role("button", name="Another seed").click()
-    assert np.abs(second.astype(int) - settled(page)).mean() > 1
+    assert np.abs(second.astype(int) - settled(page, count)).mean() > 1
+    count = answers(page)
     page.get_by_role("group", name="Size").get_by_role("button", name="192").click()
-    assert settled(page).shape == (192, 192, 4)
+    assert settled(page, count).shape == (192, 192, 4)
     page.get_by_role("button", name="Keep").click()
     page.locator(".toast", has_text="gallery").get_by_role("button", name="Show").click()
     page.locator(".tile[aria-selected=true]").wait_for()
@@ -167,7 +169,7 @@ def test_a_sticker_lies_over_the_camera(live: Opened) -> None:
     before = pixels(page)
     settle(lambda: bool((pixels(page) != before).any()), 10)
     assert answers(page) == count  # the camera goes on, and the sticker is made once
-    canvas = page.locator(".live canvas")
+    canvas = page.locator(".live-view canvas")
     canvas.focus()
     for _ in range(5):
         page.keyboard.press("ArrowRight")
@@ -241,7 +243,7 @@ def yellow_share(page: Any) -> float:
 def test_the_view_is_accessible_and_fits_a_phone(locale: str, scheme: str, live: Opened) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page = live("", locale=locale, color_scheme=scheme, viewport={"width": 390, "height": 844})
-    chinese = "使用摄像头" in page.locator(".live").inner_text()
+    chinese = "使用摄像头" in page.locator(".live-view").inner_text()
     assert chinese == (locale == "zh-CN")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     open_picture(page)

@@ -21,7 +21,7 @@ def model_html(model: StableDiffusion) -> str:
         "Usual settings": f"{usual.steps} steps, guidance {usual.guidance:g}, {usual.sampler}, {usual.schedule}",
         "Transparency": "yes" if model.has_alpha else "no",
         "Hash": model.hash or "",
-        "Adapters": ", ".join(str(each) for each in model.attachments),
+        "Adapters": ", ".join(f"{each.name} ({each.strength:g})" for each in model.attachments),
         "Embeddings": ", ".join(name for each in model.embeddings for name in each.names),
     }
     cells = (

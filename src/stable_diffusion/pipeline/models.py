@@ -32,6 +32,7 @@ from ..weights.checkpoints.components import AnyPath, as_paths, check_latents, l
 from ..weights.load import load_parts, read_blueprint
 from ..weights.parts import Defaults, Parts
 from .cache import FileCache
+from .card import model_html
 from .codec import TILINGS, ImageDecoder, ImageEncoder, Tiling
 from .denoiser import AnySchedule, LatentNetwork
 from .process import DenoisingProcess

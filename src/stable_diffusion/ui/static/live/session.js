@@ -29,7 +29,9 @@ export class LiveSession {
   #measured = new Figures();
   #stream;
   #elements = {};
-  #sticker = null;
+  #answer = null; // the newest picture that came back
+  #over = false; // whether it is a sticker
+  #asked = "change"; // the mode of the frame that is on its way
   #camera = null;
   #url = null;
   #fresh = true;
@@ -183,16 +185,19 @@ export class LiveSession {
     if (!this.running || !this.#stream.free || performance.now() < this.#hold || !(this.#changed || (moving && this.#fresh))) return;
     const since = performance.now();
     this.#fresh = this.#changed = false;
+    this.#asked = mode;
     const blob = await grab(this.#picture, size, this.mirrored.peek());
     if (blob && this.running) await this.#stream.send(blob, since);
     else this.#changed = true;
   }
 
   async #answered(blob, since, server) {
+    const over = this.#asked === "sticker";
     this.#pump(); // the next frame is on its way while this picture is decoded
     const picture = await createImageBitmap(blob);
-    this.#sticker?.close();
-    this.#sticker = picture;
+    this.#answer?.close();
+    this.#answer = picture;
+    this.#over = over;
     this.#draw();
     this.#measured.add(performance.now() - since, server);
     this.notice.value = null;
@@ -201,9 +206,9 @@ export class LiveSession {
 
   /** The answer alone, or the newest camera frame with the sticker on it. */
   #draw() {
-    const { canvas } = this.#elements, picture = this.#sticker;
+    const { canvas } = this.#elements, picture = this.#answer;
     if (!canvas || !picture || this.hidden.peek()) return;
-    const over = this.read().mode === "sticker", side = over ? SHEET : picture.width;
+    const over = this.#over, side = over ? SHEET : picture.width;
     if (canvas.width !== side) canvas.width = canvas.height = side;
     const context = canvas.getContext("2d");
     if (!over || !this.source.peek()) context.clearRect(0, 0, side, side);

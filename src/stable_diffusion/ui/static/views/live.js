@@ -153,7 +153,7 @@ export default function Live() {
     return () => { unbind(); session.close(); };
   }, []);
   const room = () => ({ prompt: setting("prompt").peek() || "", background: "transparent", seed: live("seed"), steps: live("steps"), model: modelName(), count: 1 });
-  return html`<section class="live" aria-label=${t("view.live")}>
+  return html`<section class="live-view" aria-label=${t("view.live")}>
     <h1 class="unseen">${t("view.live")}</h1>
     <div class="live-panes"><${Source} session=${session} video=${video} image=${image} openCamera=${openCamera} /><${Result} session=${session} canvas=${canvas} /></div>
     <div class="live-desk">
