@@ -83,7 +83,8 @@ def test_a_picture_is_made_with_previews_and_comes_into_the_history() -> None:
     assert max(comm.values("fraction")) == 1 and "working" in comm.values("state")
     (entry,) = widget.history
     text = read_metadata(widget.pictures[0])
-    assert entry["prompt"] == text.prompt == "a green apple" and entry["seed"] == str(text.seed) == widget.seed
+    assert entry["prompt"] == text.request.prompt == "a green apple"
+    assert entry["seed"] == str(text.request.seed) == widget.seed
     assert entry["settings"]["steps"] == 3 and Image.open(io.BytesIO(entry["thumbnail"])).format == "WEBP"
 
 
@@ -232,6 +233,7 @@ def test_the_widget_in_a_browser(browser: Any, tmp_path: Path) -> None:
     page.get_by_text("Settings", exact=True).click()
     assert page.get_by_label("Steps", exact=True).input_value() == "3"
     page.get_by_label("Steps", exact=True).fill("5")
+    page.keyboard.press("Tab")
     page.get_by_label("Sampler").select_option("euler")
     assert page.evaluate("model.get('settings')") == {"steps": 5, "sampler": "euler"}
     page.evaluate("model.set('state', 'working'); model.set('fraction', 0.5); model.set('fault', '<i>broken</i>')")
