@@ -22,6 +22,7 @@ from ..request.settings import MAX_STEPS, UPSCALERS, Canvas, Fill, Hires, Inpain
 from ..text.prompt import split_and
 from ..weights.parts import Defaults
 from .image import covering_size, fitting_size
+from .shortcuts import EXACT, FEWEST, Shortcuts, can_merge, shortcuts_of
 from .tasks.background import background_notes, check_model
 from .tasks.given_pictures import picture_notes
 from .tasks.hires import HIRES_STRENGTH, hires_size, schedule_steps, share_of
@@ -86,6 +87,7 @@ class Resolved:
     window: int
     overlap: int
     passes: tuple[ResolvedPass, ...]
+    shortcuts: Shortcuts = EXACT
     notes: tuple[str, ...] = ()
 
     @property
@@ -172,6 +174,7 @@ def fill_in(
         window=canvas.window or 0,
         overlap=canvas.window_overlap or 0,
         passes=passes,
+        shortcuts=shortcuts_of(request.speed, request.token_merging, guided=guidance != 1),
     )
 
 
@@ -327,6 +330,10 @@ def _ignored(asked: Request, resolved: Resolved, model: StableDiffusion) -> Iter
     if asked.image_guidance is not None and kind != "image":
         yield "image_guidance is ignored: the model does not edit pictures"
     yield from _unguided(asked, resolved, model, kind)
+    if asked.speed != "exact" and max(round(each.steps * each.strength) for each in resolved.passes) < FEWEST:
+        yield f"speed is ignored: a run of fewer than {FEWEST} steps has none to spare"
+    if asked.token_merging and not can_merge(model.parts.unet):
+        yield "token_merging is ignored: the model has no self-attention of the picture alone"
 
 
 def _of_other_models(asked: Request, model: StableDiffusion) -> Iterator[str]:

@@ -39,6 +39,9 @@ Margins = tuple[int, int, int, int]
 Pair = tuple[int, int]
 Tiling = Literal["x", "y", "both"]
 TILINGS: tuple[Tiling, ...] = ("x", "y", "both")
+Speed = Literal["exact", "fast", "fastest"]
+SPEEDS: tuple[Speed, ...] = ("exact", "fast", "fastest")
+"""How much of the work may be left out."""
 UPSCALERS = (
     *("Latent", "Latent (antialiased)", "Latent (bicubic)", "Latent (bicubic antialiased)", "Latent (nearest)"),
     *("Latent (nearest-exact)", "Lanczos", "Nearest"),

@@ -20,7 +20,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import Field, ValidationError
 
 from ...errors import InvalidRequest
-from ...events import Images
+from ...live import LivePainter
 from ...request.pictures import cover, plain_mode
 from ...request.request import Request
 from ..auth import OwnerIs
@@ -76,6 +76,7 @@ class Live:
     waiting: tuple[int, bytes] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     last: Request | None = None
+    painter: LivePainter | None = None
 
     async def say(self, kind: str, **facts: Any) -> None:
         await self.socket.send_text(json.dumps({"type": kind, **facts}))
@@ -155,10 +156,9 @@ class Live:
         frame = decode(data, "the frame", self.service.settings.limits.image_pixels)
         image = cover(frame, base.width or 256, base.height or 256)
         request = replace(base, image=plain_mode(image), strength=self.settings["strength"])
-        for event in self.service.runner.run(request):
-            if isinstance(event, Images):
-                return encoded(event.images[0]), request
-        raise InvalidRequest("no picture came out")
+        if self.painter is None or not self.painter.fits(request):
+            self.painter = LivePainter(self.service.runner, request)
+        return encoded(self.painter.paint(request)), replace(request, seed=self.painter.seed)
 
 
 def as_request(settings: dict[str, Any]) -> dict[str, Any]:
