@@ -168,7 +168,9 @@ def test_pictures_and_models_show_themselves_escaped() -> None:
     request = Request("<script>alert(1)</script> & more", seed=5)
     event = Images(images=(Image.new("RGB", (8, 8)),), first=0, requests=(request,), notes=("<b>note</b>",))
     shown = event._repr_html_()
-    assert "<script" not in shown and "<b>note" not in shown and html.escape("<script>alert(1)</script> & more") in shown
+    assert (
+        "<script" not in shown and "<b>note" not in shown and html.escape("<script>alert(1)</script> & more") in shown
+    )
     assert "data:image/png;base64," in shown and "seed 5" in shown
     model = stable_diffusion.load("embedded-fast")
     assert "<table>" in model._repr_html_() and "embedded" in model._repr_html_()

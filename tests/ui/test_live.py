@@ -181,7 +181,11 @@ def test_a_sticker_lies_over_the_camera(live: Opened) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [("NotAllowedError", "lock or camera symbol"), ("NotFoundError", "no camera"), ("NotReadableError", "Another program")],
+    [
+        ("NotAllowedError", "lock or camera symbol"),
+        ("NotFoundError", "no camera"),
+        ("NotReadableError", "Another program"),
+    ],
 )
 def test_a_missing_camera_is_explained(fault: str, words: str, live: Opened) -> None:
     refuse = f"navigator.mediaDevices.getUserMedia = async () => {{ throw new DOMException('no', '{fault}'); }};"

@@ -71,9 +71,7 @@ def split(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return flat, rest
 
 
-def request_of(
-    prompt: str, settings: Mapping[str, object], seed: int | None, rest: Mapping[str, Any]
-) -> Request:
+def request_of(prompt: str, settings: Mapping[str, object], seed: int | None, rest: Mapping[str, Any]) -> Request:
     """The request that the form asks for; InvalidRequest in a sentence where a value is unusable."""
     shown = fields()
     values: dict[str, Any] = dict(rest)

@@ -100,7 +100,9 @@ class PictureWidget(anywidget.AnyWidget):
             return
         try:
             seed = seed_of(self.seed) if self.seed_locked else None
-            request = request_of(self.prompt, self.settings, secrets.randbelow(SEEDS) if seed is None else seed, self._rest)
+            request = request_of(
+                self.prompt, self.settings, secrets.randbelow(SEEDS) if seed is None else seed, self._rest
+            )
         except StableDiffusionError as error:
             self.fault = str(error)
             return

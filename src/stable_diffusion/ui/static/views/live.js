@@ -58,7 +58,7 @@ function Seed() {
     <input id="live-seed" class="number" type="number" min="0" max=${SEEDS - 1} value=${live("seed")} onChange=${change} /></div>`;
 }
 
-function Settings({ session }) {
+function Settings() {
   const sticker = live("mode") === "sticker", few = models();
   return html`<div class="live-settings">
     ${sticker
@@ -125,7 +125,8 @@ function Result({ session, canvas }) {
   return html`<figure class="live-pane"><figcaption>${t("live.result")}<${State} session=${session} />
       <${IconButton} icon="download" label=${t("live.save")} disabled=${!made} onClick=${save} /></figcaption>
     <div class="live-square"><canvas ref=${canvas} class=${sticker ? "sticker" : ""} width="256" height="256" role="img" tabindex=${sticker ? "0" : undefined}
-      aria-label=${sticker ? t("live.sticker.label") : t("live.result")} ...${sticker ? stickerHandlers(session) : {}}></canvas></div></figure>`;
+      aria-label=${sticker ? t("live.sticker.label") : t("live.result")} ...${sticker ? stickerHandlers(session) : {}}></canvas>
+      ${!made && session.source.value && html`<p class="live-wait" role="status"><span class="shimmer"></span><span>${t("live.first")}</span></p>`}</div></figure>`;
 }
 
 function State({ session }) {
@@ -164,7 +165,7 @@ export default function Live() {
           <${Button} icon="download" kind="primary" disabled=${!session.answers.value} onClick=${session.keep}>${t("live.keep")}<//></div></div>
       ${session.notice.value && html`<p class="fault" role="alert">${session.notice.value}</p>`}
       <${Segments} label=${t("live.mode")} value=${live("mode")} options=${[["change", t("live.mode.change")], ["sticker", t("live.mode.sticker")]]} onChange=${(each) => setLive("mode", each)} />
-      <${Settings} session=${session} />
+      <${Settings} />
       <${InYourRoom} request=${room} before=${() => session.stop()} />
     </div>
   </section>`;
