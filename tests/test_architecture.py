@@ -56,6 +56,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The queue knows no network and no protocol: requests go in, and a runner makes pictures of them.
     "jobs": {*RESULTS, "request", "weights", "runner"},
     "bulk": {*RESULTS, "request", "weights", "runner", "jobs"},
+    # A widget holds a loaded model, and needs no server.
+    "notebook": {*RESULTS, "request", "pipeline"},
     "cli": {*DOORS, "training", "evaluation", "jobs", "bulk", "server", "ui"},
     "server": {*DOORS, "jobs", "ui"},
     "cluster": {*DOORS, "jobs", "bulk"},
@@ -92,6 +94,7 @@ PUBLIC = [
     "load",
     "read_metadata",
     "save_image",
+    "widget",
 ]
 
 

@@ -84,7 +84,7 @@ class ServerSettings:
     upscalers: tuple[Path, ...] = about((), "Folders of upscalers.")
     wildcards: Path | None = about(None, "Folder of wildcards.")
     styles_file: Path | None = about(None, "A styles.csv of A1111.")
-    content_checker: Path | None = about(None, "Safety checker of diffusers (folder or file): what it flags is blurred.")
+    content_checker: Path | None = about(None, "Safety checker (folder or file): what it flags is blurred.")
     keep_originals: bool = about(False, "Keep flagged pictures as they were, in the data folder.")
     socket: bool = about(True, "Make pictures for this user's command line, over a socket of this user alone.")
     paused: bool = about(False, "Start without running anything.")

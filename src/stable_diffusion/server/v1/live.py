@@ -43,7 +43,7 @@ Words = Annotated[str, Field(max_length=10_000)]
 
 
 class LiveSettings(Strict):
-    """What changes while frames flow; a field that is left out stays as it is."""
+    """What changes while frames flow; a field that is left out stays as it is, and null puts it back to what is usual."""
 
     prompt: Words | None = None
     negative_prompt: Words | None = None
@@ -106,12 +106,15 @@ class Live:
         try:
             if len(text) > MOST_TEXT:
                 raise InvalidRequest(f"the settings have {len(text)} characters; expected at most {MOST_TEXT}")
-            asked = given(LiveSettings.model_validate_json(text))
+            model = LiveSettings.model_validate_json(text)
+            asked = given(model)
+            emptied = model.model_fields_set - asked.keys()
             if asked.pop("keep", False):
                 await self._keep()
-                if not asked:
+                if not asked and not emptied:
                     return
-            settings = {**self.settings, **asked}
+            usual = {name: USUAL.get(name) for name in emptied}
+            settings = {name: value for name, value in {**self.settings, **usual, **asked}.items() if value is not None}
             self.base = await self.service.request(as_request(settings))
             self.settings = settings
             await self.say("ready", settings=settings)
