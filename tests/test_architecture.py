@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The queue knows no network and no protocol: requests go in, and a runner makes pictures of them.
     "jobs": {*RESULTS, "request", "weights", "runner"},
     "bulk": {*RESULTS, "request", "weights", "runner", "jobs"},
-    "cli": {*DOORS, "training", "evaluation", "jobs", "bulk", "server", "ui"},
+    "cli": {*DOORS, "training", "evaluation", "jobs", "bulk", "server", "cluster", "ui"},
     "server": {*DOORS, "jobs", "ui"},
     "cluster": {*DOORS, "jobs", "bulk"},
 }

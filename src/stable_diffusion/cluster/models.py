@@ -17,6 +17,7 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -68,7 +69,7 @@ class ModelStore:
             raise InvalidRequest(f"{path.name!r} cannot be read: {error.strerror or error}") from None
         return StoredFile(digest, facts.st_size, path.name)
 
-    def _copied_in(self, source: BinaryIO) -> str:
+    def _copied_in(self, source: BufferedReader) -> str:
         digest = hashlib.file_digest(source, "sha256").hexdigest()
         place = self.path(digest)
         if place.is_file():

@@ -60,7 +60,7 @@ class ClusterSettings:
                 raise InvalidRequest(f"{each.name} of the cluster is {value!r}; expected a number from {least:g}")
         if self.max_replicas < self.min_replicas:
             raise InvalidRequest(
-                f"max_replicas is {self.max_replicas}, less than min_replicas, {self.min_replicas}; expected at least that"
+                f"max_replicas is {self.max_replicas} and min_replicas {self.min_replicas}; expected at least as many"
             )
         if "://" in self.address:
             raise InvalidRequest(

@@ -6,7 +6,7 @@ pictures as clients send them, and the way between blocking calls and the event 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from ..errors import InvalidRequest
 from ..jobs import FINISHED, Job, JobError, JobEvent, JobService, Picture
 from ..jobs import Limits as QueueLimits
+from ..jobs.worker import JobRunner
 from ..pipeline.tasks.wildcards import WildcardFolder
 from ..request.control import Control
 from ..request.lora import Lora
@@ -58,17 +59,21 @@ class Finished:
 
 
 class Service:
-    """The server's work, shared by all routers."""
+    """The server's work, shared by all routers.
 
-    def __init__(self, settings: ServerSettings, errors: Errors) -> None:
+    runners   one for each job that may run at once; () is one on the settings' device
+    """
+
+    def __init__(self, settings: ServerSettings, errors: Errors, runners: Sequence[JobRunner] = ()) -> None:
         self.settings, self.errors = settings, errors
         self.library = Library(settings)
-        self.runner = LocalRunner(device=settings.device, dtype=settings.dtype)
+        self.runners = tuple(runners) or (LocalRunner(device=settings.device, dtype=settings.dtype),)
+        self.runner = self.runners[0]
         limits = QueueLimits(queue=settings.limits.queue, owner=settings.limits.queue_owner)
         self.queue = JobService(
             settings.data,
             database=settings.database or None,
-            runners=(self.runner,),
+            runners=self.runners,
             limits=limits,
             paused=settings.paused,
         )
