@@ -80,7 +80,7 @@ class BulkRun:
 
     workers  of the order of each one what differs from the usual; `folder`, `database` and `name` are filled in
     tar      requests a tar file, 0 for files in folders
-    team     what the workers are, from their orders: processes of this machine, or others
+    team     what the workers are, from their orders; None is processes of this machine
     """
 
     def __init__(
@@ -90,9 +90,9 @@ class BulkRun:
         *,
         workers: Sequence[Mapping[str, Any]] = ({},),
         tar: int = 0,
-        team: Callable[[Sequence[WorkOrder], Leases], Team] = Processes,
+        team: Callable[[Sequence[WorkOrder], Leases], Team] | None = None,
     ) -> None:
-        self.plan, self.workers, self.team = plan, workers, team
+        self.plan, self.workers, self.team = plan, workers, Processes if team is None else team
         shard = plan.shard
         own = folder if shard.parts == 1 else folder / f"shard-{shard.number}-of-{shard.parts}"
         self.folder = DataFolder(own)

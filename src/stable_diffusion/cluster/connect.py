@@ -32,7 +32,14 @@ def missing() -> str | None:
 
 @contextmanager
 def cluster(settings: ClusterSettings) -> Iterator[ReplicaPool]:
-    """Replicas on the Ray of an address, while the block lasts.
+    """Replicas on the Ray of an address, while the block lasts; errors are those of `connected`."""
+    with connected(settings), replicas(settings) as pool:
+        yield pool
+
+
+@contextmanager
+def connected(settings: ClusterSettings) -> Iterator[None]:
+    """The connection to the Ray of an address.
 
     InvalidRequest where Ray is not installed, StableDiffusionError where it cannot be reached.
     """
@@ -42,10 +49,14 @@ def cluster(settings: ClusterSettings) -> Iterator[ReplicaPool]:
 
     _connect(settings)
     try:
-        with ReplicaPool(lambda: ActorHandle(settings), settings) as pool:
-            yield pool
+        yield
     finally:
         ray.shutdown()
+
+
+def replicas(settings: ClusterSettings) -> ReplicaPool:
+    """A pool on the Ray that this program is connected to."""
+    return ReplicaPool(lambda: ActorHandle(settings), settings)
 
 
 def cluster_runner(pool: ReplicaPool) -> ClusterRunner:
@@ -63,6 +74,7 @@ def _connect(settings: ClusterSettings) -> None:
         cpus = settings.local_cpus or max(1, round(settings.cpus * settings.max_replicas))
         options |= {"num_cpus": cpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         options |= {"object_store_memory": settings.object_megabytes * 2**20}
+        os.environ.setdefault("RAY_worker_niceness", "0")  # 15 would starve replicas on a machine that does more
         _let_workers_import()
     try:
         ray.init(address=settings.address, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from collections.abc import Iterator
@@ -43,9 +44,9 @@ class Replica:
         self._stopped: dict[str, None] = {}
         self._previews: set[str] = set()
 
-    def ping(self) -> bool:
-        """That it is there; answered while a request runs too."""
-        return True
+    def ping(self) -> int:
+        """The number of its process; answered while a request runs too."""
+        return os.getpid()
 
     def run(self, run_id: str, asked: Request | SharedRequest) -> Iterator[Event | Failure]:
         """The events of a request; a `Failure` is the last where it cannot be done.

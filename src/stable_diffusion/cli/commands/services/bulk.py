@@ -45,7 +45,7 @@ BULK: Any = {"cls": SectionOption, "section": "Bulk"}
 @click.option("--tar", type=click.IntRange(0), default=0, help="Requests in a tar file (webdataset).", **BULK)
 @click.option("--ray", metavar="ADDRESS", help='Make the pictures on a Ray cluster; "local" starts one.', **BULK)
 @click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file whose [cluster] --ray uses.", **BULK
+    "--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file with [cluster].", **BULK
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.", **BULK)
 @setting_options(COMMON)
