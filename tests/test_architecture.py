@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bulk": {*RESULTS, "request", "weights", "runner", "jobs"},
     # A widget holds a loaded model, and needs no server.
     "notebook": {*RESULTS, "request", "pipeline"},
-    "cli": {*DOORS, "training", "evaluation", "jobs", "bulk", "server", "ui"},
+    "cli": {*DOORS, "training", "evaluation", "jobs", "bulk", "server", "cluster", "ui"},
     "server": {*DOORS, "jobs", "ui"},
     "cluster": {*DOORS, "jobs", "bulk"},
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.gzip import GZipMiddleware
 
 from .. import __version__
+from ..jobs.worker import JobRunner
 from . import pages
 from .a1111 import routes as a1111
 from .auth import Tokens
@@ -45,14 +46,16 @@ SHAPES: tuple[ErrorShape, ...] = (a1111.ERRORS, openai.ERRORS, comfy.ERRORS)
 FORM_LIMITS = {"max_files": 17, "max_fields": 40}
 
 
-def create_app(settings: ServerSettings | None = None) -> FastAPI:
+def create_app(settings: ServerSettings | None = None, runners: Sequence[JobRunner] = ()) -> FastAPI:
     """The application of a server; the queue's folder is taken at once, and its workers run as long as it does.
+
+    runners   one for each job that may run at once; () is one on the settings' device
 
     StableDiffusionError where the folder or database cannot be used. `app.state.service` is its `Service`.
     """
     settings = ServerSettings() if settings is None else settings
     errors = Errors(settings.roots, SHAPES)
-    service = Service(settings, errors)
+    service = Service(settings, errors, runners)
     app = FastAPI(
         title="Stable Diffusion",
         version=__version__,

@@ -6,7 +6,7 @@ pictures as clients send them, and the way between blocking calls and the event 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from ..adapters.folder import joined
 from ..errors import InvalidRequest, unknown_choice
 from ..jobs import FINISHED, Job, JobError, JobEvent, JobService, Picture
 from ..jobs import Limits as QueueLimits
+from ..jobs.worker import JobRunner
 from ..pipeline.tasks.wildcards import WildcardFolder
 from ..request.control import Control
 from ..request.lora import Lora
@@ -30,7 +31,7 @@ from ..runner import LocalRunner, device_runners
 from ..upscaling.job import KIND as UPSCALE
 from ..upscaling.job import target_of, upscale_handler
 from ..upscaling.picture import check_size
-from .content import CheckedRunner, checked
+from .content import checked
 from .errors import ApiError, Errors
 from .library import Entry, Library, trigger_words
 from .limits import check_limits
@@ -66,12 +67,18 @@ class Finished:
 
 
 class Service:
-    """The server's work, shared by all routers."""
+    """The server's work, shared by all routers.
 
-    def __init__(self, settings: ServerSettings, errors: Errors) -> None:
+    runners   one for each job that may run at once; () is one on the settings' device
+    """
+
+    def __init__(self, settings: ServerSettings, errors: Errors, runners: Sequence[JobRunner] = ()) -> None:
         self.settings, self.errors = settings, errors
         self.library = Library(settings)
-        self.runners = checked(device_runners(devices_of(settings.device), dtype=settings.dtype), settings)
+        given = tuple(runners) or device_runners(devices_of(settings.device), dtype=settings.dtype)
+        self.runners: tuple[JobRunner, ...] = checked(given, settings)
+        here = next((each for each in given if isinstance(each, LocalRunner)), None)
+        self.runner = here or LocalRunner(device=settings.device, dtype=settings.dtype)  # of live frames: not in the queue
         limits = QueueLimits(queue=settings.limits.queue, owner=settings.limits.queue_owner)
         self.queue = JobService(
             settings.data,
@@ -87,11 +94,6 @@ class Service:
         self.sockets: dict[str, WebSocket] = {}
         self._words: dict[Path, list[str]] = {}
         self._progress: dict[str, Mapping[str, Any]] = {}
-
-    @property
-    def runner(self) -> LocalRunner | CheckedRunner:
-        """The first device's, for work that is not in the queue."""
-        return self.runners[0]
 
     def release(self) -> None:
         """Give back the memory of models on every device."""

@@ -27,6 +27,8 @@ from ..errors import InvalidRequest, unknown_choice
 PREFIX = "STABLE_DIFFUSION_SERVER_"
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 """Names of this machine as a browser writes them in Host."""
+CLUSTER = "cluster"
+"""A table of the same file that is read elsewhere: see `cluster.settings`."""
 MIB = 2**20
 
 
@@ -137,6 +139,7 @@ def read_settings(
     options  by field name; None is not given. InvalidRequest for an unknown name or an unusable value.
     """
     found = {} if path is None else _from_file(path)
+    found.pop(CLUSTER, None)
     limits = dict(found.pop("limits", {}))
     for name in _types(ServerSettings):
         if PREFIX + name.upper() in environment and name != "limits":

@@ -77,7 +77,7 @@ def _capabilities(service: Service) -> dict[str, Any]:
         "emphases": list(EMPHASES),
         "fills": list(FILLS),
         "formats": list(FORMATS),
-        "live": True,
+        "live": service.settings.content_checker is None,
         "auth": bool(settings.token),
     }
 
