@@ -93,7 +93,8 @@ def openvino(family: str, quick: bool, dtype: str) -> Call:
     network = unets(family, dtype, quick)[0]
     if dtype != "float32":  # traced in float32, as its guide has it
         network = copy.deepcopy(network).float()
-    call: Call = raw_openvino(_Plain(network), given)
+    small = {**given, "sample": given["sample"][..., :8, :8]}
+    call: Call = raw_openvino(_Plain(network), given, small)
     return call
 
 

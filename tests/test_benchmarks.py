@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from benchmarks import gpu, page, plot
 from benchmarks.__main__ import main
 from benchmarks.measure import Amount, in_turns

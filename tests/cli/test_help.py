@@ -54,9 +54,10 @@ def test_the_page_in_the_documentation_is_the_help_of_today() -> None:
 
 def test_every_command_has_help_and_examples() -> None:
     from stable_diffusion.cli.help_page import page
+    from stable_diffusion.cli.main import COMMANDS
 
     sections = page().split("\n## ")[1:]
-    assert len(sections) == 22
+    assert len(sections) > len(COMMANDS) + 1, "those of `train` have help of their own"
     for section in sections:
         assert "Examples:" in section, section.splitlines()[0]
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_checkpoints
-import tiny_sd3
-import tiny_xl
 import torch
 from adapter_files import ALL, kohya, lora_state
 from safetensors.torch import save_file
 from torch import nn
 
+import tiny_checkpoints
+import tiny_sd3
+import tiny_xl
 from stable_diffusion.engine.base import Features
 from stable_diffusion.engine.choose import choose, unavailable
 from stable_diffusion.errors import InvalidRequest
@@ -80,9 +80,14 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "sd3.5-medium": lambda: MMDiT(tiny_sd3.MEDIUM_35.config),
     "patches": lambda: UNet(
         UNetConfig(
-            channels=(32, 64), blocks_per_stage=1, transformer_depth=(0, 1), heads=2, context_dim=64, patch_size=2,
+            channels=(32, 64),
+            blocks_per_stage=1,
+            transformer_depth=(0, 1),
+            heads=2,
+            context_dim=64,
+            patch_size=2,
             patch_detail=0.5,
-        )  # fmt: skip
+        )
     ),
 }
 
@@ -208,7 +213,7 @@ def test_memory_stays_flat(
     tiny_model: StableDiffusion, tiny_native_model: StableDiffusion, store: Store, tmp_path: Path
 ) -> None:
     """Pictures with changing LoRAs, sizes and models; `SD_TEST_PICTURES=200` makes so many."""
-    engine, total = OpenVINOEngine(store=store), int(os.environ.get("SD_TEST_PICTURES", "16"))
+    engine, total = OpenVINOEngine(store=store), int(os.environ.get("SD_TEST_PICTURES", "12"))
     path = lora(tiny_model, tmp_path / "style.safetensors")
     marks = []
     for index in range(total):
@@ -220,7 +225,7 @@ def test_memory_stays_flat(
         gc.collect()
         marks.append(resident())
         assert len(engine._compiled) <= 3
-    grown = max(marks[-4:]) - max(marks[total // 2 - 4 : total // 2])
+    grown = max(marks[-4:]) - max(marks[total // 2 - 2 : total // 2 + 2])
     assert grown < 32e6, f"memory grew by {grown / 1e6:.0f} MB over {total // 2} pictures"
 
 
@@ -231,6 +236,9 @@ def test_a_network_that_is_gone_is_forgotten(store: Store) -> None:
     with torch.no_grad():
         network.conv_out.weight.mul_(2)  # without word to the engine
     given = inputs(network, 1, 7, 10)
+    assert distance(engine.network(network, "denoiser")(**given), network(**given)) < FLOAT32
+    network.load_state_dict({name: each / 2 for name, each in network.state_dict().items()}, assign=True)
+    network.requires_grad_(False)
     assert distance(engine.network(network, "denoiser")(**given), network(**given)) < FLOAT32
     del network
     gc.collect()

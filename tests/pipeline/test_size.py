@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.pipeline.tasks.micro_conditioning import with_size
+from stable_diffusion.pipeline.tasks.sdxl import with_size
 from stable_diffusion.request.settings import SizeConditioning
 from stable_diffusion.types import Conditioning
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from server_helpers import client, running, settings
+
 from stable_diffusion.server.listen import Listening
 
 

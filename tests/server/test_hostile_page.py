@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (the hostile page is text)
 """A hostile page of another origin in a real browser: it tries everything, and nothing happens. The page of the server
 itself works, so that the guard is no wall."""
 
@@ -9,8 +10,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-
 from server_helpers import client, make, port_of
+
 from stable_diffusion.server.listen import Listening
 
 sync_api = pytest.importorskip("playwright.sync_api")

@@ -8,8 +8,8 @@ import io
 import httpx
 import pytest
 from PIL import Image
-
 from server_helpers import SMALL, client, done, events_of, make, picture, running, sentence, settings
+
 from stable_diffusion import Request
 from stable_diffusion.images import save_image
 from stable_diffusion.pipeline.generate import generate

@@ -8,10 +8,10 @@ import struct
 
 import pytest
 from PIL import Image
+from server_helpers import client, picture, port_of
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from server_helpers import client, picture, port_of
 from stable_diffusion.server.listen import Listening
 
 SETTINGS = {"prompt": "a red apple", "size": 64, "steps": 2, "strength": 0.5, "seed": 1}

@@ -1,4 +1,4 @@
-"""The rest of the page: gallery, pictures to start from, languages, themes, phones, keys alone, accessibility, speed."""
+"""The rest of the page: gallery, start pictures, languages, themes, phones, keys alone, accessibility, speed."""
 
 from __future__ import annotations
 

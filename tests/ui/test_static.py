@@ -1,4 +1,4 @@
-"""What can be said of the page's files without a browser: texts, policy, hashes, sizes, settings that the form shows."""
+"""What can be said of the page's files without a browser: texts, policy, hashes, sizes, settings of the form."""
 
 from __future__ import annotations
 

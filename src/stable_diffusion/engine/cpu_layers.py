@@ -30,13 +30,19 @@ def must_be_plain(x: Tensor, weight: Tensor) -> bool:
     return torch.is_grad_enabled() or modes > 0 or x.dtype != weight.dtype
 
 
+def sides(layer: nn.Conv2d) -> tuple[list[int], list[int], list[int]]:
+    """Padding, stride and dilation of a convolution whose padding is a number of pixels."""
+    assert not isinstance(layer.padding, str)
+    return list(layer.padding), list(layer.stride), list(layer.dilation)
+
+
 class FusedConv(nn.Module):
     """A convolution in channels_last."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
-        self.padding, self.stride, self.dilation = list(layer.padding), list(layer.stride), list(layer.dilation)
+        self.padding, self.stride, self.dilation = sides(layer)
         self.groups = layer.groups
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,7 +53,8 @@ class FusedConv(nn.Module):
     def added(self, x: Tensor, other: Tensor) -> Tensor:
         """The convolution of x, and `other` [B,C,H,W] added to it."""
         if must_be_plain(x, self.weight):
-            return other + self(x)
+            plain: Tensor = other + self(x)
+            return plain
         x = x.contiguous(memory_format=torch.channels_last)
         other = other.contiguous(memory_format=torch.channels_last)
         shape = (self.padding, self.stride, self.dilation, self.groups)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .cpu_layers import must_be_plain
+from .cpu_layers import must_be_plain, sides
 
 _OPS: Any = torch.ops.onednn
 TOP = 126
@@ -85,7 +85,7 @@ class Int8Conv(nn.Module):
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
-        self.stride, self.padding, self.dilation = list(layer.stride), list(layer.padding), list(layer.dilation)
+        self.padding, self.stride, self.dilation = sides(layer)
         codes, self._scale = weight_codes(layer.weight)
         shape = (self.stride, self.padding, self.dilation)
         codes = codes.contiguous(memory_format=torch.channels_last)

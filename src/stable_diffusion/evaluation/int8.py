@@ -23,6 +23,7 @@ from ..engine.choose import engine_named
 from ..engine.int8 import Int8Engine, kept_path
 from ..engine.int8_layers import can_quantise, quantised
 from ..engine.torch import TORCH
+from ..events import Images
 from ..pipeline.generate import decode, generate
 from ..pipeline.models import StableDiffusion
 from ..pipeline.prepare import prepare
@@ -103,7 +104,8 @@ def _latents(model: StableDiffusion, requests: Sequence[Request], engine: Engine
     found = []
     for request in requests:
         *_, last = generate(model, request, output="latent", engine=engine)
-        found.append(last.tensor)  # type: ignore[union-attr]  # the last event of a run is its pictures
+        assert isinstance(last, Images) and last.tensor is not None
+        found.append(last.tensor)
     return torch.cat(found)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from ..request.request import Request
 from ..runner import LocalRunner
 from .database import Database, sqlite_url
-from .errors import UnknownJob
+from .errors import JobError, UnknownJob
 from .files import DataFolder
 from .gallery import Gallery
 from .inputs import Inputs
@@ -234,13 +234,14 @@ class JobService:
     ) -> Subscription:
         """Events of a job, of an owner's jobs, or of everything; see `EventStream.subscribe`.
 
-        For a job that has ended and of which no events are kept, the end comes at once.
+        For a job that has ended and of which no events are kept, the end comes at once. UnknownJob or PrunedJob where
+        there is no such job.
         """
-        events = self.stream.subscribe(job_id, owner=owner, after=after, previews=previews)
         if job_id is not None:
-            job = self.store.job(job_id)
-            if job.is_finished:
-                events.end_with(self.stream.state_event(job))
+            self.store.job(job_id)
+        events = self.stream.subscribe(job_id, owner=owner, after=after, previews=previews)
+        if job_id is not None and (job := self.store.job(job_id)).is_finished:
+            events.end_with(self.stream.state_event(job))
         return events
 
     def cancel(self, job_id: str) -> Job:
@@ -260,12 +261,16 @@ class JobService:
             current.skip.set()
         return current is not None
 
+    def was_refused(self, job_id: str) -> bool:
+        """Whether a job failed because what it asks for cannot be used; known of the last ones of this program."""
+        return job_id in self._bench.refused
+
     def cancel_running(self, owner: str | None = None) -> list[str]:
         """Cancels what runs now, as the button "interrupt" does; returns the ids."""
         running = [each.current for each in self.workers]
         ids = [each.job.id for each in running if each is not None and owner in (None, each.job.owner)]
         for job_id in ids:
-            with suppress(Exception):
+            with suppress(JobError):  # it may have ended by now
                 self.cancel(job_id)
         return ids
 
@@ -305,7 +310,7 @@ class JobService:
     def delete(self, job_id: str) -> None:
         """Removes a job from the list; its pictures stay in the gallery. A running one is cancelled first."""
         if not self.store.job(job_id).is_finished:
-            with suppress(Exception):
+            with suppress(JobError):
                 self.cancel(job_id)
             self.wait(job_id, 60)
         self.store.delete(job_id)

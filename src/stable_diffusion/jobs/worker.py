@@ -6,13 +6,15 @@ import io
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from ..errors import StableDiffusionError
+from ..errors import InvalidRequest, ModelFileError, StableDiffusionError
 from ..events import Event, Images, Progress
 from ..request.request import Request
+from ..stop import Stopped, stopping
 from .database import Database, database_words, sqlalchemy
 from .files import DataFolder, DiskRefused, picture_name
 from .inputs import Inputs, tail
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("stable_diffusion.jobs")
 PREVIEW_SECONDS = 0.25
 """Least time from one preview to the next."""
+FULL_DATABASE = ("full", "readonly", "disk I/O", "No space", "could not extend")
+"""In what SQLite and PostgreSQL say when the disk takes no more; other errors may pass by themselves."""
+MOST_REFUSED = 1000
+"""Jobs that are remembered as those whose request could not be used."""
 RECOVER_SECONDS = 15.0
 """From one look for jobs of dead workers to the next."""
 
@@ -61,6 +67,7 @@ class Bench:
     naming: Callable[[Job, int], str] = picture_name
     is_paused: Callable[[], bool] = lambda: False
     disk_refused: Callable[[str], None] = lambda reason: None
+    refused: deque[str] = field(default_factory=lambda: deque(maxlen=MOST_REFUSED))
     wake: threading.Condition = field(default_factory=threading.Condition)
 
 
@@ -160,28 +167,33 @@ class Worker:
 
     def _tell_recovered(self) -> None:
         again, lost = self.bench.leases.recover()
-        for job_id in again:
-            self.bench.stream.publish("queued", {"state": "queued"}, job=job_id)
-        for job_id in lost:
-            self.bench.stream.publish("lost", {"state": "lost"}, job=job_id)
+        for job_id in (*again, *lost):
+            self.bench.stream.publish_state(self.bench.leases.store.job(job_id))
 
     def _run(self, current: Current) -> None:
         job, notes, started = current.job, dict[str, None](), time.monotonic()
         try:
-            if job.model != self.loaded:
+            if job.kind == "generate" and job.model != self.loaded:
                 if self.loaded is not None:
                     self.runner.release()
                 self.loaded = job.model
-            made = self._paint(current, notes)
+            with stopping(lambda: self._is_over(current)):
+                made = self._paint(current, notes)
+        except Stopped:  # before its first step
+            made = None
         except DiskRefused as error:
             self.bench.disk_refused(str(error))
             self._end(current, "failed", str(error), notes)
             return
         except sqlalchemy().exc.OperationalError as error:  # the job's row cannot be written either; its lease runs out
             LOG.exception("the database did not take the job %s", job.id)
-            self.bench.disk_refused(f"the database cannot be written: {database_words(error)}")
+            words = database_words(error)
+            if any(each in words for each in FULL_DATABASE):
+                self.bench.disk_refused(f"the database cannot be written: {words}")
             return
         except StableDiffusionError as error:
+            if isinstance(error, (InvalidRequest, ModelFileError)):
+                self.bench.refused.append(job.id)
             self._end(current, "failed", str(error), notes)
             return
         except Exception as error:

@@ -45,6 +45,6 @@ def can_be_chunked(query: Tensor, key: Tensor, *, causal: bool) -> bool:
         and query.shape[2] * key.shape[2] >= LEAST
         and query.shape[3] < 256
         and not torch.is_grad_enabled()
-        and not torch.jit.is_tracing()
+        and not torch._C._is_tracing()
         and not torch.compiler.is_compiling()
     )

@@ -40,8 +40,7 @@ from ..text.prompt_schedule import Timeline, aligned
 from ..types import Blend, Conditioning, Denoiser, NoiseSource, Step
 from .attention import unless_recorded
 from .tasks.control import ControlUnit, controlled, mark_negative
-from .tasks.micro_conditioning import with_size
-from .tasks.refiner import hand_over
+from .tasks.sdxl import hand_over, with_size
 from .tasks.variation import varied
 from .tasks.windows import windowed
 

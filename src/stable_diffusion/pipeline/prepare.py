@@ -29,7 +29,7 @@ from .resolve import Resolved, ResolvedPass, resolve
 from .tasks.control_files import LoadedControls, load_controls
 from .tasks.init_image import InitImage, image_conditioning, prepare_init
 from .tasks.panorama import controls_with_horizon, share_horizon
-from .tasks.refiner import check_refiner
+from .tasks.sdxl import check_refiner
 from .tasks.wildcards import WildcardFolder
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from http.cookies import CookieError, SimpleCookie
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.requests import HTTPConnection
+from starlette.requests import cookie_parser
 
 from .errors import ApiError
 
@@ -82,11 +82,8 @@ class Tokens:
 
     def _has_cookie(self, headers: Mapping[str, Sequence[str]]) -> bool:
         for line in headers.get("cookie", ()):
-            try:
-                morsel = SimpleCookie(line).get(COOKIE)
-            except CookieError:
-                continue
-            if morsel is not None and hmac.compare_digest(morsel.value.encode(), self.session.encode()):
+            value = cookie_parser(line).get(COOKIE)
+            if value is not None and hmac.compare_digest(value.encode(), self.session.encode()):
                 return True
         return False
 

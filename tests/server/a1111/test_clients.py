@@ -221,6 +221,14 @@ def test_bad_requests_are_one_sentence(server: Served) -> None:
         assert {"error", "detail", "errors"} <= set(answer.json()) and "/" not in answer.json()["detail"]
 
 
+def test_what_a_model_cannot_do_is_no_failure_of_the_server(server: Served) -> None:
+    """Found when the job runs: this ControlNet is for another model."""
+    unit = {"model": "control_canny", "module": "none", "image": base64_text(picture())}
+    body = {"prompt": "a kite", **SMALL, "alwayson_scripts": {"ControlNet": {"args": [unit]}}}
+    answer = server.post("/sdapi/v1/txt2img", body)
+    assert answer.status_code == 400 and "is a ControlNet for a model" in answer.json()["detail"], answer.text
+
+
 def test_a_token_is_the_password_of_basic(tmp_path: Path) -> None:
     """webuiapi asks for the scripts before it has its credentials, and goes on without the answer."""
     token = "a-long-secret-of-tests"

@@ -8,7 +8,7 @@ compiled: so a picture is the same bits whatever pictures are beside it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,13 +45,10 @@ class Machine:
 class Compiled:
     """`compiled(inputs)` is the network's answer [B,...] in float32. Threads take turns."""
 
-    def __init__(
-        self, graph: ov.Model, weights: Mapping[str, Tensor], machine: Machine, until_called: Sequence[Tensor] = ()
-    ) -> None:
+    def __init__(self, graph: ov.Model, weights: Mapping[str, Tensor], machine: Machine) -> None:
         """The graph of one row, as `convert` makes it; it is used up. `weights` must stay unchanged while this is in
-        use; `until_called` is let go after the first call."""
+        use."""
         _insert(graph, weights)
-        self._held = list(until_called)
         self._names = [each.get_friendly_name().removeprefix(INPUT) for each in graph.get_parameters()]
         self._request = _core().compile_model(graph, "CPU", machine.settings).create_infer_request()
         self._lock = threading.Lock()
@@ -62,7 +59,6 @@ class Compiled:
         arrays = {name: np.ascontiguousarray(inputs[name].detach().float().numpy()) for name in self._names}
         with self._lock:
             rows = [self._row(arrays, row) for row in range(count)]
-            self._held.clear()
         return torch.from_numpy(np.concatenate(rows) if count > 1 else rows[0])
 
     def _row(self, arrays: Mapping[str, np.ndarray[Any, Any]], row: int) -> np.ndarray[Any, Any]:

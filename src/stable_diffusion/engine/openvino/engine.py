@@ -76,7 +76,7 @@ class OpenVINOEngine(Engine):
     def network(self, module: nn.Module, part: Part) -> Network:
         if part not in METHODS or _device(module) != "cpu":
             return TORCH.network(module, part)
-        return _Calls(self, module, METHODS[part])
+        return _Calls(self, module, METHODS[part], map_weights(origin(module), self._store))
 
     def refuses(self, features: Features) -> str | None:
         wanted = [REFUSED[name] for name in features.names if name in REFUSED]
@@ -104,9 +104,8 @@ class OpenVINOEngine(Engine):
             return self._compiled[key]
 
     def _make(self, module: nn.Module, method: str, shapes: Mapping[str, tuple[int, ...]]) -> Compiled:
-        before = map_weights(origin(module), self._store)
         machine = Machine(self.computes_in(module), torch.get_num_threads())
-        return Compiled(self._graph(module, method, shapes), weights_of(module), machine, before)
+        return Compiled(self._graph(module, method, shapes), weights_of(module), machine)
 
     def _graph(self, module: nn.Module, method: str, shapes: Mapping[str, tuple[int, ...]]) -> Any:
         """From the disk where it is there and whole; a disk that refuses costs time, and nothing else."""
@@ -162,6 +161,8 @@ class _Calls:
     engine: OpenVINOEngine
     module: nn.Module
     method: str
+    held: list[Tensor]
+    """What calls of torch that were under way may still read; let go of after the first call."""
     weights: str = field(init=False)
     signature: inspect.Signature = field(init=False)
 
@@ -180,7 +181,9 @@ class _Calls:
         count = max(len(each) for each in inputs.values())
         rows = {name: each.expand(count, *each.shape[1:]) for name, each in inputs.items()}
         shapes = {name: (1, *each.shape[1:]) for name, each in rows.items()}
-        return self.engine.compiled(self.module, self.method, self.weights, shapes)(rows).to(first.dtype)
+        answer = self.engine.compiled(self.module, self.method, self.weights, shapes)(rows).to(first.dtype)
+        self.held.clear()
+        return answer
 
 
 def _device(module: nn.Module) -> str:
@@ -189,12 +192,13 @@ def _device(module: nn.Module) -> str:
 
 def _identity(module: nn.Module) -> str:
     """What tells a module's weights from others of the same network: those that are its own by their bits, those that
-    it shares by how often they were written to; of tensors put in their place `weights_changed` says."""
+    it shares by where they are and how often they were written to."""
     shared = {id(each) for each in origin(module).parameters()}
     found, own = hashlib.sha256(), {}
     for name, each in module.named_parameters():
         if id(each) in shared:
-            found.update(f"{each._version},".encode())
+            written = 0 if each.is_inference() else each._version
+            found.update(f"{each.data_ptr()} {written} {each.dtype},".encode())
         else:
             own[name] = each.data
     return f"{found.hexdigest()[:16]}{digest(own)[:32]}"

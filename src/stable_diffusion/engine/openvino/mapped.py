@@ -23,6 +23,7 @@ ALIGNED = 64
 FILE = "weights.bin"
 
 
+@torch.inference_mode(False)
 def map_weights(module: nn.Module, store: Store) -> list[Tensor]:
     """Let a module's parameters be views of a file, where they are large, in main memory and not such already.
 

@@ -50,7 +50,7 @@ def router(settings: ServerSettings) -> APIRouter:
         priority = data.pop("priority", 0)
         request = await service.request(data)
         job = await service.submit(request, owner, priority=priority, idempotency=idempotency_key)
-        return await _accepted(service, job)
+        return await accepted(service, job)
 
     submit.__annotations__["settings"] = job_settings()  # made of the table when the server starts
     routes.add_api_route(
@@ -61,7 +61,8 @@ def router(settings: ServerSettings) -> APIRouter:
     return routes
 
 
-async def _accepted(service: Service, job: Job) -> JSONResponse:
+async def accepted(service: Service, job: Job) -> JSONResponse:
+    """202 for a job that waits, with its address."""
     position = await _position(service, job)
     address = f"/v1/jobs/{job.id}"
     answer = {
@@ -143,13 +144,6 @@ def _add_job_routes(routes: APIRouter) -> None:
         await service.call(service.queue.retry, job_id)
         return await whole_job(service, job_id)
 
-    @routes.post("/jobs/{job_id}/move", summary="Move a waiting job")
-    async def move(service: ServiceIs, job_id: JobId, to: Move) -> dict[str, Any]:
-        """Before or after another waiting job, or to the first or last place."""
-        line = [job.id for job in await service.call(service.queue.store.line)]
-        await service.call(service.queue.reorder, moved(line, job_id, to))
-        return await whole_job(service, job_id)
-
 
 def named_states(text: str) -> list[State]:
     """States with commas between; ApiError for a word that is none."""
@@ -176,6 +170,13 @@ def moved(line: list[str], job_id: str, to: Move) -> list[str]:
 
 
 def _add_queue_routes(routes: APIRouter) -> None:
+    @routes.post("/jobs/{job_id}/move", summary="Move a waiting job")
+    async def move(service: ServiceIs, job_id: JobId, to: Move) -> dict[str, Any]:
+        """Before or after another waiting job, or to the first or last place."""
+        line = [job.id for job in await service.call(service.queue.store.line)]
+        await service.call(service.queue.reorder, moved(line, job_id, to))
+        return await whole_job(service, job_id)
+
     async def state(service: ServiceIs) -> dict[str, Any]:
         """Whether it is paused, and why; how many wait; which run."""
         return queue_json(await service.call(service.queue.state), service)

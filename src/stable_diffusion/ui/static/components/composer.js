@@ -84,7 +84,9 @@ function useTokens() {
     const timer = setTimeout(async () => {
       try {
         tokens.value = await api("v1/tokens", { json: { prompt: prompt || "", negative_prompt: negative || "", ...(model ? { model } : {}) }, signal: stopper.signal });
-      } catch { /* the counter waits for the next key */ }
+      } catch (error) {
+        if (error.status >= 400) tokens.value = { fault: error.message };  // too long: the server says by how much
+      }
     }, 350);
     return () => { clearTimeout(timer); stopper.abort(); };
   }, [prompt, negative, model]);
@@ -99,7 +101,8 @@ export function TokenCounter({ which = "prompt" }) {
 }
 
 const Cut = () => {
-  const cut = tokens.value?.prompt?.cut;
+  const cut = tokens.value?.prompt?.cut, fault = tokens.value?.fault;
+  if (fault) return html`<p class="fault" role="status">${fault}</p>`;
   return cut ? html`<p class="fault" role="status">${t("tokens.cut")} <mark>${cut}</mark></p>` : null;
 };
 
@@ -113,7 +116,7 @@ function StartChip() {
 
 function Status() {
   const job = running.value[0], step = job && progress.value[job.id];
-  if (!job) return null;
+  if (!job) return queued.value.length > 0 ? html`<a class="chip" href="#/queue">${t("waiting", { n: queued.value.length })}</a>` : null;
   const shown = Math.round((step?.fraction ?? 0) * 100);
   return html`<span class="chip busy" role="status">${t("working", { percent: shown })}${queued.value.length > 0 && ` · ${t("waiting", { n: queued.value.length })}`}</span>`;
 }
