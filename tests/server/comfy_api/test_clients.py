@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 import threading
@@ -72,8 +73,8 @@ def test_a_failed_graph_says_why_to_sillytavern(server: Served) -> None:
 def test_open_webui(server: Served) -> None:
     """Its socket is open before the prompt is sent; what it reads is in the history."""
     graph = text_graph(steps=4)
-    with socket_of(server, "webui", additional_headers={"Authorization": "Bearer "}) as socket:
-        headers = {"User-Agent": "Mozilla/5.0", "Authorization": "Bearer "}
+    with socket_of(server, "webui", additional_headers={"Authorization": "Bearer none"}) as socket:
+        headers = {"User-Agent": "Mozilla/5.0", "Authorization": "Bearer none"}
         answer = server.post("/prompt", {"prompt": graph, "client_id": "webui"}, headers=headers).json()
         said = until_over(socket, answer["prompt_id"])
     history = server.get(f"/history/{answer['prompt_id']}").json()[answer["prompt_id"]]
@@ -90,8 +91,6 @@ def test_open_webui(server: Served) -> None:
     assert executed["node"] == "9" and executed["output"]["images"] == images
     frames = [each for each in said if isinstance(each, bytes)]
     assert frames and struct.unpack(">II", frames[0][:8])[0] == 1
-    import base64
-
     kind = struct.unpack(">II", frames[0][:8])[1]
     assert opened(base64.b64encode(frames[0][8:]).decode()).format == {1: "JPEG", 2: "PNG"}[kind]
 
