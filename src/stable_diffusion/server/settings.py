@@ -84,7 +84,7 @@ class ServerSettings:
     upscalers: tuple[Path, ...] = about((), "Folders of upscalers.")
     wildcards: Path | None = about(None, "Folder of wildcards.")
     styles_file: Path | None = about(None, "A styles.csv of A1111.")
-    content_checker: Path | None = about(None, "Safety checker of diffusers (folder or file): what it flags is blurred.")
+    content_checker: Path | None = about(None, "Safety checker, as diffusers has it: what it flags is blurred.")
     keep_originals: bool = about(False, "Keep flagged pictures as they were, in the data folder.")
     paused: bool = about(False, "Start without running anything.")
     limits: Limits = field(default_factory=Limits)
