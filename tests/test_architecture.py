@@ -26,7 +26,7 @@ GROUND = {"errors", "types", "latents", "stop"}
 STANDARD = {"collections", "contextlib", "contextvars", "dataclasses", "typing", "__future__", "difflib"}
 NETWORKS = {"nn", "models", "diffusion", "text", "weights", "engine", "adapters", "embedded", "request"}
 RESULTS = {"events", "images"}
-DOORS = {*NETWORKS, *RESULTS, "pipeline", "runner", "convert", "hub", "data"}
+DOORS = {*NETWORKS, *RESULTS, "upscaling", "pipeline", "runner", "convert", "hub", "data"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
@@ -46,7 +46,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "weights": {"models", "diffusion", "request"},
     "engine": {"models", "nn"},
     "adapters": {"nn", "models", "weights", "engine"},
-    "pipeline": {*NETWORKS, *RESULTS, "hub"},
+    # Finished pictures enlarged by networks of their own.
+    "upscaling": {"models", "weights", "request", *RESULTS},
+    "pipeline": {*NETWORKS, *RESULTS, "hub", "upscaling"},
     "training": {*NETWORKS, *RESULTS, "pipeline", "data"},
     "evaluation": {*NETWORKS, *RESULTS, "pipeline", "data"},
     # Static files, and the page of one panorama: needs no model.
@@ -54,7 +56,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The queue knows no network and no protocol: requests go in, and a runner makes pictures of them.
     "jobs": {*RESULTS, "request", "weights", "runner"},
     "bulk": {*RESULTS, "request", "weights", "runner", "jobs"},
-    "cli": {*DOORS, "training", "evaluation", "jobs", "bulk", "server", "ui"},
+    # A widget holds a loaded model, and needs no server.
+    "notebook": {*RESULTS, "request", "pipeline"},
+    "cli": {*DOORS, "training", "evaluation", "jobs", "bulk", "server", "cluster", "ui"},
     "server": {*DOORS, "jobs", "ui"},
     "cluster": {*DOORS, "jobs", "bulk"},
 }
@@ -90,6 +94,7 @@ PUBLIC = [
     "load",
     "read_metadata",
     "save_image",
+    "widget",
 ]
 
 

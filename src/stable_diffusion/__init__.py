@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from .events import Images, Progress
     from .images import save_image
+    from .notebook.widget import widget
     from .pipeline.generate import generate, generate_image
     from .pipeline.models import StableDiffusion, load
     from .pipeline.renamed import SAMPLERS, SCHEDULES
@@ -59,6 +60,7 @@ _HOMES = {
     ),
     "stable_diffusion.request.metadata": ("read_metadata",),
     "stable_diffusion.images": ("save_image",),
+    "stable_diffusion.notebook.widget": ("widget",),
     "stable_diffusion.pipeline.renamed": ("SAMPLERS", "SCHEDULES"),
     "stable_diffusion.errors": (
         "BrokenModel",
@@ -102,6 +104,7 @@ __all__ = [
     "load",
     "read_metadata",
     "save_image",
+    "widget",
 ]
 
 

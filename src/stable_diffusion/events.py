@@ -56,5 +56,12 @@ class Images:
         """The seed of each picture."""
         return tuple(request.seed for request in self.requests if request.seed is not None)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the pictures with their seeds, and the notes."""
+        from .images import figures_html
+
+        captions = [f"{request.prompt} · seed {request.seed}" for request in self.requests]
+        return figures_html(self.images, captions, self.notes)
+
 
 Event: TypeAlias = Progress | Images

@@ -5,9 +5,12 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+import base64
 import errno
+import html
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -99,6 +102,21 @@ class Pictures(list[Image.Image]):
             row, column = divmod(index, columns)
             sheet.paste(each.convert("RGBA"), (column * width, row * height))
         return sheet._repr_png_()
+
+
+def figures_html(images: Sequence[Image.Image], captions: Sequence[str], notes: Sequence[str] = ()) -> str:
+    """Pictures side by side with a caption under each, then the notes, as HTML that a notebook shows; text is escaped."""
+    parts = []
+    for image, caption in zip(images, captions, strict=True):
+        text = html.escape(caption)
+        data = base64.b64encode(image._repr_png_() or b"").decode()
+        parts.append(
+            f'<figure style="margin:0;max-width:100%;width:{image.width}px"><img src="data:image/png;base64,{data}" '
+            f'alt="{text}" style="max-width:100%"><figcaption>{text}</figcaption></figure>'
+        )
+    said = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+    shown = f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(parts)}</div>' if parts else ""
+    return f"<div>{shown}{f'<ul>{said}</ul>' if said else ''}</div>"
 
 
 def save_image(image: Image.Image, path: str | Path, *, parameters: str | None = None, overwrite: bool = True) -> Path:

@@ -19,7 +19,7 @@ from .request.request import Request
 
 if TYPE_CHECKING:
     from .engine.base import Engine
-    from .pipeline.models import ModelCache
+    from .pipeline.models import ModelCache, StableDiffusion
 
 
 class Runner(Protocol):
@@ -72,10 +72,14 @@ class LocalRunner:
 
         if not isinstance(request, Request):
             raise InvalidRequest(f"the request is {what_is(request)}; expected a Request")
+        model = self.model(request)
+        return generate(model, request, engine=model.engine, preview_every=wants_preview or self.preview_every)
+
+    def model(self, request: Request) -> StableDiffusion:
+        """The model that a request names, loaded where it is not in memory, on this runner's engine."""
         name = self.engine if isinstance(self.engine, str) else "torch"
         model = self.models.get(request.model, self.device, self.dtype, name)
-        engine = model.engine if isinstance(self.engine, str) else self.engine
-        return generate(model, request, engine=engine, preview_every=wants_preview or self.preview_every)
+        return model if isinstance(self.engine, str) else model.on(self.engine)
 
     def release(self) -> None:
         """Gives back the memory of models, refiners and controls that no run holds.
@@ -86,7 +90,10 @@ class LocalRunner:
 
         import torch
 
+        from .upscaling.network import release_upscalers
+
         self.models.clear(keep=("hash", "built-in"))
+        release_upscalers()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

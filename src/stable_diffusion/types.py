@@ -164,3 +164,18 @@ class Residuals:
             mid=sum(mids[1:], mids[0]) if mids else None,
             stages=summed([part.stages for part in parts]),
         )
+
+
+@dataclass(eq=False)
+class DeepFeatures:
+    """What the deep part of a network gave when it last ran, for calls that leave that part out.
+
+    reuse      leave it out, and take what is in `kept`; otherwise run it, and put there what it gives
+    shallow    how many blocks of a U-Net's finest stage run on the way down all the same
+    residuals  what side networks added at the last whole call
+    """
+
+    shallow: int = 1
+    reuse: bool = False
+    kept: tuple[Tensor, ...] = ()
+    residuals: Residuals | None = None

@@ -115,16 +115,28 @@ def _answers(url: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Chromium of the system; without it the tests of the page are skipped, and say so."""
+def launch() -> Iterator[Callable[..., Any]]:
+    """Starts the system's Chromium with more arguments; without it the tests of the page are skipped, and say so."""
     sync_api = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("there is no Chromium; on Debian: apt-get install --no-install-recommends chromium fonts-noto-cjk")
+    root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    found: list[Any] = []
     with sync_api.sync_playwright() as playwright:
-        arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield found
-        found.close()
+
+        def start(*arguments: str) -> Any:
+            found.append(playwright.chromium.launch(executable_path=CHROMIUM, args=[*root, *arguments]))
+            return found[-1]
+
+        yield start
+        for each in found:
+            each.close()
+
+
+@pytest.fixture(scope="session")
+def browser(launch: Callable[..., Any]) -> Any:
+    """Chromium as it is."""
+    return launch()
 
 
 @pytest.fixture
@@ -133,13 +145,14 @@ def opened(browser: Any, server: Server) -> Iterator[Callable[..., Any]]:
     faults: list[str] = []
     contexts: list[Any] = []
 
-    def open_page(address: str = "", context: Any = None, **settings: Any) -> Any:
+    def open_page(address: str = "", context: Any = None, script: str = "", **settings: Any) -> Any:
         if context is None:
             settings = {"viewport": {"width": 1280, "height": 800}, "service_workers": "block", **settings}
             context = browser.new_context(**settings)
             context.set_default_timeout(15_000)
             contexts.append(context)
         page = context.new_page()
+        page.add_init_script(script)
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.on("console", lambda line: faults.append(f"console: {line.text}") if line.type == "error" else None)
         page.on("request", lambda call: None if _ours(call.url, server.url) else faults.append(f"asked {call.url}"))

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidRequest
-from ..types import Blend, CondDenoiser, Conditioning, Denoiser, Estimate, Residuals, Schedule
+from ..types import Blend, CondDenoiser, Conditioning, DeepFeatures, Denoiser, Estimate, Residuals, Schedule
 from .prediction import Network, Prediction, from_x0, to_x0
 from .schedule import input_scale, network_time, per_image
+from .step_cache import StepCache
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ class NetworkDenoiser:
     `dtype` is the network's precision, if not that of the state; the answer is brought back before x0 is formed.
     `guidance` is the scale for networks that guide themselves; None for all others.
     A call with `side` asks it for features to add to the network's: (network input, timestep, conditioning) ->
-    Residuals, which the network takes as `residuals`.
+    Residuals, which the network takes as `residuals`. With a `cache` it keeps deep features from step to step.
     """
 
     network: Network
@@ -59,6 +60,7 @@ class NetworkDenoiser:
     prediction: Prediction
     dtype: torch.dtype | None = None
     guidance: float | None = None
+    cache: StepCache | None = None
     _cast: _Remembered[Conditioning] = field(default_factory=_Remembered, repr=False, compare=False)
 
     def __call__(self, x: Tensor, sigma: Tensor, conditioning: Conditioning, side: Side | None = None) -> Tensor:
@@ -69,11 +71,28 @@ class NetworkDenoiser:
             given, dtype = conditioning, self.dtype
             seen, conditioning = seen.to(dtype), self._cast.of((given,), lambda: given.to(dtype=dtype))
         timestep = network_time(self.schedule, sigma)
-        added: dict[str, Any] = {} if side is None else {"residuals": side(seen, timestep, conditioning)}
+        added: dict[str, Any] = {}
+        deep = None if self.cache is None else self.cache.features(seen)
+        if deep is not None:
+            added["deep"] = deep
+        if side is not None:
+            added["residuals"] = self._beside(side, seen, timestep, conditioning, deep)
         if self.guidance is not None:
             added["guidance"] = torch.full((len(x),), self.guidance, device=x.device)
         output = self.network(seen, timestep, conditioning.tokens, vector=conditioning.vector, **added)
         return self.x0(output.to(x.dtype), x, sigma)
+
+    @staticmethod
+    def _beside(
+        side: Side, x: Tensor, timestep: Tensor, conditioning: Conditioning, deep: DeepFeatures | None
+    ) -> Residuals:
+        """What side networks add; that of the last whole call, where the deep features are of it too."""
+        if deep is not None and deep.reuse and deep.residuals is not None:
+            return deep.residuals
+        made = side(x, timestep, conditioning)
+        if deep is not None:
+            deep.residuals = made
+        return made
 
     def x0(self, output: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         return to_x0(self.prediction, output, x, sigma, self.schedule)
@@ -89,9 +108,12 @@ def network_denoiser(
     *,
     dtype: torch.dtype | None = None,
     guidance: float | None = None,
+    cache: StepCache | None = None,
 ) -> NetworkDenoiser:
     """Wrap `network` once; every sampler and every wrapper below takes the result."""
-    return NetworkDenoiser(network=network, schedule=schedule, prediction=prediction, dtype=dtype, guidance=guidance)
+    return NetworkDenoiser(
+        network=network, schedule=schedule, prediction=prediction, dtype=dtype, guidance=guidance, cache=cache
+    )
 
 
 # --- guidance ---------------------------------------------------------------------------------------------------------

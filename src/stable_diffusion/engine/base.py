@@ -40,6 +40,7 @@ class Features:
     residuals       features of side networks are added (ControlNet, T2I-Adapter)
     attention_maps  somebody records the attention
     weight_patches  the run brings weights of its own (LoRA)
+    shortcuts       deep features are kept from step to step, or tokens are merged
     """
 
     seamless: bool = False
@@ -47,6 +48,7 @@ class Features:
     residuals: bool = False
     attention_maps: bool = False
     weight_patches: bool = False
+    shortcuts: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..nn.attention import Preference
 from ..nn.sharing import with_layers
+from ..nn.text_memory import remembering
 from .base import Engine, Features, Network, Part
 
 _METHODS: dict[Part, str] = {"image_encoder": "encode", "image_decoder": "decode"}
@@ -28,6 +29,8 @@ class TorchEngine(Engine):
         self._lock = threading.RLock()
 
     def network(self, module: nn.Module, part: Part) -> Network:
+        if part == "denoiser":
+            module = with_layers(module, remembering)
         return method_of(self.fused(module), part)
 
     def refuses(self, features: Features) -> str | None:

@@ -173,7 +173,7 @@ class Worker:
     def _run(self, current: Current) -> None:
         job, notes, started = current.job, dict[str, None](), time.monotonic()
         try:
-            if job.model != self.loaded:
+            if job.kind == "generate" and job.model != self.loaded:
                 if self.loaded is not None:
                     self.runner.release()
                 self.loaded = job.model

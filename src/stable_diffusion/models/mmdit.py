@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from ..errors import InvalidRequest
 from ..nn.attention import attend
 from ..nn.embeddings import EmbeddingMLP, timestep_embedding
+from ..types import DeepFeatures
 from .config import ModelConfig, check_divisible
 
 EPS = 1e-6
@@ -201,11 +202,20 @@ class MMDiT(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, timestep: Tensor, tokens: Tensor, *, vector: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        tokens: Tensor,
+        *,
+        vector: Tensor | None = None,
+        deep: DeepFeatures | None = None,
+    ) -> Tensor:
         """x [B,C,H,W], timestep [B] in [0, 1000], tokens [B,T,context_dim], vector [B,V] -> [B,C_out,H,W].
 
         Any height and width up to n p works: what does not fill a patch is filled with copies of the edge, and cut off
-        the answer. InvalidRequest where the latent is larger or the vector is missing.
+        the answer. With `deep` the middle half of the blocks is left out where it says so. InvalidRequest where the
+        latent is larger or the vector is missing.
         """
         if vector is None:
             raise InvalidRequest(f"this MMDiT needs a vector of width {self.config.vector_dim}, and none was given")
@@ -217,13 +227,31 @@ class MMDiT(nn.Module):
         text = self.context_in(tokens)  # [B, T, D]
         time = self.time_mlp(timestep_embedding(timestep, TIME_WIDTH).to(x.dtype))
         signal = F.silu(time + self.vector_mlp(vector))  # [B, D]
-        for block in self.blocks:
-            image, text = block(image, text, signal)
+        image = self._through(image, text, signal, deep)
         shift, scale = self.modulation_out(signal)[:, None].chunk(2, dim=-1)
         out = self.out(modulated(image, shift, scale))  # [B, N, p p C_out]
         out = out.unflatten(1, (rows, columns)).unflatten(3, (patch, patch, -1))  # [B, rows, columns, p, p, C_out]
         whole: Tensor = out.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)  # [B, C_out, p rows, p columns]
         return whole[..., :height, :width]
+
+    def _through(self, image: Tensor, text: Tensor, signal: Tensor, deep: DeepFeatures | None) -> Tensor:
+        """All blocks. What the middle half of them adds to both streams changes slowly from step to step (Chen et al.
+        2024, "Delta-DiT"): it is kept in `deep`, or taken from there and those blocks are left out."""
+        quarter = max(1, len(self.blocks) // 4)
+        first, last = quarter, len(self.blocks) - quarter
+        deep = deep if first < last else None
+        for index, block in enumerate(self.blocks):
+            if deep is not None and index == first:
+                before = image, text
+            if deep is None or not deep.reuse or not first <= index < last:
+                image, text = block(image, text, signal)
+            if deep is None or index != last - 1:
+                continue
+            if deep.reuse:
+                image, text = before[0] + deep.kept[0], before[1] + deep.kept[1]
+            else:
+                deep.kept = (image - before[0], text - before[1])
+        return image
 
     def cropped(self, rows: int, columns: int) -> Tensor:
         """The middle part of the table of positions for a picture of that many patches: [1, rows columns, D]."""

@@ -6,7 +6,8 @@ appendix E.2.1). Podell et al. 2023, "SDXL" (a vector added to the time embeddin
 Gupta et al. 2024, "Progressive knowledge distillation of Stable Diffusion XL using layer level loss" (SSD-1B and Vega:
 blocks of one stage with different depths, a way up unlike the way down, half a middle or none). Hoogeboom et al. 2023,
 "simple diffusion" (patches of the picture as channels, so that the work is done at a coarser grid). Luo et al. 2023,
-"Latent consistency models" (the guidance scale as an input, section 4.3).
+"Latent consistency models" (the guidance scale as an input, section 4.3). Ma et al. 2023, "DeepCache: accelerating
+diffusion models for free" (deep features of the step before, section 3.2).
 
 Shapes: B batch, C channels, H W latent height and width, T text tokens, D token width, V vector width, E time width.
 """
@@ -25,7 +26,7 @@ from ..nn.blocks import Downsample, ResBlock, Upsample, zero_conv
 from ..nn.embeddings import EmbeddingMLP, guidance_embedding, timestep_embedding
 from ..nn.fine import FineStage
 from ..nn.patches import detail_velocity, fold, unfold
-from ..types import Residuals
+from ..types import DeepFeatures, Residuals
 from .unet_plan import UNetConfig, UNetStage
 
 __all__ = ["UNet", "UNetConfig", "UNetEncoder", "UNetStage"]
@@ -119,9 +120,14 @@ class UpStage(Stage):
         self, x: Tensor, skips: Sequence[Tensor], time: Tensor, tokens: Tensor, size: tuple[int, int] | None = None
     ) -> Tensor:
         """`skips`, one per block, are joined last first; then the features are upsampled to `size` (height, width)."""
-        for index, skip in enumerate(reversed(skips)):
-            x = self.block(index, torch.cat((x, skip), dim=1), time, tokens)
+        x = self.joined(x, skips, time, tokens)
         return x if self.upsample is None else self.upsample(x, size)
+
+    def joined(self, x: Tensor, skips: Sequence[Tensor], time: Tensor, tokens: Tensor, first: int = 0) -> Tensor:
+        """The blocks from number `first` on, one for each of `skips`, which are joined last first."""
+        for index, skip in enumerate(reversed(skips), first):
+            x = self.block(index, torch.cat((x, skip), dim=1), time, tokens)
+        return x
 
 
 class UNetEncoder(nn.Module):
@@ -196,28 +202,66 @@ class UNet(UNetEncoder):
         vector: Tensor | None = None,
         guidance: Tensor | None = None,
         residuals: Residuals | None = None,
+        deep: DeepFeatures | None = None,
     ) -> Tensor:
         """x [B,C_in,H,W], timestep [B] in [0, 1000], tokens [B,T,D], vector [B,V] -> [B,C_out,H,W].
 
         `guidance` [B] is the guidance scale, for networks that are told it. `residuals` of side networks are added
-        where their docstring says. Any height and width of at least 1 works. InvalidRequest where `vector` or
+        where their docstring says. With `deep` the features before the last blocks are kept in it, or taken from it and
+        all that makes them is left out. Any height and width of at least 1 works. InvalidRequest where `vector` or
         `guidance` is missing or not wanted, or the number of residuals is wrong.
         """
         time = F.silu(self.embed_time(x, timestep, vector, self._embed_guidance(x, guidance)))  # [B, E]
         latent = x
         x = self.enter(x)  # [B, C, H / p, W / p]
+        if deep is not None and deep.reuse:
+            x = self._shallow(x, time, tokens, residuals, deep)
+        else:
+            x = self._whole(x, time, tokens, residuals, deep)
+        x = F.silu(self.norm_out(x))
+        out: Tensor = self.conv_out(x)  # [B, C_out p p, H / p, W / p]
+        out = out if self.config.patch_size == 1 else self._unfolded(out, latent, timestep)
+        return out if self.fine is None else out + self.fine(latent, out, x, time)
+
+    def _whole(
+        self, x: Tensor, time: Tensor, tokens: Tensor, residuals: Residuals | None, deep: DeepFeatures | None
+    ) -> Tensor:
+        """All stages: x after the first convolution -> the features of the last stage."""
         x, skips = self.encode(x, time, tokens, () if residuals is None else residuals.stages)
         if residuals is not None:
             skips, x = self._add_residuals(skips, x, residuals)
         for stage, count in zip(self.up, self._skip_counts, strict=True):
             # A stage gets its own skips, and takes none from a common list: what wraps a module may hand it a copy.
             skips, own = skips[:-count], skips[-count:]
+            if deep is not None and not skips:
+                return self._keeping(x, own, time, tokens, deep)
             # An odd height or width was rounded up on the way down, so the way up cannot simply double it.
             x = stage(x, own, time, tokens, (skips[-1].shape[-2], skips[-1].shape[-1]) if skips else None)
-        x = F.silu(self.norm_out(x))
-        out: Tensor = self.conv_out(x)  # [B, C_out p p, H / p, W / p]
-        out = out if self.config.patch_size == 1 else self._unfolded(out, latent, timestep)
-        return out if self.fine is None else out + self.fine(latent, out, x, time)
+        return x
+
+    def _keeping(self, x: Tensor, skips: list[Tensor], time: Tensor, tokens: Tensor, deep: DeepFeatures) -> Tensor:
+        """The last stage, in two parts: what its first blocks give is kept."""
+        stage = self.up[-1]
+        assert isinstance(stage, UpStage)
+        few = min(deep.shallow, len(skips) - 1) + 1
+        x = stage.joined(x, skips[few:], time, tokens)
+        deep.kept = (x,)
+        return stage.joined(x, skips[:few], time, tokens, len(skips) - few)
+
+    def _shallow(
+        self, x: Tensor, time: Tensor, tokens: Tensor, residuals: Residuals | None, deep: DeepFeatures
+    ) -> Tensor:
+        """The second of these parts, with the skips that it needs."""
+        first, last, skips = self.down[0], self.up[-1], [x]
+        assert isinstance(first, DownStage) and isinstance(last, UpStage)
+        for index in range(min(deep.shallow, len(first.resblocks))):
+            x = first.block(index, x, time, tokens)
+            skips.append(x)
+        if residuals is not None and residuals.stages and len(first.transformers) == len(skips) - 1 > 0:
+            skips[-1] = skips[-1] + residuals.stages[0]
+        if residuals is not None and residuals.down:
+            skips = [skip + each for skip, each in zip(skips, residuals.down, strict=False)]
+        return last.joined(deep.kept[0], skips, time, tokens, self._skip_counts[-1] - len(skips))
 
     def _unfolded(self, out: Tensor, latent: Tensor, timestep: Tensor) -> Tensor:
         """The latents of the patches in `out`, and what a straight line knows of their detail."""

@@ -60,7 +60,7 @@ class ImageEncoder:
             image = _model_picture(image, channels)
         else:
             image = to_model(open_picture(image), channels)
-        gaussian = self.vae.encode(image.to(self.device, self.dtype))
+        gaussian = TORCH.network(self.vae, "image_encoder")(image.to(self.device, self.dtype))
         if self.dtype != torch.float32 and not bool(torch.isfinite(gaussian.mode).all()):
             gaussian = self._full.encode(image.to(self.device, torch.float32))
         latent = gaussian.mode.float()

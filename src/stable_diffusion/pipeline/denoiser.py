@@ -28,6 +28,7 @@ from ..diffusion.noise import PerImageNoise
 from ..diffusion.prediction import Prediction
 from ..diffusion.samplers import Solver, noise_source
 from ..diffusion.schedule import DiscreteSchedule, FlowSchedule, input_scale, per_image, start_state
+from ..diffusion.step_cache import StepCache
 from ..engine.base import Engine
 from ..engine.torch import TORCH
 from ..errors import InvalidRequest
@@ -37,6 +38,7 @@ from ..request.settings import FLAT, Noise, SizeConditioning, VariationSeed, Wra
 from ..text.prompt_schedule import Timeline, aligned
 from ..types import Blend, Conditioning, Denoiser, NoiseSource, Step
 from .attention import unless_recorded
+from .shortcuts import EXACT, Shortcuts
 from .tasks.control import ControlUnit, controlled, mark_negative
 from .tasks.sdxl import hand_over, with_size
 from .tasks.variation import varied
@@ -75,13 +77,16 @@ class LatentNetwork:
         """Whether the network edits a picture that it is given as a latent (instruct-pix2pix)."""
         return self.unet.config.in_channels == 2 * self.channels
 
-    def denoiser(self, scale: float | None = None, engine: Engine = TORCH) -> tuple[NetworkDenoiser, float]:
+    def denoiser(
+        self, scale: float | None = None, engine: Engine = TORCH, cache: StepCache | None = None
+    ) -> tuple[NetworkDenoiser, float]:
         """The network as (x, sigma, conditioning) -> x0, given the scale where it guides itself, and the scale of what
         is left to do outside it."""
         scale = self.guidance if scale is None else scale
         inside, outside = (scale, 1.0) if self.guides_itself else (None, scale)
         network = unless_recorded(engine, self.unet)
-        return network_denoiser(network, self.schedule, self.prediction, dtype=self.dtype, guidance=inside), outside
+        made = network_denoiser(network, self.schedule, self.prediction, dtype=self.dtype, guidance=inside, cache=cache)
+        return made, outside
 
     def conditioned(
         self, timeline: Timeline, size: tuple[int, int], sizes: SizeConditioning, *, negative: bool = False
@@ -184,6 +189,7 @@ class Pass:
     mask, soft      [1,1,h,w], 1 where the latent is repainted; whether grey in it is strength
     window, overlap side and overlap of windows in latents; 0 for none    wrap   edges that meet
     final           "sigma_min" where the last level is no clean picture
+    shortcuts       what work is left out
     """
 
     base: Expert
@@ -201,6 +207,7 @@ class Pass:
     window: int = 0
     overlap: int = 0
     final: Final = "zero"
+    shortcuts: Shortcuts = EXACT
 
     def check(self) -> None:
         """Raises, before any work, what the steps would raise."""
@@ -208,11 +215,18 @@ class Pass:
         blank = torch.zeros(1, network.channels, *self.size, device=network.device)
         self.steps(PerImageNoise([0], tuple(blank.shape[1:])), blank, None if self.mask is None else blank)
 
-    def steps(self, source: NoiseSource, noise: Tensor, latent: Tensor | None = None) -> Iterator[Step]:
+    def networks(self) -> Denoiser:
+        """What of the denoiser is the same for every noise and latent, for whoever makes many pictures of one plan."""
+        return handed_over(prompted(self.base, self), self)
+
+    def steps(
+        self, source: NoiseSource, noise: Tensor, latent: Tensor | None = None, networks: Denoiser | None = None
+    ) -> Iterator[Step]:
         """The steps of pictures with this noise (`noise` is what `source` drew first), from a latent where one is
-        given. The last step's `x` is the finished latent. Raises InvalidRequest at the call."""
+        given. The last step's `x` is the finished latent. `networks` are those of an earlier picture. Raises
+        InvalidRequest at the call."""
         schedule = self.base.network.schedule
-        denoise = build_denoiser(self, noise, latent)
+        denoise = inpainted(self.networks() if networks is None else networks, self, noise, latent)
         x = start_state(schedule, noise, float(self.sigmas[0]), latent)
         run = self.sampler(denoise, x, self.sigmas, schedule, noise=source, **self.options)
         if self.strength == 0:
@@ -230,22 +244,21 @@ class Pass:
             yield replace(step, x=step.x * per_image(input_scale(schedule, sigma), step.x))
 
 
-def build_denoiser(plan: Pass, noise: Tensor, latent: Tensor | None) -> Denoiser:
-    """What the sampler asks, from the inside out: the order of wrapping is the order of use."""
-    denoise = prompted(plan.base, plan)
-    denoise = handed_over(denoise, plan)
-    return inpainted(denoise, plan, noise, latent)
-
-
 def prompted(expert: Expert, plan: Pass) -> Denoiser:
     """A network with its controls, on a canvas of this form, guided by its prompts at every step."""
-    network, scale = expert.network.denoiser(plan.guidance.scale, expert.engine)
-    x0 = controlled(network, expert.controls, plan.sigmas, expert.network.unet)
+    cache = plan.shortcuts.cache(plan.sigmas)
+    merged = replace(expert.network, unet=plan.shortcuts.merged(expert.network.unet, plan.size))
+    network, scale = merged.denoiser(plan.guidance.scale, expert.engine, cache)
+    x0 = controlled(network, expert.controls, plan.sigmas, merged.unet)
     x0 = windowed(x0, plan.wrap, plan.window, plan.overlap)
     if plan.wrap and isinstance(expert.network.unet, MMDiT):
         raise InvalidRequest("edges cannot meet with this model: its transformer knows where every patch is")
 
     def guide(cond: Blend, uncond: Conditioning | None) -> Denoiser:
+        made = guided_by(cond, uncond)
+        return made if cache is None else cache.of(made)
+
+    def guided_by(cond: Blend, uncond: Conditioning | None) -> Denoiser:
         if expert.controls and uncond is not None:
             cond, uncond = mark_negative(cond, uncond)
         g = plan.guidance

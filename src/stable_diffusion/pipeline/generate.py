@@ -34,6 +34,7 @@ from ..request.metadata import parameters_text
 from ..request.names import resolve_sampler
 from ..request.request import Request, Settings, with_settings
 from ..request.writers.forms import KEY
+from .codec import ImageDecoder
 from .image import from_model, to_images
 from .models import StableDiffusion, as_model
 from .prepare import Batch, Plan, prepare
@@ -166,8 +167,11 @@ def decode(plan: Plan, latent: Tensor) -> Tensor:
     """Latents -> straight pictures [B,C,H,W] on the CPU; edges that meet do so in the decoder too."""
     canvas = plan.resolved.request.canvas
     engine, _ = engine_for(plan.engine, Features(seamless=bool(canvas.wrap)))
+    decoder = plan.model.image_decoder
+    if plan.resolved.shortcuts.tiny and decoder.tiny is not None:
+        decoder = ImageDecoder(decoder.tiny, decoder.latents, decoder.device, decoder.dtype)
     with Wrapped(canvas.wrap):
-        picture = plan.model.image_decoder.tensor(latent, engine, seamless=bool(canvas.wrap))
+        picture = decoder.tensor(latent, engine, seamless=bool(canvas.wrap))
     return from_model(even_poles(picture) if canvas.panorama else picture).cpu()
 
 

@@ -32,6 +32,7 @@ from ..weights.checkpoints.components import AnyPath, as_paths, check_latents, l
 from ..weights.load import load_parts, read_blueprint
 from ..weights.parts import Defaults, Parts
 from .cache import FileCache
+from .card import model_html
 from .codec import TILINGS, ImageDecoder, ImageEncoder, Tiling
 from .denoiser import AnySchedule, LatentNetwork
 from .process import DenoisingProcess
@@ -112,6 +113,10 @@ class StableDiffusion:
 
     def __repr__(self) -> str:
         return f"StableDiffusion({self.name!r}, family={self.parts.family!r}, {self.device}, {self.dtype})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a table of what it is and what it was made for; text is escaped."""
+        return model_html(self)
 
     def on(self, engine: Engine) -> StableDiffusion:
         """The same model, its weights and attachments included, run by another engine."""

@@ -121,6 +121,7 @@ class Plan:
             image_prompt=any(kinds),
             residuals=not all(kinds),
             weight_patches=origin(unet) is not unet,
+            shortcuts=bool(self.resolved.shortcuts),
         )
 
     def _pass(self, index: int, each: ResolvedPass, prompts: EncodedPrompts, engine: Engine) -> Pass:
@@ -149,7 +150,7 @@ class Plan:
                 levels,
                 resolved.guidance / info.unit,
                 request.guidance_rescale,
-                request.guidance_interval,
+                request.guidance_interval or resolved.shortcuts.interval,
                 resolved.image_guidance,
             ),
             sigmas=self._visited(levels, each, whole=index > 0 or request.image is None),
@@ -160,6 +161,7 @@ class Plan:
             window=window,
             overlap=overlap,
             final=self.final if float(levels[-1]) == 0 else "sigma_min",
+            shortcuts=resolved.shortcuts,
         )
 
     def _visited(self, levels: Tensor, each: ResolvedPass, *, whole: bool) -> Tensor:

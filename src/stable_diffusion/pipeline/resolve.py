@@ -20,8 +20,10 @@ from ..request.request import Request
 from ..request.sequences import MAX_SIDE
 from ..request.settings import MAX_STEPS, UPSCALERS, Canvas, Fill, Hires, Inpaint, SizeConditioning, VariationSeed
 from ..text.prompt import split_and
+from ..weights.containers.open import model_file
 from ..weights.parts import Defaults
 from .image import covering_size, fitting_size
+from .shortcuts import EXACT, FEWEST, Shortcuts, can_merge, shortcuts_of
 from .tasks.background import background_notes, check_model
 from .tasks.given_pictures import picture_notes
 from .tasks.hires import HIRES_STRENGTH, hires_size, schedule_steps, share_of
@@ -86,6 +88,7 @@ class Resolved:
     window: int
     overlap: int
     passes: tuple[ResolvedPass, ...]
+    shortcuts: Shortcuts = EXACT
     notes: tuple[str, ...] = ()
 
     @property
@@ -172,6 +175,7 @@ def fill_in(
         window=canvas.window or 0,
         overlap=canvas.window_overlap or 0,
         passes=passes,
+        shortcuts=shortcuts_of(request.speed, request.token_merging, guided=guidance != 1),
     )
 
 
@@ -251,6 +255,8 @@ def _passes(request: Request, grid: PixelGrid, first: ResolvedPass) -> tuple[Hir
     width = 2 * height if request.canvas.panorama else width
     if max(width, height) > MAX_SIDE:
         raise InvalidRequest(f"hires makes {width}x{height} pixels; expected at most {MAX_SIDE} on a side")
+    if given.upscaler not in (None, *UPSCALERS):
+        model_file(given.upscaler)  # a file that is missing is said before the first pass, not after it
     steps = first.steps if given.steps is None else given.steps
     strength = HIRES_STRENGTH if given.strength is None else given.strength
     total = schedule_steps(steps, strength, MAX_STEPS)
@@ -327,6 +333,10 @@ def _ignored(asked: Request, resolved: Resolved, model: StableDiffusion) -> Iter
     if asked.image_guidance is not None and kind != "image":
         yield "image_guidance is ignored: the model does not edit pictures"
     yield from _unguided(asked, resolved, model, kind)
+    if asked.speed != "exact" and max(round(each.steps * each.strength) for each in resolved.passes) < FEWEST:
+        yield f"speed is ignored: a run of fewer than {FEWEST} steps has none to spare"
+    if asked.token_merging and not can_merge(model.parts.unet):
+        yield "token_merging is ignored: the model has no self-attention of the picture alone"
 
 
 def _of_other_models(asked: Request, model: StableDiffusion) -> Iterator[str]:

@@ -36,6 +36,7 @@ ORDER = (
     *("Mask blur", "Mask mode", "Masked content", "Inpaint area", "Masked area padding", "Soft mask"),
     *("Emphasis", "Variants", "Outpaint", "Window", "Window overlap", "Original size", "Target size", "Crop top left"),
     *("Aesthetic score", "Negative aesthetic score", "Guidance rescale", "Guidance interval"),
+    *("Speed", "Token merging ratio"),
 )
 """The order of keys, A1111's where it has them; others follow in the order of the table."""
 ETA_DDIM = ("ddim", "ddim_cfg_pp", "plms", "uni_pc")

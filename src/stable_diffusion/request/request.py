@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from ..errors import InvalidRequest, unknown_choice
 from .control import Control, checked_controls, listed_controls
-from .fields import Colour, FilePath, Model, Named, Number, Picture, Text, Whole
+from .fields import Choice, Colour, FilePath, Model, Named, Number, Picture, Text, Whole
 from .group import Setting, SettingGroup, described, documented, every_setting, lines, own_settings, setting, subgroup
 from .lora import Lora, checked_loras
 from .metadata_read import picture_text, read_text
@@ -28,6 +28,7 @@ from .settings import (
     GROUPS,
     MAX_SEED,
     MAX_STEPS,
+    SPEEDS,
     Canvas,
     Hires,
     Inpaint,
@@ -35,6 +36,7 @@ from .settings import (
     Prompting,
     Refiner,
     SizeConditioning,
+    Speed,
     VariationSeed,
 )
 
@@ -161,6 +163,13 @@ class Request(SettingGroup):
     controls: tuple[Control, ...] = setting(
         Items(listed_controls, {"type": "object"}), (), nullable=True,
         help="Pictures that guide through ControlNets, T2I-Adapters or IP-Adapters.")
+    speed: Speed = setting(
+        Choice(SPEEDS), "exact", flag="--speed", key="Speed", section=COMMON, usual="exact",
+        help="Leave out work that changes the picture little: fast and fastest.")
+    token_merging: float | None = setting(
+        Number(0, 0.75), flag="--token-merging", key="Token merging ratio", also="token_merging_ratio",
+        section="Noise and guidance", usual="as --speed has it",
+        help="Share of like tokens that self-attention merges.")
     prompting: Prompting = subgroup(Prompting)
     noise: Noise = subgroup(Noise)
     variation: VariationSeed = subgroup(VariationSeed)
@@ -374,6 +383,8 @@ class Settings(TypedDict, total=False):
     lora_dir: str | Path | None
     embeddings_dir: str | Path | None
     controls: Sequence[Any] | None
+    speed: Speed
+    token_merging: float | None
     prompting: Prompting | Mapping[str, Any]
     noise: Noise | Mapping[str, Any]
     variation: VariationSeed | Mapping[str, Any]

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from ..events import Event, Images
 from ..images import GeneratedImage, save_image
 from ..jobs import Picture
+from ..jobs.worker import JobRunner
 from ..request.request import Request
 from ..request.writers.forms import KEY
-from ..runner import LocalRunner
 from .settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -39,9 +39,8 @@ class CheckedRunner:
     originals  a folder for flagged pictures as they were; None keeps none
     """
 
-    def __init__(self, runner: LocalRunner, checker: ContentChecker, originals: Path | None = None) -> None:
+    def __init__(self, runner: JobRunner, checker: ContentChecker, originals: Path | None = None) -> None:
         self.runner, self.checker, self.originals = runner, checker, originals
-        self.models = runner.models
 
     def run(self, request: Request, *, wants_preview: Callable[[], bool] | None = None) -> Iterator[Event]:
         """The events of a request, checked; errors at once are those of the runner."""
@@ -84,7 +83,7 @@ class CheckedRunner:
         return shown
 
 
-def checked(runners: Sequence[LocalRunner], settings: ServerSettings) -> tuple[LocalRunner | CheckedRunner, ...]:
+def checked(runners: Sequence[JobRunner], settings: ServerSettings) -> tuple[JobRunner, ...]:
     """The runners, with the check of content where one is configured; ModelFileError where its file is none."""
     if settings.content_checker is None:
         return tuple(runners)

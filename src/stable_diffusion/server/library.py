@@ -16,13 +16,14 @@ from ..adapters.folder import ENDINGS, MOST_FILES
 from ..errors import InvalidRequest, StableDiffusionError, nearest
 from ..pipeline.models import BUILT_IN, MODEL_ENDINGS, model_names
 from ..pipeline.tasks.wildcards import load_styles
+from ..request.fields import UPSCALER_ENDINGS
 from ..text.prompt_styles import Style
+from ..upscaling.network import scale_of
 from ..weights.containers.safetensors import read_safetensors
 from .settings import ServerSettings
 
 KEPT = 60.0
 """Seconds after which a folder is read again."""
-UPSCALER_ENDINGS = (".safetensors", ".pth", ".pt", ".ckpt")
 SHOWN = 8
 """Names that a message lists where none is near."""
 
@@ -106,7 +107,23 @@ class Library:
             Listing(what, _scanner(getattr(settings, kind), files[kind], models=kind == "controls"))
             for what, kind in zip(("LoRA", "embedding", "control", "upscaler"), files, strict=True)
         )
+        self._scales: dict[Path, int | None] = {}
         self._styles: tuple[float, dict[str, Style]] = (-KEPT, {})
+
+    def upscaler_path(self, name: str) -> Path:
+        """The file of an upscaler of the list; InvalidRequest with the nearest name where there is none."""
+        path = self.upscalers.find(name).path
+        assert path is not None  # only models are without one
+        return path
+
+    def upscaler_scale(self, entry: Entry) -> int | None:
+        """By how much an upscaler enlarges, read once from the shapes in its file; None where they do not say."""
+        if entry.path is not None and entry.path not in self._scales:
+            try:
+                self._scales[entry.path] = scale_of(entry.path)
+            except (StableDiffusionError, OSError):
+                self._scales[entry.path] = None
+        return None if entry.path is None else self._scales[entry.path]
 
     def refresh(self) -> None:
         """Read every list again."""

@@ -38,6 +38,7 @@ REFUSED = {
     "image_prompt": "image prompts (IP-Adapter)",
     "residuals": "control networks",
     "attention_maps": "recording attention",
+    "shortcuts": "steps that leave out work (speed, token merging)",
 }
 
 

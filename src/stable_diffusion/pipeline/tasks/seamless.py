@@ -63,6 +63,14 @@ class Wrapped(TorchFunctionMode):
         super().__init__()
         self.wrap = wrap
 
+    def __enter__(self) -> Any:
+        """Where no edges meet nothing is watched: a mode costs time, and keeps engines from their faster layers."""
+        return super().__enter__() if self.wrap else self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.wrap:
+            super().__exit__(*error)
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = kwargs or {}
         if self.wrap and func is torch.conv2d:

@@ -34,6 +34,7 @@ class Options:
     eta_noise_seed_delta: int = 0
     randn_source: str = "CPU"
     emphasis: str = "Original"
+    token_merging_ratio: float = 0.0
     samples_format: str = "png"
     jpeg_quality: int = 80
 
@@ -133,10 +134,18 @@ def _whole(low: int, high: int) -> Any:
     return check
 
 
+def _ratio(name: str, value: Any, library: Library) -> float | None:
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if value is not None and (number is None or not 0 <= number <= 0.9):
+        raise InvalidRequest(f"{name} is {str(value)[:40]!r}; expected a number from 0 to 0.9")
+    return None if number is None else float(number)
+
+
 _CHECKS: dict[str, Any] = {
     CHECKPOINT: _checkpoint,
     "sd_vae": _vae,
     "CLIP_stop_at_last_layers": _whole(1, MOST_SKIP),
+    "token_merging_ratio": _ratio,
     "eta_noise_seed_delta": _whole(0, 2**53),
     "randn_source": _one_of(*SOURCES),
     "emphasis": _one_of(*EMPHASES),

@@ -119,6 +119,8 @@ class Translator:
                 found[ours] = value
         if self.options.sd_model_checkpoint:
             found["model"] = checkpoint(self.library, self.options.sd_model_checkpoint).name
+        if self.options.token_merging_ratio:
+            found["token_merging"] = min(self.options.token_merging_ratio, 0.75)  # three of every four can be merged
         skip = self.options.CLIP_stop_at_last_layers
         if skip == 1 and "CLIP_stop_at_last_layers" not in body.override_settings and body.clip_skip is not None:
             skip = body.clip_skip

@@ -20,7 +20,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import Field, ValidationError
 
 from ...errors import InvalidRequest
-from ...events import Images
+from ...live import LivePainter
 from ...request.pictures import cover, plain_mode
 from ...request.request import Request
 from ..auth import OwnerIs
@@ -43,7 +43,7 @@ Words = Annotated[str, Field(max_length=10_000)]
 
 
 class LiveSettings(Strict):
-    """What changes while frames flow; a field that is left out stays as it is."""
+    """What changes while frames flow; a field that is left out stays as it is, and null puts it back to what is usual."""
 
     prompt: Words | None = None
     negative_prompt: Words | None = None
@@ -76,6 +76,7 @@ class Live:
     waiting: tuple[int, bytes] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     last: Request | None = None
+    painter: LivePainter | None = None
 
     async def say(self, kind: str, **facts: Any) -> None:
         await self.socket.send_text(json.dumps({"type": kind, **facts}))
@@ -105,12 +106,15 @@ class Live:
         try:
             if len(text) > MOST_TEXT:
                 raise InvalidRequest(f"the settings have {len(text)} characters; expected at most {MOST_TEXT}")
-            asked = given(LiveSettings.model_validate_json(text))
+            model = LiveSettings.model_validate_json(text)
+            asked = given(model)
+            emptied = model.model_fields_set - asked.keys()
             if asked.pop("keep", False):
                 await self._keep()
-                if not asked:
+                if not asked and not emptied:
                     return
-            settings = {**self.settings, **asked}
+            usual = {name: USUAL.get(name) for name in emptied}
+            settings = {name: value for name, value in {**self.settings, **usual, **asked}.items() if value is not None}
             self.base = await self.service.request(as_request(settings))
             self.settings = settings
             await self.say("ready", settings=settings)
@@ -149,13 +153,14 @@ class Live:
 
     def _make(self, data: bytes, base: Request) -> tuple[bytes, Request]:
         """The answer to a frame, and what made it; in a thread."""
+        if self.service.settings.content_checker is not None:
+            raise InvalidRequest("live pictures are off: this server checks pictures, and frames are too fast for that")
         frame = decode(data, "the frame", self.service.settings.limits.image_pixels)
         image = cover(frame, base.width or 256, base.height or 256)
         request = replace(base, image=plain_mode(image), strength=self.settings["strength"])
-        for event in self.service.runner.run(request):
-            if isinstance(event, Images):
-                return encoded(event.images[0]), request
-        raise InvalidRequest("no picture came out")
+        if self.painter is None or not self.painter.fits(request):
+            self.painter = LivePainter(self.service.runner, request)
+        return encoded(self.painter.paint(request)), replace(request, seed=self.painter.seed)
 
 
 def as_request(settings: dict[str, Any]) -> dict[str, Any]:

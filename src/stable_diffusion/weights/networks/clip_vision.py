@@ -107,9 +107,8 @@ def load_clip_vision(
     shapes = {name: theirs.shape(name) for name in theirs}
     with using_config(place):
         fields = clip_vision_fields(shapes)
-        config = CLIPVisionConfig(
-            **fields, **clip_vision_settings(place if place.is_dir() else place.parent, fields["width"])
-        )
+        folder = place if place.is_dir() else place.parent
+        config = CLIPVisionConfig(**fields, **clip_vision_settings(folder, fields["width"]))
     table = clip_vision_openclip(config) if prefix else clip_vision_transformers(config)
     return build(lambda: CLIPVision(config), theirs, table, what=f"{place}", dtype=dtype, device=device)
 

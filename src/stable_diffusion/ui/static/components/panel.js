@@ -81,9 +81,9 @@ function Styles() {
 }
 
 const Fields = ({ paths }) => paths.map((path) => html`<${Field} key=${path} path=${path} />`);
-const SHARP = ["steps", "guidance", "sampler", "schedule"];
+const SHARP = ["steps", "guidance", "sampler", "schedule", "speed"];
 const TILES = ["canvas.tiling", "canvas.panorama", "canvas.window", "canvas.window_overlap"];
-const NOISE = ["noise.eta", "noise.s_churn", "noise.s_tmin", "noise.s_tmax", "noise.s_noise", "noise.source", "noise.seed_delta", "noise.shift", "noise.compat", "guidance_rescale", "guidance_interval"];
+const NOISE = ["noise.eta", "noise.s_churn", "noise.s_tmin", "noise.s_tmax", "noise.s_noise", "noise.source", "noise.seed_delta", "noise.shift", "noise.compat", "guidance_rescale", "guidance_interval", "token_merging"];
 const WORDS = ["clip_skip", "prompting.emphasis", "prompting.variants"];
 const VARIATION = ["variation.strength", "variation.seed", "variation.resize_from"];
 const REFINER = ["refiner.model", "refiner.switch", "told_size.original", "told_size.crop", "told_size.target", "told_size.aesthetic_score", "told_size.negative_aesthetic_score"];

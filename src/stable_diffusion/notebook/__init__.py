@@ -1,0 +1,1 @@
+"""The model inside a notebook: a widget with prompt, settings, live preview and history."""
