@@ -15,8 +15,7 @@ from safetensors.torch import save_file
 from served import FAST, Served, served
 
 from stable_diffusion import Request, generate_image
-from stable_diffusion.models.clip_vision import CLIPVisionConfig
-from stable_diffusion.models.content_checker import ContentChecker
+from stable_diffusion.models.clip_vision import CLIPVisionConfig, ContentChecker
 from stable_diffusion.weights.networks.content_checker import content_checker_table
 
 BODY = {"prompt": "a red apple", "seed": 3, "steps": 2, "width": 64, "height": 64}

@@ -78,7 +78,9 @@ class Service:
         given = tuple(runners) or device_runners(devices_of(settings.device), dtype=settings.dtype)
         self.runners: tuple[JobRunner, ...] = checked(given, settings)
         here = next((each for each in given if isinstance(each, LocalRunner)), None)
-        self.runner = here or LocalRunner(device=settings.device, dtype=settings.dtype)  # of live frames: not in the queue
+        self.runner = here or LocalRunner(
+            device=settings.device, dtype=settings.dtype
+        )  # of live frames: not in the queue
         limits = QueueLimits(queue=settings.limits.queue, owner=settings.limits.queue_owner)
         self.queue = JobService(
             settings.data,

@@ -12,8 +12,7 @@ import os
 import torch
 
 from ...errors import UnknownModel
-from ...models.clip_vision import CLIPVisionConfig
-from ...models.content_checker import ContentChecker
+from ...models.clip_vision import CLIPVisionConfig, ContentChecker
 from ..build import Prefixed, build
 from ..checkpoints.folder import component
 from ..containers.limits import using_config
