@@ -1,4 +1,4 @@
-"""A server with a check of content that flags every picture: nobody gets one that is not blurred, and all hear of it."""
+"""A server whose check of content flags every picture: nobody gets one that is not blurred, and all hear of it."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ transferable visual models from natural language supervision" (section 2.4: a no
 token's projection as embedding); Cherti et al. 2023, "Reproducible scaling laws for contrastive language-image
 learning" (OpenCLIP's H and bigG, which IP-Adapters read).
 
-`ContentChecker` is the released check of pictures for content, which reads the tower's embedding: CompVis' safety checker;
-Rando et al. 2022, "Red-teaming the Stable Diffusion safety filter" (section 2: the angle between a picture and concepts,
-with thresholds that fall where a picture needs special care).
+`ContentChecker` is the released check of pictures for content, which reads the tower's embedding: CompVis' safety
+checker; Rando et al. 2022, "Red-teaming the Stable Diffusion safety filter" (section 2: the angle between a picture
+and concepts, with thresholds that fall where a picture needs special care).
 
 Shapes: B batch, S side of the picture, N patches, D width, P embedding width, K concepts, M concepts of special care.
 """
