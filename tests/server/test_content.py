@@ -71,9 +71,9 @@ def test_originals_are_kept_where_no_address_leads(server: Served) -> None:
 
 def test_previews_are_blurred(server: Served) -> None:
     request = Request("a red apple", model=FAST, seed=3, steps=2, width=64, height=64)
-    checked = [event.preview for event in server.service.runner.run(request, wants_preview=lambda: True)
+    checked = [event.preview for event in server.service.runners[0].run(request, wants_preview=lambda: True)
                if getattr(event, "preview", None) is not None]  # fmt: skip
-    plain = [event.preview for event in server.service.runner.runner.run(request, wants_preview=lambda: True)
+    plain = [event.preview for event in server.service.runner.run(request, wants_preview=lambda: True)
              if getattr(event, "preview", None) is not None]  # fmt: skip
     assert checked and all(a.tobytes() != b.tobytes() for a, b in zip(checked, plain, strict=True))
 

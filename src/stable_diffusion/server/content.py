@@ -1,6 +1,6 @@
 """The check of pictures for content, where a server has one: what it flags is shown blurred, and says so itself.
 
-A flagged picture goes everywhere blurred: into files, previews, answers and the live page. Its text has
+A flagged picture goes everywhere blurred: into files, previews, and answers; live pictures are off. Its text has
 "Content flag: blurred", which the page, every API and later readers see. Originals are kept only on request, in a
 folder that no address leads to.
 """
