@@ -1,3 +1,4 @@
+# ruff: noqa: B018  # the last line of a cell is what it shows
 """A notebook in cells (`# %%`), which VS Code, Spyder and Jupytext open; run as a script it makes one picture."""
 
 # %% A prompt box with settings, live preview and history

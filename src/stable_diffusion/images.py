@@ -105,7 +105,7 @@ class Pictures(list[Image.Image]):
 
 
 def figures_html(images: Sequence[Image.Image], captions: Sequence[str], notes: Sequence[str] = ()) -> str:
-    """Pictures side by side with a caption under each, then the notes, as HTML that a notebook shows; text is escaped."""
+    """Pictures side by side with a caption under each, then the notes, as HTML of a notebook; text is escaped."""
     parts = []
     for image, caption in zip(images, captions, strict=True):
         text = html.escape(caption)

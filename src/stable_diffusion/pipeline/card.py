@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .models import StableDiffusion
 
+LEFT = 'style="text-align:left"'
+
 
 def model_html(model: StableDiffusion) -> str:
     """A table of what a model is and what it was made for; text is escaped."""
@@ -25,7 +27,7 @@ def model_html(model: StableDiffusion) -> str:
         "Embeddings": ", ".join(name for each in model.embeddings for name in each.names),
     }
     cells = (
-        f'<tr><th style="text-align:left">{html.escape(name)}</th><td style="text-align:left">{html.escape(text)}</td></tr>'
+        f"<tr><th {LEFT}>{html.escape(name)}</th><td {LEFT}>{html.escape(text)}</td></tr>"
         for name, text in rows.items()
         if text
     )
