@@ -88,6 +88,9 @@ HUB = PACKAGE / "hub.py"
 """The one module that may use the network, through huggingface_hub."""
 LISTENS = PACKAGE / "ui" / "local_page.py"
 """Answers at 127.0.0.1 by `http.server`, and connects to nothing."""
+SERVED = {"server/resident/serve.py": {"socket"}, "cli/served/client.py": {"socket"},
+          "cli/served/address.py": {"http.client", "urllib.parse"}}  # fmt: skip
+"""The socket of the user's own server, both ends, and a client of the server that the user names."""
 SCREEN = {"rich", "tqdm", "click"}
 
 
@@ -103,6 +106,7 @@ def faults(path: Path) -> Iterator[str]:
     for line, module in imported(path):
         top = module.split(".")[0]
         allowed = (path == HUB and top == "huggingface_hub") or (path == LISTENS and module in ("http", "http.server"))
+        allowed = allowed or module in SERVED.get(name_of(path), ())
         if (top in NETWORK and not allowed) or (top in SCREEN and room_of(path) not in ("cli", "training")):
             yield f"{path}:{line} imports {module}"
 

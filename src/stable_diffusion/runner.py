@@ -90,7 +90,10 @@ class LocalRunner:
 
         import torch
 
+        from .upscaling.network import release_upscalers
+
         self.models.clear(keep=("hash", "built-in"))
+        release_upscalers()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

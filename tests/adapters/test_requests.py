@@ -10,6 +10,7 @@ import torch
 from adapter_files import ALL, FC, QUERY
 from PIL import Image
 
+from stable_diffusion.adapters.folder import joined
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.events import Images
 from stable_diffusion.pipeline.generate import generate, generate_image
@@ -116,6 +117,24 @@ def test_a_tag_stays_inside_the_folder(
     with pytest.raises(InvalidRequest, match=words.replace("?", r"\?")) as caught:
         paint(tiny_model, f"a cat <lora:{name}:1>", lora_dir=folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_tag_finds_files_of_subfolders_and_of_several_folders(
+    tiny_model: StableDiffusion, lora_file: WriteLora, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    (first / "sub").mkdir(parents=True)
+    second.mkdir()
+    path = lora_file(tiny_model)
+    (first / "sub" / "style.safetensors").write_bytes(path.read_bytes())
+    (second / "ink.safetensors").write_bytes(path.read_bytes())
+    both, plain = joined([first, second]), paint(tiny_model, "a cat").tobytes()
+    names = ("style", "sub/style", "sub/style.safetensors", "ink")
+    found = [paint(tiny_model, f"a cat <lora:{name}:1>", lora_dir=both).tobytes() for name in names]
+    assert len(set(found)) == 1 and found[0] != plain
+    for wrong in ("sub/ink", "second/ink", "sub/../sub/style", "../first/sub/style"):
+        with pytest.raises(InvalidRequest, match="is a path"):
+            paint(tiny_model, f"a cat <lora:{wrong}:1>", lora_dir=both)
 
 
 def test_a_tag_needs_a_folder(tiny_model: StableDiffusion, tmp_path: Path) -> None:

@@ -6,16 +6,20 @@ import asyncio
 import errno
 import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from quick_runner import QuickRunner
+from torch import Tensor
 
 from stable_diffusion import Request
-from stable_diffusion.events import Images, Progress
+from stable_diffusion.events import Event, Images, Progress
 from stable_diffusion.jobs import JobService
 from stable_diffusion.jobs.files import picture_name
+from stable_diffusion.text.windows import run_windows
 from stable_diffusion.weights.containers import atomic
 
 
@@ -50,6 +54,34 @@ def test_a_running_job_ends_at_its_next_step(service: JobService, runner: QuickR
     assert service.wait(job.id, 20).state == "cancelled"
     assert service.pictures_of(job.id) == [] and runner.closed >= 1
     assert service.wait(after.id, 20).state == "done"
+
+
+class EncodingRunner(QuickRunner):
+    """Reads a long prompt before its first step, in batches of windows."""
+
+    def run(self, request: Request, *, wants_preview: Callable[[], bool] | None = None) -> Iterator[Event]:
+        def network(ids: Tensor) -> tuple[Tensor, ...]:
+            self.batches += 1
+            self.begun.set()
+            assert self.go.wait(20)
+            return (ids,)
+
+        run_windows(range(1000), lambda number: torch.tensor([[number]]), network)
+        return super().run(request, wants_preview=wants_preview)
+
+    batches = 0
+
+
+def test_a_job_ends_while_its_prompt_is_encoded(tmp_path: Path) -> None:
+    """Between two batches of windows, long before its first step."""
+    runner = EncodingRunner()
+    with JobService(tmp_path, runners=[runner]) as service:
+        job, after = service.submit(Request("many windows")), service.submit(Request("a dog"))
+        assert runner.begun.wait(20)
+        service.cancel(job.id)
+        runner.go.set()
+        assert service.wait(job.id, 20).state == "cancelled" and runner.batches == 1
+        assert service.wait(after.id, 20).state == "done"
 
 
 def test_a_job_that_is_cancelled_before_it_begins_never_runs(service: JobService, runner: QuickRunner) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import InvalidRequest, StableDiffusionError
 from ..jobs.database import Database, sqlalchemy, sqlite_url
@@ -63,15 +63,36 @@ class BulkPlan:
     key: str = ""
 
 
+class Team(Protocol):
+    """The workers of a run. A context manager: none is left when the block ends."""
+
+    def __enter__(self) -> Team: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def check(self) -> bool:
+        """Whether any still works; called twice a second."""
+        ...
+
+
 class BulkRun:
     """Makes the pictures of a plan in a folder, with the queue of `jobs` there.
 
-    orders   one for each worker; `folder` and `database` are filled in
+    workers  of the order of each one what differs from the usual; `folder`, `database` and `name` are filled in
     tar      requests a tar file, 0 for files in folders
+    team     what the workers are, from their orders; None is processes of this machine
     """
 
-    def __init__(self, folder: Path, plan: BulkPlan, *, workers: Sequence[Mapping[str, Any]] = ({},), tar: int = 0):
-        self.plan, self.workers = plan, workers
+    def __init__(
+        self,
+        folder: Path,
+        plan: BulkPlan,
+        *,
+        workers: Sequence[Mapping[str, Any]] = ({},),
+        tar: int = 0,
+        team: Callable[[Sequence[WorkOrder], Leases], Team] | None = None,
+    ) -> None:
+        self.plan, self.workers, self.team = plan, workers, Processes if team is None else team
         shard = plan.shard
         own = folder if shard.parts == 1 else folder / f"shard-{shard.number}-of-{shard.parts}"
         self.folder = DataFolder(own)
@@ -95,8 +116,8 @@ class BulkRun:
             complete = False
             try:
                 yield self._status(before, began)
-                with Processes(orders[: max(1, self._waiting())], self.leases) as processes:
-                    while self._waiting() and processes.check():
+                with self.team(orders[: max(1, self._waiting())], self.leases) as team:
+                    while self._waiting() and team.check():
                         time.sleep(LOOK)
                         yield self._status(before, began)
                         if self.output.tar and time.monotonic() - packed > PACK_EVERY:

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ..jobs.options import StoredSettings
 from ..jobs.records import Job
 from ..jobs.store import JobStore
 from ..jobs.stream import EventStream
-from ..jobs.worker import Bench, Worker
+from ..jobs.worker import Bench, JobRunner, Worker
 
 STOPPED = "stopped"
 """Setting: why no worker goes on, as that the disk is full."""
@@ -55,6 +56,12 @@ def work(order: WorkOrder) -> None:
 
     if order.threads:
         torch.set_num_threads(order.threads)
+    worker, idle = worker_of(order, LocalRunner(device=order.device, dtype=order.dtype))
+    worker.run_all(idle)
+
+
+def worker_of(order: WorkOrder, runner: JobRunner) -> tuple[Worker, Callable[[], bool]]:
+    """The worker of an order, and what says that nothing is left to do: the two that `Worker.run_all` joins."""
     folder, database = DataFolder(Path(order.folder)), Database(order.database)
     store, settings = JobStore(database), StoredSettings(database)
     bench = Bench(
@@ -73,7 +80,7 @@ def work(order: WorkOrder) -> None:
         counts = store.counts()
         return settings.get(STOPPED) is not None or not counts.get("queued", 0) + counts.get("running", 0)
 
-    Worker(order.name, bench, LocalRunner(device=order.device, dtype=order.dtype), poll=0.3).run_all(idle)
+    return Worker(order.name, bench, runner, poll=0.3), idle
 
 
 def _end_with_parent() -> None:

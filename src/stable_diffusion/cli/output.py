@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import io
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,11 +69,33 @@ class Output:
         if self.to_stdout:
             sys.stdout.buffer.write(png_bytes(image))
             return Path("-")
+        return save_image(image, self._place(stem, apart), overwrite=self.overwrite)
+
+    def save_png(self, data: bytes, stem: str, *, apart: object = None) -> Path:
+        """The same for the bytes of a PNG file that `save_image` wrote; other formats are made of it."""
+        path = None if self.to_stdout else self._place(stem, apart)
+        if path is None:
+            sys.stdout.buffer.write(data)
+            return Path("-")
+        written = False
+        if path.suffix.lower() == ".png":
+            from ..weights.containers.atomic import whole_file
+
+            with suppress(OSError), whole_file(path) as file:
+                file.write(data)
+                written = True
+            if written:
+                return path
+        from PIL import Image  # another format, or a disk that refuses, which is said as for every picture
+
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return self.save(image, stem, apart=apart)
+
+    def _place(self, stem: str, apart: object) -> Path:
         if apart is not None and self.names_a_file and self.out is not None:
-            path = files.free_name(self.out.with_name(f"{self.out.stem}-{apart}{self.out.suffix}"))
-        else:
-            path = files.destination(self.out, stem, overwrite=self.overwrite)
-        return save_image(image, path, overwrite=self.overwrite)
+            return files.free_name(self.out.with_name(f"{self.out.stem}-{apart}{self.out.suffix}"))
+        return files.destination(self.out, stem, overwrite=self.overwrite)
 
 
 def output_options(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +16,16 @@ from ..events import Images, Progress
 from ..request.request import Request
 from . import files
 from .format import echo_json
-from .options import load_model
+from .options import chosen, load_model
 from .output import Output
+from .served.client import served_pictures
+from .served.picture import NotServed, Watch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..pipeline.models import StableDiffusion
+    from .terminal import Display
 
 
 def run_all(requests: Sequence[Request], output: Output, start: float) -> None:
@@ -28,10 +34,10 @@ def run_all(requests: Sequence[Request], output: Output, start: float) -> None:
     output.check(count)
     records = []
     for request in requests:
-        for path, seed, image in _run(request, output, several=count > 1):
-            records.append({"path": path, "seed": seed, "width": image.width, "height": image.height})
+        for made in _run(request, output, several=count > 1):
+            records.append({"path": made.path, "seed": made.seed, "width": made.width, "height": made.height})
             if not output.as_json and not output.to_stdout:
-                click.echo(str(path))
+                click.echo(str(made.path))
     if output.verbose:
         click.echo(cost(time.monotonic() - start), err=True)
     if output.as_json:
@@ -49,8 +55,80 @@ def cost(seconds: float) -> str:
     return ", ".join(parts)
 
 
-def _run(request: Request, output: Output, *, several: bool) -> Iterator[tuple[Path, int, Image]]:
-    """Run the request and save each picture as soon as it is finished; yields (path, seed, picture)."""
+@dataclass(frozen=True)
+class Saved:
+    """A picture that was made and saved."""
+
+    path: Path
+    seed: int
+    width: int
+    height: int
+
+
+def _run(request: Request, output: Output, *, several: bool) -> Iterator[Saved]:
+    """Run the request, by a server where one does it, and save each picture as soon as it is finished."""
+    try:
+        yield from _run_served(request, output, several=several)
+    except NotServed:
+        yield from _run_here(request, output, several=several)
+
+
+def _run_served(request: Request, output: Output, *, several: bool) -> Iterator[Saved]:
+    """The pictures of a server; NotServed where none makes them."""
+    with _display(output) as display:
+
+        def progress(picture: int, pictures: int, index: int, total: int) -> None:
+            display.advance(index, total, _which(picture, pictures))
+            shown[0] = (index, total, _which(picture, pictures))
+
+        def preview(data: bytes) -> None:
+            from PIL import Image
+
+            display.advance(*shown[0], Image.open(io.BytesIO(data)))
+
+        shown = [(0, 1, "generating")]
+        watch = Watch(progress, preview if display.preview else None, display.say)
+        for made in served_pictures(request, chosen(), watch):
+            display.say(f"seed {made.seed}")
+            stem = f"{made.seed}-{files.slug(made.prompt)}"
+            path = output.save_png(made.file, stem, apart=made.seed if several else None)
+            yield Saved(path, made.seed, made.width, made.height)
+
+
+def _which(picture: int, pictures: int) -> str:
+    return "generating" if pictures == 1 else f"generating {picture + 1} of {pictures}"
+
+
+def _display(output: Output) -> Display | Lines:
+    """A display; without a terminal one that needs no library for it."""
+    if not sys.stderr.isatty():
+        return Lines()
+    from .terminal import Display, stderr_console
+
+    return Display(stderr_console(), preview=output.preview)
+
+
+class Lines:
+    """What `Display` is where stderr is not a terminal: lines that stay, and nothing drawn."""
+
+    preview = False
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def advance(self, done: int, total: int, description: str = "", picture: Image | None = None) -> None:
+        """Nothing: there is no bar."""
+
+    def say(self, line: str) -> None:
+        """A line on stderr."""
+        click.echo(line, err=True)
+
+
+def _run_here(request: Request, output: Output, *, several: bool) -> Iterator[Saved]:
+    """The pictures of this process."""
     from .terminal import Display, stderr_console
 
     with Display(stderr_console(), preview=output.preview) as display:
@@ -59,8 +137,7 @@ def _run(request: Request, output: Output, *, several: bool) -> Iterator[tuple[P
         said: set[str] = set()
         for event in generate(load_model(request.model), request, preview_every=int(display.preview)):
             if isinstance(event, Progress):
-                which = "" if event.pictures == 1 else f" {event.picture + 1} of {event.pictures}"
-                display.advance(event.index, event.total, f"generating{which}", event.preview)
+                display.advance(event.index, event.total, _which(event.picture, event.pictures), event.preview)
                 continue
             for note in event.notes:
                 if note not in said:
@@ -69,7 +146,8 @@ def _run(request: Request, output: Output, *, several: bool) -> Iterator[tuple[P
             for image, seed, single in zip(event.images, event.seeds, event.requests, strict=True):
                 display.say(f"seed {seed}")
                 stem = f"{seed}-{files.slug(single.prompt)}"
-                yield output.save(image, stem, apart=seed if several else None), seed, image
+                path = output.save(image, stem, apart=seed if several else None)
+                yield Saved(path, seed, image.width, image.height)
 
 
 def run_cells(model: StableDiffusion, requests: Sequence[Request]) -> Iterator[Image]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from ..errors import InvalidRequest, ModelFileError, StableDiffusionError
 from ..events import Event, Images, Progress
 from ..request.request import Request
+from ..stop import Stopped, stopping
 from .database import Database, database_words, sqlalchemy
 from .files import DataFolder, DiskRefused, picture_name
 from .inputs import Inputs, tail
@@ -172,11 +173,14 @@ class Worker:
     def _run(self, current: Current) -> None:
         job, notes, started = current.job, dict[str, None](), time.monotonic()
         try:
-            if job.model != self.loaded:
+            if job.kind == "generate" and job.model != self.loaded:
                 if self.loaded is not None:
                     self.runner.release()
                 self.loaded = job.model
-            made = self._paint(current, notes)
+            with stopping(lambda: self._is_over(current)):
+                made = self._paint(current, notes)
+        except Stopped:  # before its first step
+            made = None
         except DiskRefused as error:
             self.bench.disk_refused(str(error))
             self._end(current, "failed", str(error), notes)

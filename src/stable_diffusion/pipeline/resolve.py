@@ -20,6 +20,7 @@ from ..request.request import Request
 from ..request.sequences import MAX_SIDE
 from ..request.settings import MAX_STEPS, UPSCALERS, Canvas, Fill, Hires, Inpaint, SizeConditioning, VariationSeed
 from ..text.prompt import split_and
+from ..weights.containers.open import model_file
 from ..weights.parts import Defaults
 from .image import covering_size, fitting_size
 from .shortcuts import EXACT, FEWEST, Shortcuts, can_merge, shortcuts_of
@@ -254,6 +255,8 @@ def _passes(request: Request, grid: PixelGrid, first: ResolvedPass) -> tuple[Hir
     width = 2 * height if request.canvas.panorama else width
     if max(width, height) > MAX_SIDE:
         raise InvalidRequest(f"hires makes {width}x{height} pixels; expected at most {MAX_SIDE} on a side")
+    if given.upscaler not in (None, *UPSCALERS):
+        model_file(given.upscaler)  # a file that is missing is said before the first pass, not after it
     steps = first.steps if given.steps is None else given.steps
     strength = HIRES_STRENGTH if given.strength is None else given.strength
     total = schedule_steps(steps, strength, MAX_STEPS)

@@ -15,6 +15,9 @@ from ..errors import InvalidRequest, nearest, unknown_choice, what_is
 from .pictures import open_picture
 
 MAX_PROMPT = 10_000
+UPSCALER_FOLDERS = "STABLE_DIFFUSION_UPSCALERS"
+"""Variable of the environment that names folders of upscalers."""
+UPSCALER_ENDINGS = (".safetensors", ".pth", ".pt", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,50 @@ class Named(Kind):
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "examples": list(self.names)}
+
+
+@dataclass(frozen=True)
+class Upscaler(Kind):
+    """One of `names` in any case, the path of an upscaler's file, or the name of one in the folder that
+    STABLE_DIFFUSION_UPSCALERS names (several folders as in PATH), which becomes its path."""
+
+    names: tuple[str, ...]
+    scalar = str
+
+    @property
+    def expected(self) -> str:
+        return f"{', '.join(self.names)}, or the file of an upscaler"
+
+    def check(self, name: str, value: Any) -> str:
+        text = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if not isinstance(text, str) or not text or "\0" in text:
+            raise InvalidRequest(f"{name} is {what_is(value)}; expected {self.expected}")
+        files = upscaler_files()
+        for known in (*self.names, *files):
+            if text.strip().casefold() in (known.casefold(), files[known].name.casefold() if known in files else None):
+                return str(files[known]) if known in files else known
+        if os.sep in text or text.lower().endswith(UPSCALER_ENDINGS):
+            return str(Path(text).expanduser())
+        raise unknown_choice(name, text, [*self.names, *files])
+
+    def write(self, value: Any) -> object:
+        return value if value in self.names else Path(value).stem
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "examples": list(self.names)}
+
+
+def upscaler_files() -> dict[str, Path]:
+    """Name without ending -> file, in the folders of STABLE_DIFFUSION_UPSCALERS."""
+    found: dict[str, Path] = {}
+    for folder in filter(None, os.environ.get(UPSCALER_FOLDERS, "").split(os.pathsep)):
+        try:
+            for path in sorted(Path(folder).expanduser().iterdir()):
+                if path.suffix.lower() in UPSCALER_ENDINGS:
+                    found.setdefault(path.stem, path)
+        except OSError:  # a folder that is gone holds none
+            continue
+    return found
 
 
 @dataclass(frozen=True)

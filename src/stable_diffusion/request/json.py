@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest
 from .control import Control
-from .fields import FilePath, Picture
+from .fields import FilePath, Picture, Upscaler
 from .group import Setting, own_settings
 from .request import Request, all_settings
 from .settings import ABSENT, GROUPS
@@ -85,7 +85,8 @@ def from_json(data: object, *, files: bool = True) -> Request:
 def _value(each: Setting, value: Any, files: bool) -> Any:
     if isinstance(each.kind, Picture):
         return open_text(value, each.label or each.name, files=files)
-    if not files and (isinstance(each.kind, FilePath) or each.path in ("loras", "controls")):
+    names_file = isinstance(each.kind, Upscaler) and value not in each.kind.names
+    if not files and (names_file or isinstance(each.kind, FilePath) or each.path in ("loras", "controls")):
         raise InvalidRequest(f"{each.name} names a file; paths are not taken here")
     if each.path == "loras" and isinstance(value, list):
         return [tuple(lora) if isinstance(lora, list) else lora for lora in value]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ..errors import InvalidRequest
-from .fields import Colour, Flag, Kind, Number, Whole
+from .fields import Colour, Flag, Kind, Number, Whole, upscaler_files
 from .group import Setting, SettingGroup, every_setting
 from .left_out import left_out
 from .names import AUTOMATIC, resolve_schedule
@@ -300,7 +300,7 @@ def _read_upscaler(reading: Reading) -> str | None:
     name = reading.values.get("Hires upscaler")
     if name is None or not any(key in reading.values for key in HIRES):
         return None
-    if name.strip().casefold() in {known.casefold() for known in UPSCALERS}:
+    if name.strip().casefold() in {known.casefold() for known in (*UPSCALERS, *upscaler_files())}:
         return name
     found = UPSCALERS[0] if name.casefold().startswith("latent") else "Lanczos"
     reading.notes.append(f"the upscaler {name!r} is not known here; {found!r} is used instead")

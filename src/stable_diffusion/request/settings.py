@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from ..errors import InvalidRequest
-from .fields import Choice, FilePath, Flag, Model, Number, Whole
+from .fields import Choice, FilePath, Flag, Model, Number, Upscaler, Whole
 from .group import SettingGroup, described, documented, setting
 from .sequences import MAX_SIDE, Names, Pixels
 
@@ -47,6 +47,8 @@ UPSCALERS = (
     *("Latent (nearest-exact)", "Lanczos", "Nearest"),
 )
 """Ways to enlarge before the second pass: the latent, or (the last two) the decoded picture. Names are A1111's."""
+RESAMPLERS = ("Lanczos", "Nearest", "Bicubic", "Bilinear")
+"""Ways to enlarge a finished picture without a network."""
 TRANSPARENT, WHITE, SCENE = "transparent", "white", "scene"
 BACKGROUNDS = (TRANSPARENT, WHITE, SCENE)
 
@@ -189,8 +191,9 @@ class Hires(SettingGroup):
         Number(0, 1), flag="--hires-strength", label="hires strength", usual="0.7",
         help="Denoising strength of the second pass.")
     upscaler: str | None = setting(
-        Choice(UPSCALERS, folded=True), flag="--hires-upscaler", key="Hires upscaler", also="hr_upscaler",
-        label="hires upscaler", usual="Latent", metavar="NAME", help="How to enlarge.")
+        Upscaler(UPSCALERS), flag="--hires-upscaler", key="Hires upscaler", also="hr_upscaler",
+        label="hires upscaler", usual="Latent", metavar="NAME",
+        help=f"How to enlarge: {', '.join(UPSCALERS[:-1])} or {UPSCALERS[-1]}, or the file of an upscaler.")
 
     @classmethod
     def of(cls, value: object, name: str, base: Self | None = None) -> Self:

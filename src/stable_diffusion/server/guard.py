@@ -41,6 +41,8 @@ PAGES = ("/", "/docs", "/live", "/view")
 """Where a link from another site may lead a person: nothing is done there."""
 OPEN = ("/healthz", "/readyz", "/v1/session", "/sw.js", "/manifest.webmanifest", "/favicon.ico", *PAGES)
 """Addresses that need no token: they hold no secret and do nothing."""
+GIVEN = "/v1/images/files/"
+"""How addresses begin that only who was given one knows: browsers open them without a token, on pages of others too."""
 METHODS = "GET, POST, PUT, DELETE, HEAD"
 HEADERS = "authorization, content-type, idempotency-key, last-event-id"
 
@@ -110,7 +112,8 @@ class Guard:
 
     def _is_open(self, scope: Scope) -> bool:
         path = scope["path"]
-        return scope["type"] == "http" and (path in OPEN or path.startswith("/static/"))
+        known = path in OPEN or path.startswith(("/static/", GIVEN))
+        return scope["type"] == "http" and known and _is_address_alone(scope)
 
     def _cors(self, headers: dict[str, list[str]]) -> str | None:
         """The origin that is answered with CORS headers, where it is in the list."""
@@ -145,14 +148,23 @@ def _headers(scope: Scope) -> dict[str, list[str]]:
 
 
 def _is_visit(scope: Scope, headers: dict[str, list[str]]) -> bool:
-    """A person follows a link: a page is opened in the window itself."""
+    """A person follows a link, and a page is opened in the window itself; or a picture is shown whose address was
+    given."""
+    if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and scope["path"].startswith(GIVEN):
+        return True
     return (
         scope["type"] == "http"
         and scope["method"] in ("GET", "HEAD")
         and scope["path"] in PAGES
+        and _is_address_alone(scope)
         and headers.get("sec-fetch-mode") == ["navigate"]
         and headers.get("sec-fetch-dest") == ["document"]
     )
+
+
+def _is_address_alone(scope: Scope) -> bool:
+    """Whether nothing is asked of a page: /view with the name of a picture shows that picture, as in ComfyUI."""
+    return scope["path"] != "/view" or not scope.get("query_string")
 
 
 def _address(scope: Scope) -> str:

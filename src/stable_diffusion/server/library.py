@@ -16,13 +16,14 @@ from ..adapters.folder import ENDINGS, MOST_FILES
 from ..errors import InvalidRequest, StableDiffusionError, nearest
 from ..pipeline.models import BUILT_IN, MODEL_ENDINGS, model_names
 from ..pipeline.tasks.wildcards import load_styles
+from ..request.fields import UPSCALER_ENDINGS
 from ..text.prompt_styles import Style
+from ..upscaling.network import scale_of
 from ..weights.containers.safetensors import read_safetensors
 from .settings import ServerSettings
 
 KEPT = 60.0
 """Seconds after which a folder is read again."""
-UPSCALER_ENDINGS = (".safetensors", ".pth", ".pt", ".ckpt")
 SHOWN = 8
 """Names that a message lists where none is near."""
 
@@ -34,6 +35,8 @@ class Entry:
     name: str
     path: Path | None
     preview: Path | None = None
+    inside: str = ""
+    """The name with the subfolder of its folder: "styles/ink"."""
 
     @property
     def title(self) -> str:
@@ -61,7 +64,7 @@ class Listing:
                 self._entries = self._scan()
                 self._folded = {}
                 for entry in self._entries.values():
-                    for form in (entry.name, entry.title):
+                    for form in filter(None, (entry.name, entry.title, entry.inside)):
                         self._folded.setdefault(form.casefold(), entry)
                 self._read = time.monotonic()
             return self._entries
@@ -104,7 +107,23 @@ class Library:
             Listing(what, _scanner(getattr(settings, kind), files[kind], models=kind == "controls"))
             for what, kind in zip(("LoRA", "embedding", "control", "upscaler"), files, strict=True)
         )
+        self._scales: dict[Path, int | None] = {}
         self._styles: tuple[float, dict[str, Style]] = (-KEPT, {})
+
+    def upscaler_path(self, name: str) -> Path:
+        """The file of an upscaler of the list; InvalidRequest with the nearest name where there is none."""
+        path = self.upscalers.find(name).path
+        assert path is not None  # only models are without one
+        return path
+
+    def upscaler_scale(self, entry: Entry) -> int | None:
+        """By how much an upscaler enlarges, read once from the shapes in its file; None where they do not say."""
+        if entry.path is not None and entry.path not in self._scales:
+            try:
+                self._scales[entry.path] = scale_of(entry.path)
+            except (StableDiffusionError, OSError):
+                self._scales[entry.path] = None
+        return None if entry.path is None else self._scales[entry.path]
 
     def refresh(self) -> None:
         """Read every list again."""
@@ -153,7 +172,9 @@ def _scanner(folders: Sequence[Path], endings: Sequence[str], *, models: bool = 
                 inside = path.resolve()
                 if inside.is_relative_to(root):  # a link that leads out is not listed
                     name = path.name if is_model_folder else path.stem
-                    found.setdefault(name, Entry(name, inside, _preview(path)))
+                    below = path.relative_to(folder)
+                    listed = (below if is_model_folder else below.with_suffix("")).as_posix()
+                    found.setdefault(name, Entry(name, inside, _preview(path), listed))
         return found
 
     return scan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,10 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import StableDiffusionError
+from ..jobs.worker import JobRunner
 from .app import create_app
 from .observe.log import note, start_log
+from .resident.serve import ResidentSocket
 from .settings import ServerSettings
 
 MOST_HEADER = 32 * 1024
@@ -86,30 +88,41 @@ class Listening:
 
 
 def serve(
-    settings: ServerSettings, ready: Callable[[str], object] = lambda address: None, *, rebuild: bool = False
+    settings: ServerSettings,
+    ready: Callable[[str], object] = lambda address: None,
+    *,
+    rebuild: bool = False,
+    runners: Sequence[JobRunner] = (),
 ) -> None:
     """Serve until the process is asked to end; `ready` is called with the address that it listens at.
 
     rebuild  read the folder of pictures into the gallery first
+    runners  one for each job that may run at once; () is one on the settings' device
 
     Errors are those of `listen`.
     """
     start_log()
-    listening = listen(settings)
+    listening = listen(settings, runners)
     if rebuild:
         note("gallery rebuilt", pictures=listening.app.state.service.queue.gallery.rebuild())
     note("listening", address=listening.address)
+    resident = ResidentSocket(listening.app.state.service)
+    if settings.socket and resident.start():
+        note("listening", socket=resident.path.name if resident.path is not None else "")
     ready(listening.address)
-    listening.run()
+    try:
+        listening.run()
+    finally:
+        resident.close()
 
 
-def listen(settings: ServerSettings) -> Listening:
+def listen(settings: ServerSettings, runners: Sequence[JobRunner] = ()) -> Listening:
     """Take the queue's folder and the port.
 
     StableDiffusionError where the folder or port is taken, or a certificate cannot be read.
     """
     config = _config(settings)
-    app = create_app(settings)
+    app = create_app(settings, runners)
     config.app = app
     sock = None
     try:

@@ -40,18 +40,21 @@ class PageFiles(StaticFiles):
         return answer
 
 
+def index_page() -> Response:
+    """The page itself."""
+    folder = page_folder()
+    if folder is None:
+        return HTMLResponse(NO_PAGE)
+    return FileResponse(folder / "index.html", media_type="text/html", headers=CACHE)
+
+
 def router() -> APIRouter:
     """The page and what lies at fixed addresses."""
     routes = APIRouter(tags=["page"], include_in_schema=False)
     folder = page_folder()
 
-    def index() -> Response:
-        if folder is None:
-            return HTMLResponse(NO_PAGE)
-        return FileResponse(folder / "index.html", media_type="text/html", headers=CACHE)
-
     for path in ("/", "/live", "/view"):
-        routes.add_api_route(path, index, methods=["GET", "HEAD"])
+        routes.add_api_route(path, index_page, methods=["GET", "HEAD"])
 
     @routes.get("/docs")
     def docs() -> FileResponse:

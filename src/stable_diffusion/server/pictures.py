@@ -92,6 +92,15 @@ def png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
+def written_png(image: Image.Image) -> bytes:
+    """The picture as a PNG file with the settings that are written in it, and nothing else."""
+    from ..images import GeneratedImage
+
+    file = io.BytesIO()
+    GeneratedImage.of(plain_mode(image)).save(file, "PNG", compress_level=3)
+    return file.getvalue()
+
+
 def thumbnail(image: Image.Image, side: int) -> bytes:
     """A small WebP file of the picture."""
     from PIL import Image as Pillow

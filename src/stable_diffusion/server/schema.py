@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchem
 
 from ..errors import InvalidRequest, what_is
 from ..request.control import Control
-from ..request.fields import FilePath, Model, Picture, Text, Whole
+from ..request.fields import FilePath, Model, Picture, Text, Upscaler, Whole
 from ..request.group import Setting, own_settings
 from ..request.json import described_setting
 from ..request.lora import MAX_STRENGTH
@@ -51,6 +51,8 @@ def checked(each: Setting) -> Any:
         return _picture(each)
     if isinstance(each.kind, Model):
         return Annotated[str | None, Field(max_length=MOST_NAME), _described(each, {"type": "string"})]
+    if isinstance(each.kind, Upscaler):
+        return Annotated[str | None, Field(max_length=MOST_NAME), _described(each, each.kind.schema())]
     kind = each.kind
     if isinstance(kind, Whole) and kind.high > MOST_SEED:
         kind = Whole(kind.low, MOST_SEED, random=kind.random)

@@ -6,30 +6,39 @@ pictures as clients send them, and the way between blocking calls and the event 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 from fastapi import Depends, WebSocket
 from fastapi.requests import HTTPConnection
+from PIL.Image import Image as Pillow
 from starlette.concurrency import run_in_threadpool
 
-from ..errors import InvalidRequest
+from ..adapters.folder import joined
+from ..errors import InvalidRequest, unknown_choice
 from ..jobs import FINISHED, Job, JobError, JobEvent, JobService, Picture
 from ..jobs import Limits as QueueLimits
+from ..jobs.worker import JobRunner
 from ..pipeline.tasks.wildcards import WildcardFolder
 from ..request.control import Control
 from ..request.lora import Lora
 from ..request.request import Request
-from ..runner import LocalRunner
+from ..request.settings import RESAMPLERS, UPSCALERS
+from ..runner import LocalRunner, device_runners
+from ..upscaling.job import KIND as UPSCALE
+from ..upscaling.job import target_of, upscale_handler
+from ..upscaling.picture import check_size
+from .content import checked
 from .errors import ApiError, Errors
 from .library import Entry, Library, trigger_words
 from .limits import check_limits
 from .model_facts import FactsOfModels
 from .observe.log import note
 from .observe.metrics import Metrics
-from .pictures import INPUT, PICTURE, decode, from_text, thumbnail
+from .pictures import INPUT, PICTURE, decode, from_text, thumbnail, written_png
 from .settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -58,18 +67,25 @@ class Finished:
 
 
 class Service:
-    """The server's work, shared by all routers."""
+    """The server's work, shared by all routers.
 
-    def __init__(self, settings: ServerSettings, errors: Errors) -> None:
+    runners   one for each job that may run at once; () is one on the settings' device
+    """
+
+    def __init__(self, settings: ServerSettings, errors: Errors, runners: Sequence[JobRunner] = ()) -> None:
         self.settings, self.errors = settings, errors
         self.library = Library(settings)
-        self.runner = LocalRunner(device=settings.device, dtype=settings.dtype)
+        given = tuple(runners) or device_runners(devices_of(settings.device), dtype=settings.dtype)
+        self.runners: tuple[JobRunner, ...] = checked(given, settings)
+        here = next((each for each in given if isinstance(each, LocalRunner)), None)
+        self.runner = here or LocalRunner(device=settings.device, dtype=settings.dtype)  # of live frames: not in the queue
         limits = QueueLimits(queue=settings.limits.queue, owner=settings.limits.queue_owner)
         self.queue = JobService(
             settings.data,
             database=settings.database or None,
-            runners=(self.runner,),
+            runners=self.runners,
             limits=limits,
+            handlers={UPSCALE: upscale_handler(self.library.upscaler_path, settings.device)},
             paused=settings.paused,
         )
         self.facts = FactsOfModels()
@@ -78,6 +94,11 @@ class Service:
         self.sockets: dict[str, WebSocket] = {}
         self._words: dict[Path, list[str]] = {}
         self._progress: dict[str, Mapping[str, Any]] = {}
+
+    def release(self) -> None:
+        """Give back the memory of models on every device."""
+        for runner in self.runners:
+            runner.release()
 
     def public(self, text: str) -> str:
         """A sentence without folders of this machine."""
@@ -96,6 +117,8 @@ class Service:
     def picture(self, given: object, what: str = "image") -> Image.Image:
         """The same, blocking. Text is base64, a data URI, "sha256:HASH" of an upload, or "picture:ID" of a picture."""
         most = self.settings.limits.image_pixels
+        if isinstance(given, Pillow):  # opened already
+            return given
         if isinstance(given, str) and given.startswith((HASH, INPUT)):
             return decode(self.queue.inputs.read(given.partition(":")[2]), what, most)
         if isinstance(given, str) and given.startswith(PICTURE):
@@ -116,6 +139,8 @@ class Service:
         refiner = values.get("refiner")
         if isinstance(refiner, Mapping) and "model" in refiner:
             values["refiner"] = {**refiner, "model": model_path(self.library.models.find(refiner["model"]))}
+        if isinstance(hires := values.get("hires"), Mapping) and hires.get("upscaler") is not None:
+            values["hires"] = {**hires, "upscaler": self.hires_upscaler(hires["upscaler"])}
         if "prompt" not in values:
             raise InvalidRequest("there is no prompt; expected a few words that say what to show")
         return self.admit(Request(**values))
@@ -131,13 +156,26 @@ class Service:
         request = replace(
             request,
             model=model_path(entry),
-            lora_dir=settings.loras[0] if settings.loras else None,
-            embeddings_dir=settings.embeddings[0] if settings.embeddings else None,
+            lora_dir=joined(settings.loras),
+            embeddings_dir=joined(settings.embeddings),
             prompting=prompting,
         )
         size, steps = self.usual(entry)
         check_limits(request, settings.limits, size, steps)
         return request
+
+    def hires_upscaler(self, name: str) -> str:
+        """What a request holds for an upscaler of the second pass: a name of its own, or the path of the list's file.
+
+        InvalidRequest with the nearest name where there is none.
+        """
+        files = self.library.upscalers.entries()
+        own = {known.casefold(): known for known in UPSCALERS}.get(name.strip().casefold())
+        if own is not None:
+            return own
+        if not files:
+            raise unknown_choice("hires upscaler", name[:80], UPSCALERS)
+        return str(self.library.upscaler_path(name))
 
     def usual(self, entry: Entry) -> tuple[tuple[int, int], int]:
         """Size and steps of a model where a request leaves them out, as far as they are known without loading it."""
@@ -162,6 +200,37 @@ class Service:
     async def submit(self, request: Request, owner: str, **options: Any) -> Job:
         """Put an admitted request into the queue; `options` are those of `JobService.submit`."""
         return await self.call(self.queue.submit, request, owner=owner, **options)
+
+    async def upscale(self, image: Image.Image, body: Mapping[str, Any], owner: str, **options: Any) -> Job:
+        """Put the enlarging of a picture into the queue; `body` as in `upscaling.job`, without the picture.
+
+        InvalidRequest for an upscaler that there is not, or a picture beyond this server's limits.
+        """
+        return await self.call(self.submit_upscale, image, body, owner, **options)
+
+    def submit_upscale(self, image: Image.Image, body: Mapping[str, Any], owner: str, **options: Any) -> Job:
+        """The same, blocking."""
+        found, limits = dict(body), self.settings.limits
+        for key in ("upscaler", "second"):
+            if found.get(key) is not None:
+                found[key] = self.upscaler_name(found[key])
+        check_size(target_of(found).of(image.size), limits.side, limits.pixels)
+        digest = self.queue.upload(written_png(image))
+        return self.queue.submit({"image": HASH + digest, **found}, owner=owner, kind=UPSCALE, **options)
+
+    def enlarged(self, image: Image.Image, name: str, size: tuple[int, int], *, owner: str) -> Image.Image:
+        """A picture enlarged to a size through the queue, blocking; ApiError where that fails or is cancelled."""
+        body = {"upscaler": name, "width": size[0], "height": size[1], "crop": True}
+        job = self.queue.wait(self.submit_upscale(image, body, owner, save=False).id)
+        if job.state != "done":
+            raise failure(job)
+        data = self.queue.gallery.read(self.queue.pictures_of(job.id)[0].id)
+        return decode(data, "the enlarged picture", max(len(data), size[0] * size[1]))
+
+    def upscaler_name(self, name: str) -> str:
+        """The name of a resampling filter or an upscaler of the list, in any case; InvalidRequest else."""
+        own = {known.casefold(): known for known in RESAMPLERS}.get(str(name).strip().casefold())
+        return self.library.upscalers.find(name).name if own is None else own
 
     async def run(
         self, request: Request, owner: str, http: HttpRequest | None = None, *, save: bool = True, **options: Any
@@ -188,6 +257,11 @@ class Service:
             raise failure(job, refused=self.queue.was_refused(job.id))
         pictures = await self.call(self.queue.pictures_of, job_id)
         return Finished(job, tuple(pictures), job.notes, self)
+
+    def queue_cancel(self, job_id: str) -> None:
+        """The same at once, for the end of a task that may not wait."""
+        with suppress(JobError):
+            self.queue.cancel(job_id)
 
     async def cancel_quietly(self, job_id: str) -> None:
         """Cancel a job that may have ended."""
@@ -228,6 +302,10 @@ class Service:
         if entry.path not in self._words:
             self._words[entry.path] = trigger_words(entry.path)
         return self._words[entry.path]
+
+    def picture_upscalers(self) -> list[str]:
+        """Names of what enlarges finished pictures."""
+        return [*RESAMPLERS, *self.library.upscalers.entries()]
 
     def wildcard_names(self) -> list[str]:
         """Names of the wildcards that prompts may use."""
@@ -274,3 +352,9 @@ def get_service(connection: HTTPConnection) -> Service:
 
 ServiceIs = Annotated[Service, Depends(get_service)]
 """A parameter of a route that is the service."""
+
+
+def devices_of(device: str) -> tuple[str, ...]:
+    """Devices as the setting has them; () is what the machine has."""
+    names = tuple(name.strip() for name in device.split(",") if name.strip())
+    return () if names in ((), ("auto",)) else names

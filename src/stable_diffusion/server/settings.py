@@ -27,6 +27,8 @@ from ..errors import InvalidRequest, unknown_choice
 PREFIX = "STABLE_DIFFUSION_SERVER_"
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 """Names of this machine as a browser writes them in Host."""
+CLUSTER = "cluster"
+"""A table of the same file that is read elsewhere: see `cluster.settings`."""
 MIB = 2**20
 
 
@@ -75,7 +77,7 @@ class ServerSettings:
     tls_cert: Path | None = about(None, "Certificate chain (PEM), for https.")
     tls_key: Path | None = about(None, "Its private key (PEM).")
     model: str = about("embedded", "Model of requests that name none.")
-    device: str = about("auto", "Device: auto, cpu, cuda ...")
+    device: str = about("auto", "Device: auto (every GPU, a worker each), cpu, cuda:1, or several as cuda:0,cuda:1.")
     dtype: str = about("auto", "Precision: auto, float32, float16 ...")
     models: tuple[Path, ...] = about((), "Folders of models.")
     loras: tuple[Path, ...] = about((), "Folders of LoRAs.")
@@ -84,6 +86,9 @@ class ServerSettings:
     upscalers: tuple[Path, ...] = about((), "Folders of upscalers.")
     wildcards: Path | None = about(None, "Folder of wildcards.")
     styles_file: Path | None = about(None, "A styles.csv of A1111.")
+    content_checker: Path | None = about(None, "Safety checker (folder or file): what it flags is blurred.")
+    keep_originals: bool = about(False, "Keep flagged pictures as they were, in the data folder.")
+    socket: bool = about(True, "Make pictures for this user's command line, over a socket of this user alone.")
     paused: bool = about(False, "Start without running anything.")
     limits: Limits = field(default_factory=Limits)
 # fmt: on
@@ -112,7 +117,7 @@ class ServerSettings:
     def roots(self) -> tuple[Path, ...]:
         """Folders that no message names."""
         folders = (*self.models, *self.loras, *self.embeddings, *self.controls, *self.upscalers, self.data)
-        files = (self.wildcards, self.styles_file, self.tls_cert, self.tls_key)
+        files = (self.wildcards, self.styles_file, self.tls_cert, self.tls_key, self.content_checker)
         return (*folders, *(file for file in files if file is not None))
 
 
@@ -134,6 +139,7 @@ def read_settings(
     options  by field name; None is not given. InvalidRequest for an unknown name or an unusable value.
     """
     found = {} if path is None else _from_file(path)
+    found.pop(CLUSTER, None)
     limits = dict(found.pop("limits", {}))
     for name in _types(ServerSettings):
         if PREFIX + name.upper() in environment and name != "limits":

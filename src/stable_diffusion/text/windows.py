@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidRequest
+from ..stop import stop_if_asked
 
 BACKTRACK = 20
 """A full window breaks after a comma that lies at most this many tokens back (A1111's setting and default)."""
@@ -88,14 +89,15 @@ def run_windows(
 ) -> list[tuple[Tensor, ...]]:
     """What `network` makes of each window: ids [B,T] -> tensors [B,...], cut into rows [1,...].
 
-    `row` makes ids [1,T] of a window. It is interrupted between two batches at the latest. InvalidRequest where there
-    are more than `MAX_WINDOWS`.
+    `row` makes ids [1,T] of a window. InvalidRequest where there are more than `MAX_WINDOWS`; Stopped, before a batch
+    at the latest, where the work was asked to end (`stop.stopping`).
     """
     if len(windows) > MAX_WINDOWS:
         raise InvalidRequest(
             f"the prompt falls into {len(windows)} windows; expected at most {MAX_WINDOWS}, so leave out some text or "
             "some BREAKs"
         )
+    stop_if_asked()
     distinct = list(dict.fromkeys(windows))
     if len(distinct) <= ALONE:
         made = {window: network(row(window)) for window in distinct}
@@ -104,6 +106,7 @@ def run_windows(
     rows += [rows[0]] * (-len(rows) % BATCH)
     outputs: list[tuple[Tensor, ...]] = []
     for first in range(0, len(rows), BATCH):
+        stop_if_asked()
         found = network(torch.cat(rows[first : first + BATCH]))
         outputs += [tuple(part[k : k + 1] for part in found) for k in range(BATCH)]
     made = dict(zip(distinct, outputs, strict=False))

@@ -15,6 +15,8 @@ CLIENTS = Path(__file__).parents[3] / "examples" / "clients"
 MADE = {
     "webuiapi_pictures": ("webuiapi", "kite", "snow"),
     "sd_backend_pictures": ("sd_backend_client", "hill", "house"),
+    "openai_pictures": ("openai", "lake", "boat"),
+    "comfy_graph": ("websockets", "fox"),
 }
 
 

@@ -17,6 +17,7 @@ from ..given import Given
 from ..options import loading_options, preview_vae_option
 from ..output import SECTION, Output, output_options
 from ..run import run_all
+from ..served.client import server_option
 from ..setting_options import setting_options, size_option
 
 EXAMPLES = """
@@ -57,6 +58,7 @@ FILE: Any = {"cls": SectionOption, "section": SECTION, "type": click.Path(path_t
 @click.option("--like", **FILE, help="Take the settings that are written in this picture.")
 @click.option("--prompts", **FILE, help="A file of prompts, one a line, each with its own options.")
 @loading_options
+@server_option
 @preview_vae_option
 def command(prompt: str | None, like: Path | None, prompts: Path | None, output: Output, **settings: Any) -> None:
     """Generate pictures from PROMPT. Paths go to stdout, one a line; seeds and progress go to stderr.

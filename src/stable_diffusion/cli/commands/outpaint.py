@@ -17,6 +17,7 @@ from ..given import Given
 from ..options import loading_options
 from ..output import Output, output_options
 from ..run import run_all
+from ..served.client import server_option
 from ..setting_options import named_setting, setting_option, setting_options
 
 EXAMPLES = """
@@ -42,6 +43,7 @@ PIXELS = Whole(0, MAX_SIDE)
 @setting_options(Prompting.SECTION)
 @setting_options(Noise.SECTION, "image_guidance", section=Noise.SECTION)
 @loading_options
+@server_option
 def command(
     picture: Path,
     prompt: str | None,

@@ -6,14 +6,18 @@ its composition. Names of upscalers and the meaning of steps are A1111's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import InvalidRequest
 from ...request.settings import Wrap
+from ...upscaling.network import load_upscaler
+from ...upscaling.picture import enlarged_tensor, last_value
 from ..image import from_model
 from .masks import lanczos
 from .seamless import resized
@@ -30,7 +34,7 @@ MODES = {
     "Latent (nearest-exact)": ("nearest-exact", False),
 }
 """Upscalers that interpolate the latent: torch's mode, and whether it is smoothed first where it shrinks. The other
-upscalers enlarge the decoded picture and encode it again."""
+upscalers, and those of files, enlarge the decoded picture and encode it again."""
 HIRES_STRENGTH = 0.7
 """Strength of the second pass where none is given, as in A1111."""
 
@@ -69,13 +73,37 @@ def enlarged(model: StableDiffusion, latent: Tensor, size: tuple[int, int], upsc
     if upscaler in MODES:
         return resized(latent, wrap, height, width, lambda x, h, w: _interpolated(x, h, w, *MODES[upscaler]))
     picture = model.image_decoder.tensor(latent).clamp(-1, 1)
-    resize = lanczos if upscaler == "Lanczos" else partial(_interpolated, mode="nearest-exact", smooth=False)
+    resize = RESIZES.get(upscaler) or _network_resize(upscaler, str(model.denoising_process.network.device))
     large = resized(picture, wrap, size[1], size[0], resize).clamp(-1, 1)
     return model.image_encoder(_valid(large))
 
 
 def _interpolated(latent: Tensor, height: int, width: int, mode: str, smooth: bool) -> Tensor:
     return F.interpolate(latent, size=(height, width), mode=mode, antialias=smooth)
+
+
+RESIZES: dict[str, Callable[[Tensor, int, int], Tensor]] = {
+    "Lanczos": lanczos,
+    "Nearest": partial(_interpolated, mode="nearest-exact", smooth=False),
+}
+"""Upscalers of the decoded picture that need no file."""
+
+
+def _network_resize(path: str, device: str) -> Callable[[Tensor, int, int], Tensor]:
+    """Enlarges pictures as the model has them by the upscaler in a file, then resamples to the size."""
+    upscaler = load_upscaler(path, device)
+
+    def resize(picture: Tensor, height: int, width: int) -> Tensor:
+        made = []
+        for straight in from_model(picture).split(1):
+            large = last_value(enlarged_tensor(straight.float(), upscaler, (width, height)))
+            large = lanczos(large, height, width).clamp(0, 1)
+            if large.shape[1] == 4:
+                large = torch.cat([large[:, :3] * large[:, 3:], large[:, 3:]], dim=1)
+            made.append(large * 2 - 1)
+        return torch.cat(made).to(picture)
+
+    return resize
 
 
 def _valid(picture: Tensor) -> Tensor:

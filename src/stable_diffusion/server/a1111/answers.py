@@ -18,6 +18,7 @@ from ...images import GeneratedImage, opaque
 from ...jobs import Picture
 from ...request.metadata import PictureInfo, parse_parameters
 from ...request.writers.infotext import split_text
+from ..content import is_flagged
 from .bodies import Generation, Img2Img
 from .options import FORMATS, Options
 from .txt2img import Translated
@@ -112,6 +113,7 @@ def _info(body: Generation, asked: Translated, made: Made, infos: Sequence[Pictu
     values = infos[0].values if infos else {}
     first = requests[0] if requests else None
     seeds = [picture.seed if picture.seed is not None else -1 for picture in made.pictures]
+    flags = [is_flagged(picture) for picture in made.pictures]
     subseeds = [body.subseed if each.variation.seed is None else each.variation.seed for each in requests]
     strength = None
     if first is not None:
@@ -152,6 +154,7 @@ def _info(body: Generation, asked: Translated, made: Made, infos: Sequence[Pictu
         "is_using_inpainting_conditioning": False,
         "version": f"stable-diffusion {__version__}",
         "notes": [*asked.notes, *made.notes],
+        **({"flagged": flags} if any(flags) else {}),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -20,6 +20,10 @@ from .upscaler_names import LANCZOS, NEAREST, NONE, upscaler_named
 
 TO_SIZE = 1
 """A1111's `resize_mode` that names a size, not a factor."""
+
+
+Network = Callable[[Image.Image, str, tuple[int, int]], Image.Image]
+"""What enlarges a picture to a size by the upscaler of a name, through the queue."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +67,13 @@ def _target(body: Extras, size: tuple[int, int]) -> tuple[int, int]:
     return width, height
 
 
-def enlarged_picture(image: Image.Image, body: Extras, plan: Enlarging) -> GeneratedImage:
-    """The picture enlarged; its own text stays, and says how it was enlarged."""
+def enlarged_picture(image: Image.Image, body: Extras, plan: Enlarging, network: Network) -> GeneratedImage:
+    """The picture enlarged, by `network` where an upscaler of a file is named; its own text stays, and says how it was
+    enlarged."""
     shown = plain_mode(image)
-    made = _by(plan.first, shown, _target(body, image.size))
+    made = _by(plan.first, shown, _target(body, image.size), network)
     if plan.share > 0:
-        made = Image.blend(made, _by(plan.second, shown, made.size), plan.share)
+        made = Image.blend(made, _by(plan.second, shown, made.size, network).convert(made.mode), plan.share)
     wanted = (body.upscaling_resize_w, body.upscaling_resize_h)
     if body.resize_mode == TO_SIZE and body.upscaling_crop and made.size != wanted:
         made = crop(made, *wanted)
@@ -79,13 +84,13 @@ def enlarged_picture(image: Image.Image, body: Extras, plan: Enlarging) -> Gener
     return found
 
 
-def _by(name: str, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _by(name: str, image: Image.Image, size: tuple[int, int], network: Network) -> Image.Image:
     """ "None" is no upscaler of its own: the picture is resized as by Lanczos."""
     if name in (NONE, LANCZOS):
         return image.resize(size, Image.Resampling.LANCZOS)
     if name == NEAREST:
         return image.resize(size, Image.Resampling.NEAREST)
-    raise ApiError(501, f"the upscaler {name!r} needs the extra `upscale`", param="upscaler_1")
+    return network(image, name, size)
 
 
 @dataclass(frozen=True)
@@ -96,9 +101,9 @@ class EnlargedFile:
     size: tuple[int, int]
 
 
-def enlarged_file(image: Image.Image, body: Extras, plan: Enlarging) -> EnlargedFile:
+def enlarged_file(image: Image.Image, body: Extras, plan: Enlarging, network: Network) -> EnlargedFile:
     """`enlarged_picture` as a file."""
-    made, file = enlarged_picture(image, body, plan), io.BytesIO()
+    made, file = enlarged_picture(image, body, plan, network), io.BytesIO()
     made.save(file, "PNG")
     return EnlargedFile(base64.b64encode(file.getvalue()).decode("ascii"), made.size)
 

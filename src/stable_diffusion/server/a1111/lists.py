@@ -48,9 +48,14 @@ def upscalers_json(library: Library) -> list[dict[str, Any]]:
     """Upscalers of pictures; the first is that of none at all, behind which SillyTavern puts those of the latent."""
     return [
         {"name": name, "model_name": None if name == NONE else name, "model_path": None, "model_url": None,
-         "scale": SCALE}
+         "scale": _scale(name, library)}
         for name in upscaler_names(library)
     ]  # fmt: skip
+
+
+def _scale(name: str, library: Library) -> int:
+    entry = library.upscalers.entries().get(name)
+    return (None if entry is None else library.upscaler_scale(entry)) or SCALE
 
 
 def latent_modes_json() -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -15,6 +16,7 @@ from fastapi import APIRouter
 from ... import __version__
 from ...errors import InvalidRequest
 from ...request.metadata_read import written_text
+from ..auth import OwnerIs
 from ..errors import ApiError, ErrorShape
 from ..service import ServiceIs
 from ..settings import ServerSettings, is_loopback
@@ -95,7 +97,7 @@ def _options(settings: ServerSettings) -> APIRouter:
     @routes.post("/sdapi/v1/unload-checkpoint")
     async def unload(service: ServiceIs) -> dict[str, Any]:
         """Give back the memory of the loaded models; the next job loads its own."""
-        await service.call(service.runner.release)
+        await service.call(service.release)
         return {}
 
     @routes.post("/sdapi/v1/reload-checkpoint")
@@ -186,22 +188,22 @@ def _pictures(settings: ServerSettings) -> APIRouter:
     bounds = (settings.limits.side, settings.limits.pixels)
 
     @routes.post("/sdapi/v1/extra-single-image", max_body_size=most)
-    async def single(body: ExtrasSingle, service: ServiceIs) -> dict[str, Any]:
+    async def single(body: ExtrasSingle, service: ServiceIs, owner: OwnerIs) -> dict[str, Any]:
         """One picture enlarged: `image` (base64) and `html_info`."""
         plan = enlarging(body, service.library)
         image = await service.open_picture(body.image, "image")
         check_target(body, image.size, *bounds)
-        made = await service.call(enlarged_file, image, body, plan)
+        made = await service.call(enlarged_file, image, body, plan, partial(service.enlarged, owner=owner))
         return {"html_info": html_info([made], plan), "image": made.text}
 
     @routes.post("/sdapi/v1/extra-batch-images", max_body_size=most)
-    async def batch(body: ExtrasBatch, service: ServiceIs) -> dict[str, Any]:
+    async def batch(body: ExtrasBatch, service: ServiceIs, owner: OwnerIs) -> dict[str, Any]:
         """Several pictures enlarged: `images` (base64) and `html_info`."""
         plan, made = enlarging(body, service.library), []
         for each in body.imageList:
             image = await service.open_picture(each.data, "imageList")
             check_target(body, image.size, *bounds)
-            made.append(await service.call(enlarged_file, image, body, plan))
+            made.append(await service.call(enlarged_file, image, body, plan, partial(service.enlarged, owner=owner)))
         return {"html_info": html_info(made, plan), "images": [each.text for each in made]}
 
     @routes.post("/sdapi/v1/png-info", max_body_size=most)

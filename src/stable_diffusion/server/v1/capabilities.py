@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from ... import __version__
 from ...request.control import MODES, PREPROCESSORS, RESIZES
 from ...request.names import AUTOMATIC, SAMPLERS, SCHEDULES
-from ...request.settings import BACKGROUNDS, EMPHASES, FILLS, TILINGS, UPSCALERS
+from ...request.settings import BACKGROUNDS, EMPHASES, FILLS, RESAMPLERS, TILINGS, UPSCALERS
 from ..errors import ApiError
 from ..library import Entry, trigger_words
 from ..schema import FORMATS, request_settings
@@ -49,7 +49,6 @@ async def preview(service: ServiceIs, kind: str, name: str) -> Response:
 def _capabilities(service: Service) -> dict[str, Any]:
     library, settings = service.library, service.settings
     styles = [{"name": name, **dataclasses.asdict(style)} for name, style in library.styles().items()]
-    files = sorted({*UPSCALERS, *library.upscalers.entries()}, key=lambda name: (name not in UPSCALERS, name))
     return {
         "version": __version__,
         "models": [_model(service, entry) for entry in library.models.entries().values()],
@@ -70,7 +69,7 @@ def _capabilities(service: Service) -> dict[str, Any]:
         "preprocessors": list(PREPROCESSORS),
         "control_modes": dict(MODES),
         "control_resizes": dict(RESIZES),
-        "upscalers": [{"name": name, "latent": name.startswith("Latent")} for name in files],
+        "upscalers": _upscalers(service),
         "styles": styles,
         "wildcards": service.wildcard_names(),
         "backgrounds": list(BACKGROUNDS),
@@ -78,9 +77,22 @@ def _capabilities(service: Service) -> dict[str, Any]:
         "emphases": list(EMPHASES),
         "fills": list(FILLS),
         "formats": list(FORMATS),
-        "live": True,
+        "live": service.settings.content_checker is None,
         "auth": bool(settings.token),
     }
+
+
+def _upscalers(service: Service) -> list[dict[str, Any]]:
+    """Those of hires fix and of POST /v1/upscale: `latent` ones are of hires fix alone, `picture` ones of pictures."""
+    own = [
+        {"name": name, "latent": name.startswith("Latent"), "picture": name in RESAMPLERS, "scale": None}
+        for name in UPSCALERS
+    ]
+    found = [
+        {"name": entry.name, "latent": False, "picture": True, "scale": service.library.upscaler_scale(entry)}
+        for entry in sorted(service.library.upscalers.entries().values(), key=lambda entry: entry.name)
+    ]
+    return [*own, *found]
 
 
 def _named(entry: Entry) -> dict[str, Any]:

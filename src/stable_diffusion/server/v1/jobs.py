@@ -50,7 +50,7 @@ def router(settings: ServerSettings) -> APIRouter:
         priority = data.pop("priority", 0)
         request = await service.request(data)
         job = await service.submit(request, owner, priority=priority, idempotency=idempotency_key)
-        return await _accepted(service, job)
+        return await accepted(service, job)
 
     submit.__annotations__["settings"] = job_settings()  # made of the table when the server starts
     routes.add_api_route(
@@ -61,7 +61,8 @@ def router(settings: ServerSettings) -> APIRouter:
     return routes
 
 
-async def _accepted(service: Service, job: Job) -> JSONResponse:
+async def accepted(service: Service, job: Job) -> JSONResponse:
+    """202 for a job that waits, with its address."""
     position = await _position(service, job)
     address = f"/v1/jobs/{job.id}"
     answer = {

@@ -153,6 +153,8 @@ class Live:
 
     def _make(self, data: bytes, base: Request) -> tuple[bytes, Request]:
         """The answer to a frame, and what made it; in a thread."""
+        if self.service.settings.content_checker is not None:
+            raise InvalidRequest("live pictures are off: this server checks pictures, and frames are too fast for that")
         frame = decode(data, "the frame", self.service.settings.limits.image_pixels)
         image = cover(frame, base.width or 256, base.height or 256)
         request = replace(base, image=plain_mode(image), strength=self.settings["strength"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...jobs import Job, JobEvent, Picture, QueueState
+from ..content import is_flagged
 from ..library import Library, Listing
 from ..service import Service
 
@@ -32,6 +33,7 @@ def picture_json(picture: Picture) -> dict[str, Any]:
         "bytes": picture.bytes,
         "prompt": picture.prompt,
         "starred": picture.starred,
+        "flagged": is_flagged(picture),
         "deleted": picture.deleted,
         "created": picture.created,
         "seconds": picture.seconds,
@@ -67,6 +69,7 @@ def job_json(
         "progress": None if progress is None else dict(progress),
         "seed_text": None if seed is None else str(seed),
         "request": settings_of(service.library, job.body),
+        "flagged": any(map(is_flagged, pictures)),
         "pictures": [picture_json(each) for each in pictures],
     }
 

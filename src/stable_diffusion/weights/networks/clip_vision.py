@@ -107,7 +107,8 @@ def load_clip_vision(
     shapes = {name: theirs.shape(name) for name in theirs}
     with using_config(place):
         fields = clip_vision_fields(shapes)
-        config = CLIPVisionConfig(**fields, **_settings(place if place.is_dir() else place.parent, fields["width"]))
+        folder = place if place.is_dir() else place.parent
+        config = CLIPVisionConfig(**fields, **clip_vision_settings(folder, fields["width"]))
     table = clip_vision_openclip(config) if prefix else clip_vision_transformers(config)
     return build(lambda: CLIPVision(config), theirs, table, what=f"{place}", dtype=dtype, device=device)
 
@@ -119,7 +120,7 @@ def clip_vision_layout(tensors: TensorFile) -> tuple[str, tuple[str, ...]] | Non
     return (OPENCLIP, ()) if f"{OPENCLIP}conv1.weight" in tensors and f"{OPENCLIP}class_embedding" in tensors else None
 
 
-def _settings(folder: Path, width: int) -> dict[str, Any]:
+def clip_vision_settings(folder: Path, width: int) -> dict[str, Any]:
     """Heads and activation, from a config of transformers where one is in the folder."""
     config: Mapping[str, Any] = read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     config = config.get("vision_config", config)  # a config of a whole CLIP

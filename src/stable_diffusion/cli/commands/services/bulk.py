@@ -18,6 +18,7 @@ from ...format import echo_json
 from ...given import Given
 from ...options import chosen, device_options
 from ...setting_options import setting_options, size_option
+from .on_cluster import bulk_team
 
 if TYPE_CHECKING:
     from ....bulk.run import BulkRun, BulkStatus
@@ -28,6 +29,7 @@ stable-diffusion bulk prompts.csv -o pictures --workers 2 --steps 20
 stable-diffusion bulk prompts.txt -o pictures --axis seed=1-8 --axis cfg=3,5,7
 stable-diffusion bulk --prompt "a castle" --axis steps=5,10,20 --axis sampler=euler,dpmpp_2m -o grid
 stable-diffusion bulk prompts.parquet -o pictures --shard 3/64 --tar 1000
+stable-diffusion bulk prompts.jsonl -o pictures --ray auto --workers 16
 """
 BULK: Any = {"cls": SectionOption, "section": "Bulk"}
 
@@ -41,6 +43,10 @@ BULK: Any = {"cls": SectionOption, "section": "Bulk"}
 @click.option("--threads", type=click.IntRange(1, 256), show_default="torch's own", help="Of a worker.", **BULK)
 @click.option("--shard", default="1/1", metavar="I/N", help="Only part I of N, for N machines.", **BULK)
 @click.option("--tar", type=click.IntRange(0), default=0, help="Requests in a tar file (webdataset).", **BULK)
+@click.option("--ray", metavar="ADDRESS", help='Make the pictures on a Ray cluster; "local" starts one.', **BULK)
+@click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file with [cluster].", **BULK
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.", **BULK)
 @setting_options(COMMON)
 @size_option
@@ -54,6 +60,8 @@ def command(
     threads: int | None,
     shard: str,
     tar: int,
+    ray: str | None,
+    config: Path | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -78,7 +86,11 @@ def command(
         shard=part,
         key=plan_key(given, prompts, axes, shard, base),
     )
-    _show(BulkRun(out, plan, workers=_workers(workers, threads), tar=tar), as_json)
+    if ray is None:
+        _show(BulkRun(out, plan, workers=_workers(workers, threads), tar=tar), as_json)
+        return
+    with bulk_team(config, {"address": ray, "max_replicas": workers, "threads": threads, **chosen()}) as (team, count):
+        _show(BulkRun(out, plan, workers=({},) * count, tar=tar, team=team), as_json)
 
 
 def _lines(source: Path | None, prompts: tuple[str, ...]) -> Iterable[PromptLine]:

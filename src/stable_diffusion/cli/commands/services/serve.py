@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import click
 
 from ....errors import InvalidRequest
 from ...command import Command, F, SectionOption, Whole
+from .on_cluster import runners as runners_of
 
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "websockets", "prometheus_client", "sqlalchemy")
 MISSING = 'the server needs more packages: pip install "stable-diffusion[server]"'
@@ -22,6 +24,7 @@ stable-diffusion serve
 stable-diffusion serve --models ~/models --loras ~/loras --port 8080
 stable-diffusion serve --host 0.0.0.0 --token-file secret.txt --name paint.local --tls-cert cert.pem --tls-key key.pem
 stable-diffusion serve --config server.toml
+stable-diffusion serve --ray auto --config server.toml
 """
 
 
@@ -43,8 +46,9 @@ def _folders(name: str, what: str) -> Callable[[F], F]:
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the queue and the pictures.")
 @click.option("--database", metavar="URL", help="PostgreSQL in the place of a file in the data folder.")
 @click.option("-m", "--model", help="Model of requests that name none.")
-@click.option("--device", help="auto, cpu, cuda ...")
+@click.option("--device", help="auto (every GPU, a worker each), cpu, cuda:1, or several as cuda:0,cuda:1.")
 @click.option("--dtype", help="auto, float32, float16 ...")
+@click.option("--ray", metavar="ADDRESS", help='Make the pictures on a Ray cluster; "local" starts one.')
 @click.option("--paused", is_flag=True, default=None, help="Start without running anything.")
 @click.option("--rebuild-gallery", is_flag=True, help="Read the folder of pictures into the gallery first.")
 @_folders("models", "models")
@@ -60,9 +64,18 @@ def _folders(name: str, what: str) -> Callable[[F], F]:
          help="Origin of another page that may call the API; repeatable.")  # fmt: skip
 @_option("--tls-cert", section=SAFETY, type=click.Path(path_type=Path), help="Certificate chain (PEM), for https.")
 @_option("--tls-key", section=SAFETY, type=click.Path(path_type=Path), help="Its private key (PEM).")
+@_option("--content-checker", section=SAFETY, type=click.Path(path_type=Path), metavar="PATH",
+         help="Safety checker of diffusers, folder or file: pictures that it flags are shown blurred.")  # fmt: skip
+@_option("--keep-originals", section=SAFETY, is_flag=True, default=None,
+         help="Keep flagged pictures as they were, in the data folder.")  # fmt: skip
 @_option("--max-queue", section=SAFETY, type=Whole(1, 10**6), help="Jobs that may wait; 256.")
 def command(
-    config: Path | None, token_file: Path | None, max_queue: int | None, rebuild_gallery: bool, **options: Any
+    config: Path | None,
+    ray: str | None,
+    token_file: Path | None,
+    max_queue: int | None,
+    rebuild_gallery: bool,
+    **options: Any,
 ) -> None:
     """Serve the page and the APIs until Ctrl-C.
 
@@ -81,7 +94,14 @@ def command(
     if max_queue is not None:
         environment["STABLE_DIFFUSION_SERVER_LIMITS_QUEUE"] = str(max_queue)
     settings = read_settings(config, environment, options)
-    serve(settings, lambda address: click.echo(f"listening at {address}", err=True), rebuild=rebuild_gallery)
+    with _runners(ray, config, options) as runners:
+        say = lambda address: click.echo(f"listening at {address}", err=True)  # noqa: E731
+        serve(settings, say, rebuild=rebuild_gallery, runners=runners)
+
+
+def _runners(ray: str | None, config: Path | None, options: Mapping[str, Any]) -> AbstractContextManager[Any]:
+    """What runs the jobs: a cluster with --ray, else nothing, which leaves it to the server."""
+    return nullcontext(()) if ray is None else runners_of(config, {"address": ray, **options})
 
 
 def _token(path: Path) -> str:
