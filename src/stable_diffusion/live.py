@@ -95,7 +95,7 @@ def _with_fast_autoencoder(model: StableDiffusion) -> StableDiffusion:
     from .engine.processor import fast_bfloat16
 
     vae = model.parts.vae
-    plain = model.device.type == "cpu" and next(vae.parameters()).dtype == torch.float32
+    plain = model.device.type == "cpu" and model.image_decoder.dtype == torch.float32
     if not plain or not fast_bfloat16():
         return model
     with _LOCK:

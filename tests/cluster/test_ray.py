@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 from server_helpers import SMALL, client, done, settings
-from stable_diffusion.embedded import model_path
 
 from stable_diffusion.bulk.plan import Shard
 from stable_diffusion.bulk.read import json_line
@@ -27,6 +26,7 @@ from stable_diffusion.cluster.bulk import ClusterTeam
 from stable_diffusion.cluster.connect import cluster_runner, connected, missing, replicas
 from stable_diffusion.cluster.pool import ReplicaPool
 from stable_diffusion.cluster.settings import ClusterSettings
+from stable_diffusion.embedded import model_path
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.events import Images, Progress
 from stable_diffusion.images import save_image

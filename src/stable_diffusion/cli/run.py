@@ -75,6 +75,7 @@ def _run(request: Request, output: Output, *, several: bool) -> Iterator[Saved]:
 
 def _run_served(request: Request, output: Output, *, several: bool) -> Iterator[Saved]:
     """The pictures of a server; NotServed where none makes them."""
+    shown: list[tuple[int, int, str]] = [(0, 1, "generating")]
     with _display(output) as display:
 
         def progress(picture: int, pictures: int, index: int, total: int) -> None:
@@ -86,7 +87,6 @@ def _run_served(request: Request, output: Output, *, several: bool) -> Iterator[
 
             display.advance(*shown[0], Image.open(io.BytesIO(data)))
 
-        shown = [(0, 1, "generating")]
         watch = Watch(progress, preview if display.preview else None, display.say)
         for made in served_pictures(request, chosen(), watch):
             display.say(f"seed {made.seed}")

@@ -49,15 +49,15 @@ class PictureWidget(anywidget.AnyWidget):
     settings = traitlets.Dict().tag(sync=True)
     seed = traitlets.Unicode().tag(sync=True)
     seed_locked = traitlets.Bool(False).tag(sync=True)
-    form = traitlets.List().tag(sync=True)
+    form: Any = traitlets.List().tag(sync=True)
     model_name = traitlets.Unicode().tag(sync=True)
     state = traitlets.Unicode(READY).tag(sync=True)
     fraction = traitlets.Float(0.0).tag(sync=True)
     fault = traitlets.Unicode().tag(sync=True)
-    notes = traitlets.List().tag(sync=True)
+    notes: Any = traitlets.List().tag(sync=True)
     preview = traitlets.Bytes(b"").tag(sync=True)
     picture = traitlets.Bytes(b"").tag(sync=True)
-    history = traitlets.List().tag(sync=True)
+    history: Any = traitlets.List().tag(sync=True)
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(form=form(), **traits)
@@ -200,7 +200,7 @@ class PictureWidget(anywidget.AnyWidget):
             self.preview, self.notes = b"", [*dict.fromkeys([*self.notes, *event.notes])]
             self.picture = _png(event.images[-1])
             self.history = [*self.history, *new][-MOST_HISTORY:]
-            self.seed = new[-1]["seed"] if not self.seed_locked else self.seed
+            self.seed = str(new[-1]["seed"]) if not self.seed_locked else self.seed
 
 
 def _png(image: Image.Image) -> bytes:

@@ -256,7 +256,7 @@ class Request(SettingGroup):
         return self.with_changes(**changes)
 
     @staticmethod
-    def like(path: str | Path, **changes: Any) -> Request:
+    def like(path: str | Path | Image.Image, **changes: Any) -> Request:
         """The request written in a picture file, with `changes`; warns of what could not be taken over."""
         found = read_text(Request, picture_text(path))
         request, notes = found.request, list(found.notes)
@@ -267,7 +267,7 @@ class Request(SettingGroup):
             request, more = without_tags(request)
             notes += more
         for note in notes:
-            warnings.warn(f"{path}: {note}", stacklevel=2)
+            warnings.warn(f"{path if isinstance(path, (str, Path)) else 'picture'}: {note}", stacklevel=2)
         return request.with_changes(**changes)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -57,10 +57,14 @@ class _Server:
 
     def __init__(self, address: str) -> None:
         parts = urlsplit(address)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        kind: type[http.client.HTTPConnection] = http.client.HTTPConnection
+        if parts.scheme == "https":
+            kind = http.client.HTTPSConnection
         if parts.hostname is None:
             raise NotServed
-        self._connect = lambda seconds: kind(parts.hostname or "", parts.port, timeout=seconds)
+        self._connect: Callable[[float], http.client.HTTPConnection] = lambda seconds: kind(
+            parts.hostname or "", parts.port, timeout=seconds
+        )
         self._before = parts.path.rstrip("/")
         token = os.environ.get(TOKEN)
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -95,8 +95,8 @@ def _network_resize(path: str, device: str) -> Callable[[Tensor, int, int], Tens
 
     def resize(picture: Tensor, height: int, width: int) -> Tensor:
         made = []
-        for straight in from_model(picture).split(1):
-            large = last_value(enlarged_tensor(straight.float(), upscaler, (width, height)))
+        for straight in from_model(picture):
+            large = last_value(enlarged_tensor(straight[None].float(), upscaler, (width, height)))
             large = lanczos(large, height, width).clamp(0, 1)
             if large.shape[1] == 4:
                 large = torch.cat([large[:, :3] * large[:, 3:], large[:, 3:]], dim=1)

@@ -65,11 +65,11 @@ class Wrapped(TorchFunctionMode):
 
     def __enter__(self) -> Any:
         """Where no edges meet nothing is watched: a mode costs time, and keeps engines from their faster layers."""
-        return super().__enter__() if self.wrap else self
+        return super().__enter__() if self.wrap else self  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
         if self.wrap:
-            super().__exit__(*error)
+            super().__exit__(*error)  # type: ignore[no-untyped-call]  # torch's
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = kwargs or {}
