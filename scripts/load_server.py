@@ -82,7 +82,7 @@ def faults(report: dict[str, Any], flat: float | None = FLAT) -> list[str]:
 async def run(
     address: str, clients: int, seconds: float, process: int | None = None, verify: ssl.SSLContext | bool = True
 ) -> dict[str, Any]:
-    """So many clients for so long against a server; `process` is whose memory is looked at, `verify` as httpx has it."""
+    """So many clients for so long against a server; `process` is whose memory is watched, `verify` as httpx has it."""
     seen, began = Seen(), time.monotonic()
     end = began + seconds
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=clients)

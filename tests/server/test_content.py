@@ -1,4 +1,4 @@
-"""A server with a check of content that flags every picture: nobody gets one that is not blurred, and all hear of it."""
+"""A server whose check of content flags every picture: nobody gets one that is not blurred, and all hear of it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from safetensors.torch import save_file
 from served import FAST, Served, served
 
 from stable_diffusion import Request, generate_image
-from stable_diffusion.models.clip_vision import CLIPVisionConfig
-from stable_diffusion.models.content_checker import ContentChecker
+from stable_diffusion.models.clip_vision import CLIPVisionConfig, ContentChecker
 from stable_diffusion.weights.networks.content_checker import content_checker_table
 
 BODY = {"prompt": "a red apple", "seed": 3, "steps": 2, "width": 64, "height": 64}
@@ -72,9 +71,9 @@ def test_originals_are_kept_where_no_address_leads(server: Served) -> None:
 
 def test_previews_are_blurred(server: Served) -> None:
     request = Request("a red apple", model=FAST, seed=3, steps=2, width=64, height=64)
-    checked = [event.preview for event in server.service.runner.run(request, wants_preview=lambda: True)
+    checked = [event.preview for event in server.service.runners[0].run(request, wants_preview=lambda: True)
                if getattr(event, "preview", None) is not None]  # fmt: skip
-    plain = [event.preview for event in server.service.runner.runner.run(request, wants_preview=lambda: True)
+    plain = [event.preview for event in server.service.runner.run(request, wants_preview=lambda: True)
              if getattr(event, "preview", None) is not None]  # fmt: skip
     assert checked and all(a.tobytes() != b.tobytes() for a, b in zip(checked, plain, strict=True))
 

@@ -1,6 +1,6 @@
 """Requests made up from the schema, right and wrong ones: none is answered with a failure of the server.
 
-STABLE_DIFFUSION_FUZZ says how many there are in all (a few hundred usually).
+STABLE_DIFFUSION_FUZZ says how many there are in all; few of them ask a third of the addresses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from server_helpers import client, port_of, running, settings
 
 schemathesis = pytest.importorskip("schemathesis")
 requests = pytest.importorskip("requests")  # schemathesis calls with it
-IN_ALL = int(os.environ.get("STABLE_DIFFUSION_FUZZ", "300"))
+IN_ALL = int(os.environ.get("STABLE_DIFFUSION_FUZZ", "100"))
 ROUNDS = 10
 """How often every operation is asked at most, with other requests each time."""
 ENDLESS = ("/v1/events",)
@@ -39,6 +39,7 @@ def test_no_made_up_request_fails_the_server(tmp_path: Path, blocking: bool) -> 
         operations = [result.ok() for result in schema.get_all_operations()]
         operations = [each for each in operations if each.path not in ENDLESS and not each.path.endswith("/events")]
         operations = [each for each in operations if each.path.startswith(BLOCKING) == blocking]
+        operations = operations if IN_ALL > 1000 else operations[::3]
         in_all = IN_ALL if not blocking else IN_ALL // 5
         base = f"http://127.0.0.1:{port_of(found)}"
         for number in range(ROUNDS):  # the simplest operations have few requests that differ

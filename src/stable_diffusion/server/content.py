@@ -1,6 +1,6 @@
 """The check of pictures for content, where a server has one: what it flags is shown blurred, and says so itself.
 
-A flagged picture goes everywhere blurred: into files, previews, answers and the live page. Its text has
+A flagged picture goes everywhere blurred: into files, previews, and answers; live pictures are off. Its text has
 "Content flag: blurred", which the page, every API and later readers see. Originals are kept only on request, in a
 folder that no address leads to.
 """
@@ -24,7 +24,7 @@ from .settings import ServerSettings
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ..models.content_checker import ContentChecker
+    from ..models.clip_vision import ContentChecker
 
 FLAG = "Content flag: blurred"
 ORIGINALS = "flagged"
@@ -44,12 +44,12 @@ class CheckedRunner:
 
     def run(self, request: Request, *, wants_preview: Callable[[], bool] | None = None) -> Iterator[Event]:
         """The events of a request, checked; errors at once are those of the runner."""
-        return self._checked(self.runner.run(request, wants_preview=wants_preview))
+        return self._events(self.runner.run(request, wants_preview=wants_preview))
 
     def release(self) -> None:
         self.runner.release()
 
-    def _checked(self, events: Iterator[Event]) -> Iterator[Event]:
+    def _events(self, events: Iterator[Event]) -> Iterator[Event]:
         try:
             for event in events:
                 if isinstance(event, Images):
@@ -83,7 +83,7 @@ class CheckedRunner:
         return shown
 
 
-def checked(runners: Sequence[JobRunner], settings: ServerSettings) -> tuple[JobRunner, ...]:
+def runners_of(runners: Sequence[JobRunner], settings: ServerSettings) -> tuple[JobRunner, ...]:
     """The runners, with the check of content where one is configured; ModelFileError where its file is none."""
     if settings.content_checker is None:
         return tuple(runners)

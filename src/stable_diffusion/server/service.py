@@ -31,7 +31,7 @@ from ..runner import LocalRunner, device_runners
 from ..upscaling.job import KIND as UPSCALE
 from ..upscaling.job import target_of, upscale_handler
 from ..upscaling.picture import check_size
-from .content import checked
+from .content import runners_of
 from .errors import ApiError, Errors
 from .library import Entry, Library, trigger_words
 from .limits import check_limits
@@ -76,9 +76,11 @@ class Service:
         self.settings, self.errors = settings, errors
         self.library = Library(settings)
         given = tuple(runners) or device_runners(devices_of(settings.device), dtype=settings.dtype)
-        self.runners: tuple[JobRunner, ...] = checked(given, settings)
+        self.runners: tuple[JobRunner, ...] = runners_of(given, settings)
         here = next((each for each in given if isinstance(each, LocalRunner)), None)
-        self.runner = here or LocalRunner(device=settings.device, dtype=settings.dtype)  # of live frames: not in the queue
+        self.runner = here or LocalRunner(
+            device=settings.device, dtype=settings.dtype
+        )  # of live frames: not in the queue
         limits = QueueLimits(queue=settings.limits.queue, owner=settings.limits.queue_owner)
         self.queue = JobService(
             settings.data,

@@ -43,7 +43,7 @@ Words = Annotated[str, Field(max_length=10_000)]
 
 
 class LiveSettings(Strict):
-    """What changes while frames flow; what is left out stays as it is, and null puts it back to what is usual."""
+    """What changes while frames flow; a field that is left out stays as it is, null puts it back to what is usual."""
 
     prompt: Words | None = None
     negative_prompt: Words | None = None

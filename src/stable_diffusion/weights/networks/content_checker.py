@@ -12,8 +12,7 @@ import os
 import torch
 
 from ...errors import UnknownModel
-from ...models.clip_vision import CLIPVisionConfig
-from ...models.content_checker import ContentChecker
+from ...models.clip_vision import CLIPVisionConfig, ContentChecker
 from ..build import Prefixed, build
 from ..checkpoints.folder import component
 from ..containers.limits import using_config
@@ -24,7 +23,7 @@ from .layout import need
 
 FOLDER = "safety_checker"
 TOWER = "vision_model."
-"""Their tower of transformers is inside one of its own: `vision_model.vision_model.`"""
+"""The released files have it twice, `vision_model.vision_model.`; those that transformers 5 writes once."""
 VALUES = {
     "concepts": "concept_embeds",
     "concept_thresholds": "concept_embeds_weights",
@@ -33,19 +32,19 @@ VALUES = {
 }
 
 
-def content_checker_table(config: CLIPVisionConfig) -> KeyTable:
-    """The one layout that there is."""
+def content_checker_table(config: CLIPVisionConfig, prefix: str = TOWER) -> KeyTable:
+    """The layout of the released files; with the prefix "" that of transformers 5."""
+
+    def theirs(name: str) -> str:
+        return prefix + name if name.startswith(TOWER) else name
+
     tower = clip_vision_transformers(config)
     rules = [
-        Rule(tuple(f"tower.{name}" for name in rule.ours), tuple(map(_theirs, rule.theirs)), rule.op)
+        Rule(tuple(f"tower.{name}" for name in rule.ours), tuple(map(theirs, rule.theirs)), rule.op)
         for rule in tower.rules
     ]
-    rules += [Rule((ours,), (theirs,)) for ours, theirs in VALUES.items()]
-    return KeyTable(tuple(rules), ignored=frozenset(map(_theirs, tower.ignored)))
-
-
-def _theirs(name: str) -> str:
-    return TOWER + name if name.startswith(TOWER) else name
+    rules += [Rule((ours,), (value,)) for ours, value in VALUES.items()]
+    return KeyTable(tuple(rules), ignored=frozenset(map(theirs, tower.ignored)))
 
 
 def load_content_checker(
@@ -63,11 +62,12 @@ def load_content_checker(
     if not all(name in tensors for name in VALUES.values()):
         raise UnknownModel(f"{tensors.path} is no checker of content; expected concept_embeds and its relatives in it")
     theirs = Prefixed(tensors)
-    shapes = {name.removeprefix(TOWER): theirs.shape(name) for name in theirs}
+    prefix = TOWER if any(name.startswith(TOWER + TOWER) for name in theirs) else ""
+    shapes = {name.removeprefix(prefix): theirs.shape(name) for name in theirs}
     counts = need(shapes, "concept_embeds")[0], need(shapes, "special_care_embeds")[0]
     with using_config(place):
         fields = clip_vision_fields(shapes)
         folder = place if place.is_dir() else place.parent
         config = CLIPVisionConfig(**fields, **clip_vision_settings(folder, fields["width"]))
-    table = content_checker_table(config)
+    table = content_checker_table(config, prefix)
     return build(lambda: ContentChecker(config, *counts), theirs, table, what=f"{place}", dtype=dtype, device=device)
