@@ -180,8 +180,8 @@ def test_pictures_and_models_show_themselves_escaped() -> None:
 
 # --- the JavaScript, in a page that does what a notebook's front end does ---------------------------------------------
 
-HOST = """<!doctype html><html lang="en"><meta charset="utf-8"><title>host</title><link rel="stylesheet" href="panel.css">
-<body><div id="cell"></div><script type="module">
+HOST = """<!doctype html><html lang="en"><meta charset="utf-8"><title>host</title>
+<link rel="stylesheet" href="panel.css"><body><div id="cell"></div><script type="module">
 import widget from "./panel.js";
 const state = Object.assign(STATE, {picture: pixels(90), preview: new DataView(new ArrayBuffer(0)), history: [
   {id: 0, prompt: "<b>a cat</b>", seed: "7", settings: {}, thumbnail: pixels(200)}]});

@@ -31,6 +31,7 @@ export class LiveSession {
   #elements = {};
   #answer = null; // the newest picture that came back
   #over = false; // whether it is a sticker
+  #clear = false; // whether it has transparent parts
   #asked = "change"; // the mode of the frame that is on its way
   #camera = null;
   #url = null;
@@ -198,22 +199,25 @@ export class LiveSession {
     this.#answer?.close();
     this.#answer = picture;
     this.#over = over;
+    this.#clear = blob.type === "image/webp";
     this.#draw();
     this.#measured.add(performance.now() - since, server);
     this.notice.value = null;
     this.answers.value += 1;
   }
 
-  /** The answer alone, or the newest camera frame with the sticker on it. */
+  /** The answer, over the newest camera frame where it is a sticker or has transparent parts. */
   #draw() {
     const { canvas } = this.#elements, picture = this.#answer;
     if (!canvas || !picture || this.hidden.peek()) return;
     const over = this.#over, side = over ? SHEET : picture.width;
     if (canvas.width !== side) canvas.width = canvas.height = side;
     const context = canvas.getContext("2d");
-    if (!over || !this.source.peek()) context.clearRect(0, 0, side, side);
+    if (over || this.#clear) {
+      context.clearRect(0, 0, side, side);
+      if (this.source.peek()) drawSquare(context, this.#picture, this.mirrored.peek());
+    }
     if (!over) return context.drawImage(picture, 0, 0, side, side);
-    if (this.source.peek()) drawSquare(context, this.#picture, this.mirrored.peek());
     const { x, y, size } = this.place.peek();
     context.drawImage(picture, (x - size / 2) * side, (y - size / 2) * side, size * side, size * side);
   }
