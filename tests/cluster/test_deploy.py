@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import ROOT
 
+from house import ROOT
 from stable_diffusion.cluster.settings import read_cluster_settings
 from stable_diffusion.server.settings import read_settings
 

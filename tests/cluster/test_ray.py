@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 from server_helpers import SMALL, client, done, settings
-from stable_diffusion.embedded import model_path
 
 from stable_diffusion.bulk.plan import Shard
 from stable_diffusion.bulk.read import json_line
@@ -27,6 +26,7 @@ from stable_diffusion.cluster.bulk import ClusterTeam
 from stable_diffusion.cluster.connect import cluster_runner, connected, missing, replicas
 from stable_diffusion.cluster.pool import ReplicaPool
 from stable_diffusion.cluster.settings import ClusterSettings
+from stable_diffusion.embedded import model_path
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.events import Images, Progress
 from stable_diffusion.images import save_image
@@ -38,9 +38,9 @@ from stable_diffusion.server.listen import listen
 WHOLE = bool(os.environ.get("STABLE_DIFFUSION_WHOLE_TESTS"))
 REQUESTS, KILLS, DISTINCT = (200, 5, 20) if WHOLE else (12, 1, 6)
 PROMPTS = 200 if WHOLE else 8
-SIZE: dict[str, Any] = {"model": "embedded-fast"}
-if not WHOLE:
-    SIZE |= {"width": 64, "height": 64, "steps": 2}
+SIZE: dict[str, Any] = {"model": "embedded-fast", "width": 64, "height": 64, "steps": 2}
+if WHOLE:
+    SIZE |= {"width": 128, "height": 128, "steps": 4}
 SETTINGS: dict[str, Any] = {"address": "local", "local_cpus": 2, "engine": "torch", "cpus": 1}
 
 REASON = missing() or (None if os.environ.get("RAY_FOR_TESTS") else "Ray is used only where RAY_FOR_TESTS is set")
