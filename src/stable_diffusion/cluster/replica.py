@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import threading
@@ -98,7 +99,8 @@ class Replica:
 def _sendable(error: Exception) -> Exception:
     """The error as another process can read it."""
     try:
-        pickle.loads(pickle.dumps(error))  # of this program's own making
+        pickle.dumps(error)
+        copy.copy(error)  # is made again as a reader makes it
         return error
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
