@@ -40,7 +40,7 @@ REQUESTS, KILLS, DISTINCT = (200, 5, 20) if WHOLE else (12, 1, 6)
 PROMPTS = 200 if WHOLE else 8
 SIZE: dict[str, Any] = {"model": "embedded-fast", "width": 64, "height": 64, "steps": 2}
 if WHOLE:
-    SIZE |= {"width": 128, "height": 128, "steps": 4}
+    SIZE |= {"width": 128, "height": 128, "steps": 2}
 SETTINGS: dict[str, Any] = {"address": "local", "local_cpus": 2, "engine": "torch", "cpus": 1}
 
 REASON = missing() or (None if os.environ.get("RAY_FOR_TESTS") else "Ray is used only where RAY_FOR_TESTS is set")
