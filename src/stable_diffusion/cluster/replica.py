@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import StableDiffusionError
 from ..events import Event
 from ..request.request import Request
 from ..runner import LocalRunner
@@ -97,8 +97,10 @@ class Replica:
 
 
 def _sendable(error: Exception) -> Exception:
-    """The error as another process can read it: of this program's own kinds, or its text."""
-    if isinstance(error, StableDiffusionError):
-        with suppress(TypeError):  # kinds that are made of more than a sentence
-            return type(error)(str(error))
-    return RuntimeError(f"{type(error).__name__}: {error}")
+    """The error as another process can read it."""
+    try:
+        pickle.dumps(error)
+        copy.copy(error)  # is made again as a reader makes it
+        return error
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
