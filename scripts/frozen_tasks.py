@@ -37,6 +37,9 @@ def text_to_image(shop: Shop) -> Iterator[Case]:
         yield Case("clip-skip-1", model, {"clip_skip": 1})
         yield Case("own", model, {}, base={"seed": 5, "width": 32, "height": 24, "steps": 2})
     yield Case("clip-skip-1", "sd2", {"clip_skip": 1})
+    for model in ("sd1", "native"):
+        yield Case("fast", model, {"speed": "fast", "steps": 8})
+        yield Case("fastest", model, {"speed": "fastest", "steps": 8, "token_merging": 0.4})
     yield Case("named", "sd1", {"model": "another"})
     yield Case("own", "sd3.5-medium", {})
     yield Case("own", "sd3.5-large", {})

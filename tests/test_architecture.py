@@ -26,7 +26,7 @@ GROUND = {"errors", "types", "latents", "stop"}
 STANDARD = {"collections", "contextlib", "contextvars", "dataclasses", "typing", "__future__", "difflib"}
 NETWORKS = {"nn", "models", "diffusion", "text", "weights", "engine", "adapters", "embedded", "request"}
 RESULTS = {"events", "images"}
-DOORS = {*NETWORKS, *RESULTS, "upscaling", "pipeline", "runner", "convert", "hub", "data"}
+DOORS = {*NETWORKS, *RESULTS, "upscaling", "pipeline", "runner", "live", "convert", "hub", "data"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),

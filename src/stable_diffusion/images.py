@@ -105,7 +105,7 @@ class Pictures(list[Image.Image]):
 
 
 def figures_html(images: Sequence[Image.Image], captions: Sequence[str], notes: Sequence[str] = ()) -> str:
-    """Pictures side by side with a caption under each, then the notes, as HTML that a notebook shows; text is escaped."""
+    """Pictures side by side with a caption under each, then the notes, as HTML of a notebook; text is escaped."""
     parts = []
     for image, caption in zip(images, captions, strict=True):
         text = html.escape(caption)
@@ -117,6 +117,30 @@ def figures_html(images: Sequence[Image.Image], captions: Sequence[str], notes: 
     said = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
     shown = f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(parts)}</div>' if parts else ""
     return f"<div>{shown}{f'<ul>{said}</ul>' if said else ''}</div>"
+
+
+class ModelTable:
+    """A loaded model as a notebook shows it; text is escaped."""
+
+    def _repr_html_(self: Any) -> str:
+        usual = self.defaults
+        weights = sum(each.numel() for each in self.parts.unet.parameters())
+        rows = {
+            "Family": self.parts.family,
+            "Runs on": f"{self.device}, {str(self.dtype).removeprefix('torch.')}, {self.engine.name}",
+            "Parameters": f"{weights / 1e6:,.1f} million in the denoising network",
+            "Size": f"{usual.width} × {usual.height}",
+            "Usual settings": f"{usual.steps} steps, guidance {usual.guidance:g}, {usual.sampler}, {usual.schedule}",
+            "Transparency": "yes" if self.has_alpha else "no",
+            "Hash": self.hash or "",
+            "Adapters": ", ".join(f"{each.name} ({each.strength:g})" for each in self.attachments),
+            "Embeddings": ", ".join(name for each in self.embeddings for name in each.names),
+        }
+        left = 'style="text-align:left"'
+        cells = (
+            f"<tr><th {left}>{name}</th><td {left}>{html.escape(text)}</td></tr>" for name, text in rows.items() if text
+        )
+        return f"<table><caption><b>{html.escape(self.name)}</b></caption><tbody>{''.join(cells)}</tbody></table>"
 
 
 def save_image(image: Image.Image, path: str | Path, *, parameters: str | None = None, overwrite: bool = True) -> Path:

@@ -68,9 +68,7 @@ class LivePainter:
         resolved = replace(self.plan.resolved, request=replace(self.plan.resolved.request, image=request.image))
         first, latent = self.batch.passes[0], prepare_init(self.model, resolved).latent
         single = self.batch.requests[0]
-        source = first.base.network.noise(
-            first.sampler, [self.seed], first.size, single.noise, [single.variation]
-        )
+        source = first.base.network.noise(first.sampler, [self.seed], first.size, single.noise, [single.variation])
         start = source.start().to(self.model.device)
         # A network that edits pictures begins from noise alone: it is given the picture beside it.
         latent = start if latent is None else latent.to(start)

@@ -62,7 +62,7 @@ def test_damage_is_found_and_nothing_half_is_left(tmp_path: Path, store: ModelSt
         local.fetch(held)
     assert not [path for path in local.folder.glob("[0-9a-f]*/*")]
     store.path(held.digest).unlink()
-    with pytest.raises(StableDiffusionError, match="has no 'a.ckpt'"):
+    with pytest.raises(StableDiffusionError, match=r"has no 'a\.ckpt'"):
         local.fetch(held)
 
 

@@ -1,4 +1,4 @@
-"""Steps that leave out the deep part: which are whole, for samplers of one and of two calls, and what is kept for whom."""
+"""Steps that leave out the deep part: which are whole, for samplers of one and two calls, and what is kept for whom."""
 
 from __future__ import annotations
 
@@ -35,11 +35,20 @@ def test_every_second_step_is_whole_after_the_first() -> None:
 
 
 def test_two_of_three_are_left_out() -> None:
-    assert [left for _, left in run("dpmpp_2m", first=1, every=3)] == [False, True, True, False, True, True, False, True]
+    assert [left for _, left in run("dpmpp_2m", first=1, every=3)] == [
+        False,
+        True,
+        True,
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_both_calls_of_a_step_are_whole_or_neither() -> None:
-    for sampler in ("heun", "dpm2"):
+    for sampler in ("heun", "dpm_2"):
         by_step: dict[int, set[bool]] = {}
         for step, left in run(sampler):
             by_step.setdefault(step, set()).add(left)

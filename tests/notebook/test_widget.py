@@ -78,7 +78,7 @@ def test_a_picture_is_made_with_previews_and_comes_into_the_history() -> None:
     comm.ask({"type": "generate"})  # one at a time
     assert widget.wait(60) and widget.state == "ready" and not widget.fault
     assert len(widget.pictures) == 1 and widget.pictures[0].size == (64, 64)
-    assert [each for each in comm.values("preview") if each][0].startswith(b"\xff\xd8")
+    assert next(each for each in comm.values("preview") if each).startswith(b"\xff\xd8")
     assert comm.values("picture")[-1].startswith(b"\x89PNG")
     assert max(comm.values("fraction")) == 1 and "working" in comm.values("state")
     (entry,) = widget.history
@@ -192,12 +192,16 @@ function pixels(size) {
   return new DataView(Uint8Array.from(data, (each) => each.charCodeAt(0)).buffer);
 }
 const watchers = {};
-window.sent = []; window.saved = [];
+window.sent = [];
 window.model = {
   get: (name) => state[name],
-  set(name, value) { state[name] = value; (watchers[`change:${name}`] || []).forEach((each) => each()); window.saved.push([name, value]); },
+  set(name, value) {
+    state[name] = value;
+    (watchers[`change:${name}`] || []).forEach((each) => each());
+  },
   save_changes() {}, send: (content) => window.sent.push(content),
-  on(name, f) { (watchers[name] ||= []).push(f); }, off(name, f) { watchers[name] = watchers[name].filter((each) => each !== f); },
+  on(name, f) { (watchers[name] ||= []).push(f); },
+  off(name, f) { watchers[name] = watchers[name].filter((each) => each !== f); },
 };
 window.left = widget.render({model: window.model, el: document.getElementById("cell")});
 </script></body></html>"""

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from painting import half_mask, pictures, psnr, speckled, straight
+from stable_diffusion.engine.shortcuts import Shortcuts
 from stable_diffusion.errors import InvalidRequest
 from stable_diffusion.events import Images
 from stable_diffusion.live import LivePainter
@@ -19,7 +20,6 @@ from stable_diffusion.models.unet import UNet
 from stable_diffusion.nn.attention import Attention
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.models import StableDiffusion
-from stable_diffusion.pipeline.shortcuts import Shortcuts
 from stable_diffusion.request.metadata import read_metadata
 from stable_diffusion.request.request import Request
 from stable_diffusion.runner import LocalRunner

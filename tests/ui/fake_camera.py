@@ -32,9 +32,9 @@ def pixels(page: Any, selector: str = ".live-view canvas") -> np.ndarray[Any, An
     """A canvas as [H,W,4] bytes."""
     found = page.locator(selector).evaluate(
         """(each) => {
-            const data = each.getContext("2d").getImageData(0, 0, each.width, each.height);
+            const bytes = each.getContext("2d").getImageData(0, 0, each.width, each.height).data;
             let text = "";
-            for (let i = 0; i < data.data.length; i += 8192) text += String.fromCharCode(...data.data.subarray(i, i + 8192));
+            for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
             return [each.height, each.width, btoa(text)];
         }"""
     )

@@ -18,7 +18,8 @@ Server = Any
 Opened = Callable[..., Any]
 VENDOR = Path(__file__).parent / "vendor"
 FIGURES = ".live-figures"
-SMALL = "localStorage.getItem('sd.ui') || localStorage.setItem('sd.ui', JSON.stringify({'live.size': 128, 'live.steps': 2}))"
+SMALL = """if (!localStorage.getItem('sd.ui'))
+  localStorage.setItem('sd.ui', JSON.stringify({'live.size': 128, 'live.steps': 2}));"""
 ROOM = """
 window.xr = new IWER.XRDevice(IWER.metaQuest3);
 xr.installRuntime({forceInstall: true});

@@ -61,7 +61,8 @@ def split(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     for name, value in given.items():
         inner = {path: each for path, each in shown.items() if path == name or path.startswith(f"{name}.")}
         values = {path: each.of(checked) for path, each in inner.items()}
-        if not inner or (any(path != name for path in inner) and value is not None and not isinstance(value, Mapping)):
+        group = any(path != name for path in inner)
+        if not inner or (group and value is not None and not isinstance(value, Mapping)):
             rest[name] = value
             continue
         wanted = value if isinstance(value, Mapping) else None

@@ -128,7 +128,7 @@ class PictureWidget(anywidget.AnyWidget):
         return self._thread is None or not self._thread.is_alive()
 
     def _asked(self, _: object, content: object, __: object) -> None:
-        """A message of the browser: {"type": "generate" | "cancel"}, or "use" or "forget" with the `id` of a picture."""
+        """A message of the browser: its `type` is "generate", "cancel", or "use" or "forget" with a picture's `id`."""
         kind = content.get("type") if isinstance(content, dict) else None
         number = content.get("id") if isinstance(content, dict) else None
         if kind == "generate":

@@ -30,6 +30,7 @@ from ..diffusion.samplers import Solver, noise_source
 from ..diffusion.schedule import DiscreteSchedule, FlowSchedule, input_scale, per_image, start_state
 from ..diffusion.step_cache import StepCache
 from ..engine.base import Engine
+from ..engine.shortcuts import EXACT, Shortcuts
 from ..engine.torch import TORCH
 from ..errors import InvalidRequest
 from ..models.mmdit import MMDiT
@@ -38,7 +39,6 @@ from ..request.settings import FLAT, Noise, SizeConditioning, VariationSeed, Wra
 from ..text.prompt_schedule import Timeline, aligned
 from ..types import Blend, Conditioning, Denoiser, NoiseSource, Step
 from .attention import unless_recorded
-from .shortcuts import EXACT, Shortcuts
 from .tasks.control import ControlUnit, controlled, mark_negative
 from .tasks.sdxl import hand_over, with_size
 from .tasks.variation import varied
@@ -246,7 +246,7 @@ class Pass:
 
 def prompted(expert: Expert, plan: Pass) -> Denoiser:
     """A network with its controls, on a canvas of this form, guided by its prompts at every step."""
-    cache = plan.shortcuts.cache(plan.sigmas)
+    cache = step_cache(plan.shortcuts, plan.sigmas)
     merged = replace(expert.network, unet=plan.shortcuts.merged(expert.network.unet, plan.size))
     network, scale = merged.denoiser(plan.guidance.scale, expert.engine, cache)
     x0 = controlled(network, expert.controls, plan.sigmas, merged.unet)
@@ -270,6 +270,12 @@ def prompted(expert: Expert, plan: Pass) -> Denoiser:
     composed = any(not is_plain(blend) for _, blend in expert.prompt.stretches)
     uses_negative = scale != 1 or plan.sampler.paired or composed or expert.network.edits
     return by_prompt(expert.prompt, expert.negative if uses_negative else None, guide, plan.sigmas)
+
+
+def step_cache(shortcuts: Shortcuts, sigmas: Tensor) -> StepCache | None:
+    """Where the deep features of a run with these levels are kept; None where every step is whole."""
+    first = shortcuts.whole_at_first(len(sigmas) - 1)
+    return None if first is None else StepCache(sigmas, first=first, every=shortcuts.every, shallow=shortcuts.shallow)
 
 
 def by_prompt(

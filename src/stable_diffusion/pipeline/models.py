@@ -24,6 +24,7 @@ from ..engine.choose import AUTO, choose
 from ..engine.precision import computed_in, resolve_dtype
 from ..engine.torch import TORCH
 from ..errors import InvalidRequest, ModelFileError, nearest, unknown_choice, what_is
+from ..images import ModelTable
 from ..models.mmdit import MMDiT
 from ..models.tiny_vae import TinyVAE
 from ..request.names import automatic_schedule, resolve_sampler
@@ -32,7 +33,6 @@ from ..weights.checkpoints.components import AnyPath, as_paths, check_latents, l
 from ..weights.load import load_parts, read_blueprint
 from ..weights.parts import Defaults, Parts
 from .cache import FileCache
-from .card import model_html
 from .codec import TILINGS, ImageDecoder, ImageEncoder, Tiling
 from .denoiser import AnySchedule, LatentNetwork
 from .process import DenoisingProcess
@@ -50,7 +50,7 @@ MODEL_ENDINGS = (".safetensors", ".gguf", ".ckpt", ".pt")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class StableDiffusion:
+class StableDiffusion(ModelTable):
     """A model ready to generate.
 
     text_encoder       "a cat" -> Conditioning
@@ -113,10 +113,6 @@ class StableDiffusion:
 
     def __repr__(self) -> str:
         return f"StableDiffusion({self.name!r}, family={self.parts.family!r}, {self.device}, {self.dtype})"
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: a table of what it is and what it was made for; text is escaped."""
-        return model_html(self)
 
     def on(self, engine: Engine) -> StableDiffusion:
         """The same model, its weights and attachments included, run by another engine."""

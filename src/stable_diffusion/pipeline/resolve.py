@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..diffusion.denoise import IMAGE_GUIDANCE
 from ..diffusion.samplers import Solver, solver
 from ..diffusion.schedule import FlowSchedule
+from ..engine.shortcuts import EXACT, FEWEST, Shortcuts, can_merge, shortcuts_of
 from ..errors import InvalidRequest
 from ..request.names import SAMPLERS, canonical_sampler, resolve_sampler, resolve_schedule
 from ..request.request import Request
@@ -23,7 +24,6 @@ from ..text.prompt import split_and
 from ..weights.containers.open import model_file
 from ..weights.parts import Defaults
 from .image import covering_size, fitting_size
-from .shortcuts import EXACT, FEWEST, Shortcuts, can_merge, shortcuts_of
 from .tasks.background import background_notes, check_model
 from .tasks.given_pictures import picture_notes
 from .tasks.hires import HIRES_STRENGTH, hires_size, schedule_steps, share_of

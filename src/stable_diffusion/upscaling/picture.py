@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from ..errors import InvalidRequest
 from ..images import GeneratedImage
 from ..request.pictures import crop, has_alpha, plain_mode
-from ..request.settings import RESAMPLERS
 from ..request.writers.forms import KEY
 from .network import Upscaler
 from .tiles import OVERLAP, TILE, tile_count, tiled
@@ -28,7 +27,7 @@ FILTERS = {
     "Bicubic": Image.Resampling.BICUBIC,
     "Bilinear": Image.Resampling.BILINEAR,
 }
-assert set(FILTERS) == set(RESAMPLERS)
+"""Of `RESAMPLERS`."""
 SPREAD = 2
 """Pixels that colour reaches into transparent parts in a pass, before a network sees them."""
 T = TypeVar("T")

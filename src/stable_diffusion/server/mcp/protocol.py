@@ -42,10 +42,8 @@ def protocol_server(box: Toolbox) -> Server[Any]:
         except Exception:
             LOG.exception("a tool failed")
             return _failed("the server failed here; its log says why")
-        pictures = [
-            types.ImageContent(type="image", data=base64.b64encode(data).decode("ascii"), mime_type=kind)
-            for data, kind in answer.pictures
-        ]
+        encoded = [(base64.b64encode(data).decode("ascii"), kind) for data, kind in answer.pictures]
+        pictures = [types.ImageContent(type="image", data=data, mime_type=kind) for data, kind in encoded]
         text = types.TextContent(type="text", text=answer.text)
         return types.CallToolResult(content=[text, *pictures], structured_content=dict(answer.data))
 

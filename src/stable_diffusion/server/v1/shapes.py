@@ -110,6 +110,9 @@ def settings_of(library: Library, body: Mapping[str, Any]) -> dict[str, Any]:
     refiner = found.get("refiner")
     if isinstance(refiner, Mapping) and refiner.get("model") is not None:
         found["refiner"] = {**refiner, "model": _name(library.models, refiner["model"])}
+    hires = found.get("hires")
+    if isinstance(hires, Mapping) and hires.get("upscaler") is not None:
+        found["hires"] = {**hires, "upscaler": _name(library.upscalers, hires["upscaler"])}
     if found.get("loras"):
         found["loras"] = [_lora(library, each) for each in found["loras"]]
     if found.get("controls"):

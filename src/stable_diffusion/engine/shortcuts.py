@@ -13,15 +13,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from torch import Tensor, nn
+from torch import nn
 
-from ..diffusion.step_cache import StepCache
 from ..models.mmdit import MMDiT
 from ..models.unet import UNet
 from ..nn.attention import SpatialTransformer
 from ..nn.sharing import with_layers
 from ..nn.token_merging import MergingTransformer
-from ..request.settings import Speed
 
 FEWEST = 6
 """Steps of a run from which some are left out: the few steps of a distilled model differ too much."""
@@ -52,12 +50,9 @@ class Shortcuts:
         """Whether the network is run otherwise than as it is."""
         return self.every > 1 or self.merging > 0
 
-    def cache(self, sigmas: Tensor) -> StepCache | None:
-        """Where the deep features of a run with these levels are kept; None where every step is whole."""
-        steps = len(sigmas) - 1
-        if self.every == 1 or steps < FEWEST:
-            return None
-        return StepCache(sigmas, first=math.ceil(steps * self.first), every=self.every, shallow=self.shallow)
+    def whole_at_first(self, steps: int) -> int | None:
+        """How many steps of a run are whole at its start; None where all of them are."""
+        return None if self.every == 1 or steps < FEWEST else math.ceil(steps * self.first)
 
     def merged(self, network: UNet | MMDiT, size: tuple[int, int]) -> UNet | MMDiT:
         """The network with merging self-attentions, over the same weights, for latents of `size` (h, w)."""
@@ -80,14 +75,14 @@ class Shortcuts:
 
 
 EXACT = Shortcuts()
-SPEED: dict[Speed, Shortcuts] = {
+SPEED: dict[str, Shortcuts] = {
     "exact": EXACT,
     "fast": Shortcuts(every=2),
     "fastest": Shortcuts(every=3, first=0.125, shallow=0, merging=0.3, interval=(0.0, 0.75), tiny=True),
 }
 
 
-def shortcuts_of(speed: Speed, token_merging: float | None, *, guided: bool) -> Shortcuts:
+def shortcuts_of(speed: str, token_merging: float | None, *, guided: bool) -> Shortcuts:
     """Those of a speed; a ratio of merging that was given holds for feature maps of every size."""
     found = SPEED[speed]
     if token_merging is not None:
