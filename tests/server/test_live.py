@@ -27,7 +27,7 @@ def frame(number: int, colour: str = "teal") -> bytes:
 
 def answer(socket: ClientConnection) -> tuple[int, Image.Image]:
     """The next picture, past sentences on dropped frames."""
-    while isinstance(found := socket.recv(30), str):
+    while isinstance(found := socket.recv(120), str):
         assert json.loads(found)["type"] == "dropped", found
     number, took = struct.unpack_from("<If", found)
     assert took > 0
@@ -37,7 +37,7 @@ def answer(socket: ClientConnection) -> tuple[int, Image.Image]:
 def test_frames_come_back_as_pictures(server: Listening) -> None:
     with opened(server) as socket:
         socket.send(json.dumps(SETTINGS))
-        ready = json.loads(socket.recv(30))
+        ready = json.loads(socket.recv(120))
         assert ready["type"] == "ready" and ready["settings"]["prompt"] == "a red apple"
         socket.send(frame(7))
         number, image = answer(socket)
@@ -49,7 +49,7 @@ def test_frames_come_back_as_pictures(server: Listening) -> None:
             seen.append(answer(socket)[0])
         assert seen[-1] == 13 and len(seen) < 6
         socket.send(json.dumps({"keep": True}))
-        kept = json.loads(socket.recv(30))
+        kept = json.loads(socket.recv(120))
         assert kept["type"] == "kept"
         with client(server) as http:
             whole = http.get(f"/v1/gallery/{kept['picture']['id']}").json()
@@ -61,10 +61,10 @@ def test_frames_come_back_as_pictures(server: Listening) -> None:
 def test_bad_settings_are_a_sentence(server: Listening, text: str) -> None:
     with opened(server) as socket:
         socket.send(text)
-        found = json.loads(socket.recv(30))
+        found = json.loads(socket.recv(120))
         assert found["type"] == "error" and found["message"] and "Traceback" not in found["message"]
         socket.send(struct.pack("<I", 3) + b"no picture")
-        assert "no PNG" in json.loads(socket.recv(30))["message"]
+        assert "no PNG" in json.loads(socket.recv(120))["message"]
 
 
 def test_a_second_socket_closes_the_first(server: Listening) -> None:
@@ -73,4 +73,4 @@ def test_a_second_socket_closes_the_first(server: Listening) -> None:
             first.recv(10)
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 4009
         second.send(json.dumps(SETTINGS))
-        assert json.loads(second.recv(30))["type"] == "ready"
+        assert json.loads(second.recv(120))["type"] == "ready"
