@@ -20,7 +20,7 @@ from ..jobs.options import StoredSettings
 from ..jobs.records import Job
 from ..jobs.store import JobStore
 from ..jobs.stream import EventStream
-from ..jobs.worker import Bench, Worker
+from ..jobs.worker import Bench, workers_over
 
 STOPPED = "stopped"
 """Setting: why no worker goes on, as that the disk is full."""
@@ -28,7 +28,7 @@ STOPPED = "stopped"
 
 @dataclass(frozen=True, kw_only=True)
 class WorkOrder:
-    """What a worker needs to know. `threads` 0 leaves the number to torch."""
+    """What a worker needs to know. `threads` 0 leaves the number to torch; `share` is how runs share network calls."""
 
     folder: str
     database: str
@@ -36,6 +36,7 @@ class WorkOrder:
     device: str = "auto"
     dtype: str = "auto"
     threads: int = 0
+    share: str = "alone"
 
     def command(self) -> list[str]:
         """The command that does it."""
@@ -73,7 +74,14 @@ def work(order: WorkOrder) -> None:
         counts = store.counts()
         return settings.get(STOPPED) is not None or not counts.get("queued", 0) + counts.get("running", 0)
 
-    Worker(order.name, bench, LocalRunner(device=order.device, dtype=order.dtype), poll=0.3).run_all(idle)
+    runner = LocalRunner(device=order.device, dtype=order.dtype, share=order.share)
+    first, *others = workers_over(order.name, bench, [runner], poll=0.3)
+    threads = [threading.Thread(target=each.run_all, args=(idle,)) for each in others]
+    for thread in threads:
+        thread.start()
+    first.run_all(idle)
+    for thread in threads:
+        thread.join()
 
 
 def _end_with_parent() -> None:

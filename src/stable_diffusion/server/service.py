@@ -63,7 +63,7 @@ class Service:
     def __init__(self, settings: ServerSettings, errors: Errors) -> None:
         self.settings, self.errors = settings, errors
         self.library = Library(settings)
-        self.runner = LocalRunner(device=settings.device, dtype=settings.dtype)
+        self.runner = LocalRunner(device=settings.device, dtype=settings.dtype, share=settings.share)
         limits = QueueLimits(queue=settings.limits.queue, owner=settings.limits.queue_owner)
         self.queue = JobService(
             settings.data,

@@ -36,7 +36,9 @@ class CallRows:
             found |= {f"stages {index}": each for index, each in enumerate(residuals.stages)}
             found |= {} if residuals.mid is None else {"mid": residuals.mid}
         count = len(found["x"]) if isinstance(found.get("x"), Tensor) else 0
-        if not count or not all(isinstance(each, Tensor) and each.ndim and len(each) == count for each in found.values()):
+        if not count or not all(
+            isinstance(each, Tensor) and each.ndim and len(each) == count for each in found.values()
+        ):
             return None
         return cls(found)
 

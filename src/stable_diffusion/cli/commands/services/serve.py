@@ -45,6 +45,7 @@ def _folders(name: str, what: str) -> Callable[[F], F]:
 @click.option("-m", "--model", help="Model of requests that name none.")
 @click.option("--device", help="auto, cpu, cuda ...")
 @click.option("--dtype", help="auto, float32, float16 ...")
+@click.option("--share", metavar="MODE", help="Jobs share network calls: alone (default), fixed:N, free.")
 @click.option("--paused", is_flag=True, default=None, help="Start without running anything.")
 @click.option("--rebuild-gallery", is_flag=True, help="Read the folder of pictures into the gallery first.")
 @_folders("models", "models")
