@@ -11,7 +11,6 @@ and `Images` after every picture. A runner elsewhere (a process, a machine of a 
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -72,7 +71,7 @@ class LocalRunner:
         self.engine = "auto" if engine is None else engine
         self.device, self.dtype, self.preview_every = device, dtype, preview_every
         self.share = ShareMode.parse(share)
-        self._shared: weakref.WeakKeyDictionary[Engine, SharingEngine] = weakref.WeakKeyDictionary()
+        self._shared: dict[Engine, SharingEngine] = {}
         self._last: SharingEngine | None = None
         self._lock = threading.Lock()
 

@@ -24,7 +24,7 @@ class Gate:
     def __init__(self, runner: JobRunner) -> None:
         self.runner = runner
         self.loaded: str | None = None
-        self._running = self._claimed = 0
+        self._running = self._claimed = self._waiting = 0
         self._seen = self.together
         self._line: list[object] = []
         self._changed = threading.Condition()
@@ -45,7 +45,7 @@ class Gate:
         """Takes one of the places of jobs that pay, for a job that will be claimed; False where all are taken, or
         where a claimed job waits for the others to end. Every True needs a `give_place`."""
         with self._changed:
-            may = not self._line and self._claimed < self.together
+            may = not self._waiting and self._claimed < self.together
             self._claimed += may
             return may
 
@@ -68,15 +68,17 @@ class Gate:
         with self._changed:
             self._line.append(turn)
             try:
-                while not is_over():
-                    if self._line[0] is turn and (not self._running or self.loaded == model):
-                        if self.loaded not in (None, model):
-                            self.runner.release()
-                        self.loaded = model
-                        self._running += 1
-                        return True
+                while self._line[0] is not turn or (self._running and self.loaded != model):
+                    if is_over():
+                        return False
+                    self._waiting += 1
                     self._changed.wait(LOOK)
-                return False
+                    self._waiting -= 1
+                if self.loaded not in (None, model):
+                    self.runner.release()
+                self.loaded = model
+                self._running += 1
+                return True
             finally:
                 self._line.remove(turn)
                 self._changed.notify_all()

@@ -375,7 +375,7 @@ def workers_over(name: str, bench: Bench, runners: Sequence[JobRunner], *, poll:
     gates = [Gate(runner) for runner in runners]
     places = [(gate, number) for gate in gates for number in range(gate.workers)]
     return tuple(
-        Worker(f"{name}-{index}", bench, gate.runner, gate=gate, poll=poll * (1 + number))
+        Worker(f"{name}-{index}", bench, gate.runner, gate=gate, poll=poll * min(1 + number, 2))
         for index, (gate, number) in enumerate(places)
     )
 

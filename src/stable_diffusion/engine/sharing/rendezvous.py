@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...nn.sharing import origin
 from ..base import Network
 from ..memory import is_out_of_memory
 from .cap import measured_cap
@@ -160,7 +161,7 @@ class Rendezvous:
 
     def _most_rows(self, call: Waiting) -> int:
         """Of this network for rows of this shape; 0 before it was measured."""
-        return self.mode.rows or self._caps.get(call.module, {}).get(call.shape, 0)
+        return self.mode.rows or self._caps.get(origin(call.module), {}).get(call.shape, 0)
 
     # --- computing ----------------------------------------------------------------------------------------------------
 
@@ -218,7 +219,7 @@ class Rendezvous:
         call = batch[0].call
         if is_out_of_memory(error) and self.mode.kind == "free":
             smaller = max(sum(each.last - each.first for each in batch) // 2, 1)
-            self._caps.setdefault(call.module, {})[call.shape] = self.cap = smaller
+            self._caps.setdefault(origin(call.module), {})[call.shape] = self.cap = smaller
         for each in batch:
             try:
                 self._answer([each])
@@ -238,4 +239,4 @@ class Rendezvous:
             found = measured_cap(run, count)
         except Exception:  # a call that fails says so when it is computed
             found = count
-        self._caps.setdefault(call.module, {})[call.shape] = self.cap = found
+        self._caps.setdefault(origin(call.module), {})[call.shape] = self.cap = found
