@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ...nn.sharing import origin
 from ..base import Network
 from ..memory import is_out_of_memory
-from .cap import measured_cap
+from .cap import measured_cap, places_agree
 from .mode import ShareMode
 from .rows import CallRows, Shape
 
@@ -82,7 +82,7 @@ class Rendezvous:
         self.calls = self.rows = 0
         self.cap = mode.rows
         """Rows of a call that pay, as was last measured; 0 before."""
-        self._caps: weakref.WeakKeyDictionary[nn.Module, dict[Shape, int]] = weakref.WeakKeyDictionary()
+        self._limits: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Shape, int], int]] = weakref.WeakKeyDictionary()
         self._line: list[Waiting] = []
         self._expected: dict[object, tuple[Hashable, float]] = {}
         self._changed = threading.Condition()
@@ -125,6 +125,8 @@ class Rendezvous:
                 self._line.remove(calls[0])
                 return [Taken(calls[0], 0, 0)]
             most = self._most_rows(calls[0])
+            if not most:
+                return [Taken(calls[0], 0, 0)]  # to be measured; it stays in the line
             waiting = sum(call.rows.count - call.taken for call in calls if call.rows is not None)
             if waiting >= most or not self._expects(group, now):
                 return self._taken(calls, most)
@@ -161,7 +163,7 @@ class Rendezvous:
 
     def _most_rows(self, call: Waiting) -> int:
         """Of this network for rows of this shape; 0 before it was measured."""
-        return self.mode.rows or self._caps.get(origin(call.module), {}).get(call.shape, 0)
+        return self._limits.get(origin(call.module), {}).get((call.shape, call.threads), 0)
 
     # --- computing ----------------------------------------------------------------------------------------------------
 
@@ -174,8 +176,9 @@ class Rendezvous:
             if first.rows is None:
                 self._answer_alone(first)
                 return
-            if not self._most_rows(first):
+            if not batch[0].last:
                 self._measure(first)
+                return
             try:
                 self._answer(batch)
             except BaseException as error:
@@ -196,7 +199,9 @@ class Rendezvous:
     def _answer(self, batch: Sequence[Taken]) -> None:
         """Computes rows together, and answers the calls that have all of theirs."""
         parts = [each.call.rows.part(each.first, each.last) for each in batch if each.call.rows is not None]
-        together = CallRows.joined(parts).filled(self.mode.rows)
+        together = CallRows.joined(parts)
+        if self.mode.kind == "fixed":
+            together = together.filled(self._most_rows(batch[0].call))
         arguments, named = together.arguments()
         output: Tensor = batch[0].call.network(*arguments, **named)
         self.calls, self.rows, first = self.calls + 1, self.rows + sum(part.count for part in parts), 0
@@ -219,7 +224,7 @@ class Rendezvous:
         call = batch[0].call
         if is_out_of_memory(error) and self.mode.kind == "free":
             smaller = max(sum(each.last - each.first for each in batch) // 2, 1)
-            self._caps.setdefault(origin(call.module), {})[call.shape] = self.cap = smaller
+            self._set_limit(call, smaller)
         for each in batch:
             try:
                 self._answer([each])
@@ -227,16 +232,26 @@ class Rendezvous:
                 self._failed([each], own)
 
     def _measure(self, call: Waiting) -> None:
-        """How many rows pay, for this network and shape; the rows of one run where a larger call fails."""
+        """How many rows a call of this network and shape has: those that pay, or the fixed number. One, where with that
+        number a row's bits would depend on its place. Where a larger call fails, the rows of one run."""
         assert call.rows is not None
         rows, count = call.rows, call.rows.count
 
-        def run(many: int) -> None:
-            arguments, named = rows.filled(many).part(0, many).arguments()
-            call.network(*arguments, **named)
+        def run(given: CallRows) -> Tensor:
+            arguments, named = given.arguments()
+            output: Tensor = call.network(*arguments, **named)
+            return output
 
         try:
-            found = measured_cap(run, count)
+            if self.mode.kind == "fixed":
+                found = self.mode.rows if places_agree(run, rows, self.mode.rows) else 1
+            else:
+                found = measured_cap(lambda many: run(rows.filled(many)), count)
         except Exception:  # a call that fails says so when it is computed
-            found = count
-        self._caps.setdefault(origin(call.module), {})[call.shape] = self.cap = found
+            found = self.mode.rows or count
+        self._set_limit(call, found)
+
+    def _set_limit(self, call: Waiting, rows: int) -> None:
+        self._limits.setdefault(origin(call.module), {})[call.shape, call.threads] = rows
+        if self.mode.kind == "free":
+            self.cap = rows
