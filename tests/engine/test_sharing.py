@@ -31,9 +31,10 @@ from stable_diffusion.runner import LocalRunner
 SMALL = {"width": 32, "height": 32}
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def threads() -> Iterator[Callable[[int], None]]:
     before = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield torch.set_num_threads
     torch.set_num_threads(before)
 
@@ -135,7 +136,8 @@ def test_every_sampler_goes_through_the_rendezvous(tiny_model: StableDiffusion) 
     ]
     engine = fixed(8)
     found = at_once([lambda each=each: picture(tiny_model, each, engine) for each in requests])
-    assert found == [picture(tiny_model, each, fixed(8)) for each in requests]
+    alone = fixed(8)
+    assert found == [picture(tiny_model, each, alone) for each in requests]
     assert engine.rendezvous.rows > 2 * engine.rendezvous.calls  # they did meet
 
 
