@@ -10,6 +10,7 @@ and `Images` after every picture. A runner elsewhere (a process, a machine of a 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,7 +20,11 @@ from .request.request import Request
 
 if TYPE_CHECKING:
     from .engine.base import Engine
+    from .engine.sharing.engine import SharingEngine
     from .pipeline.models import ModelCache, StableDiffusion
+
+MOST_FREE = 8
+"""Runs at once at most that share calls of any size."""
 
 
 class Runner(Protocol):
@@ -42,6 +47,8 @@ class LocalRunner:
                    `Images.notes`
     device, dtype  as `load` has them
     preview_every  steps from one preview to the next; 0 for none
+    share          "alone"; "fixed:N" or "free" lets runs in several threads share calls of the network, and is
+                   written into the pictures (see `engine.sharing.mode`)
 
     May be used by several threads: a run holds its model until it ends, and changes nothing of it that others see. They
     share the processor, so that on one device more threads than it can feed only make each of them slower.
@@ -55,12 +62,30 @@ class LocalRunner:
         device: str = "auto",
         dtype: str = "auto",
         preview_every: int = 0,
+        share: str = "alone",
     ) -> None:
+        from .engine.sharing.mode import ShareMode
         from .pipeline.models import MODELS
 
         self.models = MODELS if models is None else models
         self.engine = "auto" if engine is None else engine
         self.device, self.dtype, self.preview_every = device, dtype, preview_every
+        self.share = ShareMode.parse(share)
+        self._shared: dict[Engine, SharingEngine] = {}
+        self._last: SharingEngine | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def together(self) -> int:
+        """How many runs in threads pay at once, as far as was measured: 1 where they run alone."""
+        if self.share.kind == "fixed":
+            return self.most_together
+        return 1 if self._last is None else min(self._last.together, self.most_together)
+
+    @property
+    def most_together(self) -> int:
+        """The most that `together` may be."""
+        return {"alone": 1, "fixed": max(self.share.rows // 2, 1), "free": MOST_FREE}[self.share.kind]
 
     def run(self, request: Request, *, wants_preview: Callable[[], bool] | None = None) -> Iterator[Event]:
         """Loads the request's model where it is not in memory, checks everything, then returns the events.
@@ -79,7 +104,18 @@ class LocalRunner:
         """The model that a request names, loaded where it is not in memory, on this runner's engine."""
         name = self.engine if isinstance(self.engine, str) else "torch"
         model = self.models.get(request.model, self.device, self.dtype, name)
-        return model if isinstance(self.engine, str) else model.on(self.engine)
+        engine = self._sharing(model.engine if isinstance(self.engine, str) else self.engine)
+        return model if engine is model.engine else model.on(engine)
+
+    def _sharing(self, engine: Engine) -> Engine:
+        """The engine whose runs share calls, one for each engine of the models."""
+        if self.share.kind == "alone":
+            return engine
+        from .engine.sharing.engine import SharingEngine
+
+        with self._lock:
+            self._last = self._shared.setdefault(engine, SharingEngine(engine, self.share))
+            return self._last
 
     def release(self) -> None:
         """Gives back the memory of models, refiners and controls that no run holds.
@@ -100,7 +136,7 @@ class LocalRunner:
 
 
 def device_runners(
-    devices: Sequence[str] = (), *, engine: Engine | str | None = None, dtype: str = "auto"
+    devices: Sequence[str] = (), *, engine: Engine | str | None = None, dtype: str = "auto", share: str = "alone"
 ) -> tuple[LocalRunner, ...]:
     """A runner for each device, each with models of its own; () is every CUDA device of this machine, or else "auto".
 
@@ -113,5 +149,5 @@ def device_runners(
 
         devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["auto"]
     if len(devices) == 1:
-        return (LocalRunner(engine=engine, device=devices[0], dtype=dtype),)
-    return tuple(LocalRunner(ModelCache(), engine, device=each, dtype=dtype) for each in devices)
+        return (LocalRunner(engine=engine, device=devices[0], dtype=dtype, share=share),)
+    return tuple(LocalRunner(ModelCache(), engine, device=each, dtype=dtype, share=share) for each in devices)

@@ -21,7 +21,7 @@ from ..jobs.options import StoredSettings
 from ..jobs.records import Job
 from ..jobs.store import JobStore
 from ..jobs.stream import EventStream
-from ..jobs.worker import Bench, JobRunner, Worker
+from ..jobs.worker import Bench, JobRunner, Worker, workers_over
 
 STOPPED = "stopped"
 """Setting: why no worker goes on, as that the disk is full."""
@@ -29,7 +29,7 @@ STOPPED = "stopped"
 
 @dataclass(frozen=True, kw_only=True)
 class WorkOrder:
-    """What a worker needs to know. `threads` 0 leaves the number to torch."""
+    """What a worker needs to know. `threads` 0 leaves the number to torch; `share` is how runs share network calls."""
 
     folder: str
     database: str
@@ -37,6 +37,7 @@ class WorkOrder:
     device: str = "auto"
     dtype: str = "auto"
     threads: int = 0
+    share: str = "alone"
 
     def command(self) -> list[str]:
         """The command that does it."""
@@ -56,12 +57,17 @@ def work(order: WorkOrder) -> None:
 
     if order.threads:
         torch.set_num_threads(order.threads)
-    worker, idle = worker_of(order, LocalRunner(device=order.device, dtype=order.dtype))
-    worker.run_all(idle)
+    (first, *others), idle = workers_of(order, LocalRunner(device=order.device, dtype=order.dtype, share=order.share))
+    threads = [threading.Thread(target=each.run_all, args=(idle,)) for each in others]
+    for thread in threads:
+        thread.start()
+    first.run_all(idle)
+    for thread in threads:
+        thread.join()
 
 
-def worker_of(order: WorkOrder, runner: JobRunner) -> tuple[Worker, Callable[[], bool]]:
-    """The worker of an order, and what says that nothing is left to do: the two that `Worker.run_all` joins."""
+def workers_of(order: WorkOrder, runner: JobRunner) -> tuple[tuple[Worker, ...], Callable[[], bool]]:
+    """The workers of an order, several where its runner gains by that, and what says that nothing is left to do."""
     folder, database = DataFolder(Path(order.folder)), Database(order.database)
     store, settings = JobStore(database), StoredSettings(database)
     bench = Bench(
@@ -80,7 +86,7 @@ def worker_of(order: WorkOrder, runner: JobRunner) -> tuple[Worker, Callable[[],
         counts = store.counts()
         return settings.get(STOPPED) is not None or not counts.get("queued", 0) + counts.get("running", 0)
 
-    return Worker(order.name, bench, runner, poll=0.3), idle
+    return workers_over(order.name, bench, [runner], poll=0.3), idle
 
 
 def _end_with_parent() -> None:

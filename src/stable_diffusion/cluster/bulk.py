@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..bulk.work import WorkOrder, worker_of
+from ..bulk.work import WorkOrder, workers_of
 from ..jobs.lease import Leases
 from ..jobs.worker import Worker
 from .run import ClusterRunner
@@ -26,10 +26,11 @@ class ClusterTeam:
 
     def __enter__(self) -> ClusterTeam:
         for order in self.orders:
-            worker, idle = worker_of(order, self.runner)
-            thread = threading.Thread(target=worker.run_all, args=(idle,), name=f"bulk {order.name}", daemon=True)
-            self._running.append((worker, thread))
-            thread.start()
+            workers, idle = workers_of(order, self.runner)
+            for worker in workers:
+                thread = threading.Thread(target=worker.run_all, args=(idle,), name=f"bulk {order.name}", daemon=True)
+                self._running.append((worker, thread))
+                thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -57,10 +57,20 @@ class Features:
 
 
 class Engine(ABC):
-    """Runs networks. `name` is what `--engine` calls it; `precision` is None where it is that of the weights."""
+    """Runs networks.
+
+    name       what `--engine` calls it
+    precision  None where it is that of the weights
+    one_row    it computes the rows of a batch one at a time, so that more rows at once gain nothing
+    sharing    how its runs share calls, for the text of pictures; None where they do not
+    wrapped    the engine that runs what this one refuses; None is torch
+    """
 
     name: str
     precision: str | None = None
+    one_row: bool = False
+    sharing: str | None = None
+    wrapped: Engine | None = None
 
     def __init__(self) -> None:
         _ENGINES.add(self)

@@ -81,6 +81,11 @@ def make_engine(precision: str = "stored") -> Engine:
 
 
 def engine_for(engine: Engine, features: Features) -> tuple[Engine, str | None]:
-    """The engine for a run with these features, and a note where it is torch because the chosen one refuses."""
+    """The engine for a run with these features, and a note where it is another because the chosen one refuses."""
     refusal = engine.refuses(features)
-    return (engine, None) if refusal is None else (TORCH, f"this run uses torch: {refusal}")
+    if refusal is None:
+        return engine, None
+    if engine.wrapped is None:
+        return TORCH, f"this run uses torch: {refusal}"
+    found, note = engine_for(engine.wrapped, features)
+    return found, note or f"this run shares no network calls: {refusal}"

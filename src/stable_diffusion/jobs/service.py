@@ -27,7 +27,7 @@ from .speed import places
 from .store import JobStore, Submission
 from .stream import END_EVENTS, EventStream, Subscription
 from .submission import asked_for, other_work
-from .worker import Bench, Handler, JobRunner, Worker
+from .worker import Bench, Handler, JobRunner, workers_over
 
 LOCAL = "local"
 """The owner where there is only one."""
@@ -43,7 +43,7 @@ class JobService:
 
     folder     where the pictures, inputs and (without `database`) the SQLite file are; made where it is missing
     database   URL of a PostgreSQL database in the place of SQLite
-    runners    one for each worker; None is one worker with a `LocalRunner`; () is none, for programs that only look
+    runners    a worker for each, several for one that shares; None is a `LocalRunner`; () for programs that only look
     limits     bounds of the queue
     handlers   kind -> what runs jobs of that kind, beside "generate"
     paused     start without running anything
@@ -91,7 +91,8 @@ class JobService:
             is_paused=lambda: self._paused["paused"],
             disk_refused=lambda reason: self.pause(reason),
         )
-        self.workers = self._workers((LocalRunner(),) if runners is None else runners)
+        who = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.workers = workers_over(who, self._bench, (LocalRunner(),) if runners is None else runners)
 
     # --- start and end ------------------------------------------------------------------------------------------------
 
@@ -112,8 +113,9 @@ class JobService:
 
     def close(self, timeout: float | None = 60.0) -> None:
         """Ends the workers at their next step and lets go of folder and database; running jobs wait for a new start."""
-        for worker in self.workers:
-            worker.stop(timeout)
+        for each in (0, timeout):  # all are asked before the first is waited for
+            for worker in self.workers:
+                worker.stop(each)
         self.database.close()
         self.folder.unlock()
 
@@ -336,7 +338,7 @@ class JobService:
             queued=sum(1 for place in places if place.position > 0),
             running=running,
             model=next((worker.loaded for worker in self.workers if worker.loaded is not None), None),
-            workers=sum(worker.is_alive for worker in self.workers),
+            workers=len({worker.gate for worker in self.workers if worker.is_alive}),
             seconds_left=None if None in lefts else max((left for left in lefts if left is not None), default=0.0),
         )
 
@@ -378,10 +380,6 @@ class JobService:
         with suppress(Exception):  # a full disk must not keep the queue from pausing
             self.settings.set(PAUSED, self._paused)
         self.stream.publish("queue", self._paused)
-
-    def _workers(self, runners: Sequence[JobRunner]) -> tuple[Worker, ...]:
-        who = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(3)}"
-        return tuple(Worker(f"{who}-{index}", self._bench, runner) for index, runner in enumerate(runners))
 
     def _current(self, job_id: str) -> Any:
         for worker in self.workers:

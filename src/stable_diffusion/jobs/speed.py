@@ -41,6 +41,7 @@ class Speeds:
 def places(line: Sequence[Job], workers: Sequence[Worker], speeds: Speeds) -> dict[str, Place]:
     """Where jobs stand: those that run first, then the line, each with the time that is left until its end."""
     found: dict[str, Place] = {}
+    abreast = sum({worker.gate: worker.gate.together for worker in workers}.values())
     busy, known = 0.0, True
     for current in [worker.current for worker in workers]:
         if current is not None:
@@ -51,7 +52,7 @@ def places(line: Sequence[Job], workers: Sequence[Worker], speeds: Speeds) -> di
     for index, job in enumerate(line):
         seconds = speeds.seconds(job)
         known, busy = known and seconds is not None, busy + (seconds or 0.0)
-        left = busy / max(len(workers), 1) if known else None
+        left = busy / max(abreast, 1) if known else None
         found[job.id] = Place(position=index + 1, seconds_left=left)
     return found
 

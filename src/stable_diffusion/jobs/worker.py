@@ -17,6 +17,7 @@ from ..request.request import Request
 from ..stop import Stopped, stopping
 from .database import Database, database_words, sqlalchemy
 from .files import DataFolder, DiskRefused, picture_name
+from .gate import Gate
 from .inputs import Inputs, tail
 from .lease import Leases
 from .records import Job, State
@@ -38,7 +39,11 @@ RECOVER_SECONDS = 15.0
 
 
 class JobRunner(Protocol):
-    """What paints: `LocalRunner`, or one elsewhere."""
+    """What paints: `LocalRunner`, or one elsewhere.
+
+    One that gains by several jobs at once says in `together` how many it gains by now, and in `most_together` how many
+    it may ever say; without them it is asked for one job at a time.
+    """
 
     def run(self, request: Request, *, wants_preview: Callable[[], bool] | None = None) -> Iterator[Event]:
         """The events of a request; `wants_preview` is asked after each step whether its preview is wanted."""
@@ -87,13 +92,16 @@ class Worker:
     """Runs jobs in a thread of its own until `stop`.
 
     name     by which the queue knows it, unlike that of any other worker
+    gate     of all workers over this runner; None where it is the only one
     poll     seconds between looks into the database while nothing waits; submitting in this program wakes it at once
     """
 
-    def __init__(self, name: str, bench: Bench, runner: JobRunner, *, poll: float = 1.0) -> None:
+    def __init__(
+        self, name: str, bench: Bench, runner: JobRunner, *, gate: Gate | None = None, poll: float = 1.0
+    ) -> None:
         self.name, self.bench, self.runner, self.poll = name, bench, runner, poll
+        self.gate = Gate(runner) if gate is None else gate
         self.current: Current | None = None
-        self.loaded: str | None = None
         self._stop, self._recovered = threading.Event(), 0.0
         self._thread = threading.Thread(target=self._loop, name=f"worker {name}", daemon=True)
         self._beats = threading.Thread(target=self._heartbeat, name=f"heartbeat {name}", daemon=True)
@@ -114,6 +122,11 @@ class Worker:
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
+    @property
+    def loaded(self) -> str | None:
+        """The model of the last job of this runner."""
+        return self.gate.loaded
+
     def run_all(self, idle: Callable[[], bool]) -> None:
         """Runs jobs in this thread until `idle` says that no more come; it is asked when nothing waits."""
         self._beats.start()
@@ -129,15 +142,24 @@ class Worker:
             self._recovered = time.monotonic()
             self._tell_recovered()
         with bench.wake:
-            job = None if bench.is_paused() else bench.leases.claim(self.name, self.loaded)
+            if bench.is_paused() or not self.gate.take_place():
+                return None
+            job = None
+            try:
+                job = bench.leases.claim(self.name, self.loaded)
+            finally:
+                if job is None:
+                    self.gate.give_place()
             if job is None:
                 return None
             self.current = Current(job)
-            self._tell(job, "running", None, ())
         try:
+            self._tell(job, "running", None, ())
             self._run(self.current)
         finally:
             self.current = None
+            self.gate.give_place()
+            self._wake_others()
         return job
 
     def _loop(self) -> None:
@@ -173,12 +195,8 @@ class Worker:
     def _run(self, current: Current) -> None:
         job, notes, started = current.job, dict[str, None](), time.monotonic()
         try:
-            if job.kind == "generate" and job.model != self.loaded:
-                if self.loaded is not None:
-                    self.runner.release()
-                self.loaded = job.model
             with stopping(lambda: self._is_over(current)):
-                made = self._paint(current, notes)
+                made = self._paint_in_turn(current, notes)
         except Stopped:  # before its first step
             made = None
         except DiskRefused as error:
@@ -209,6 +227,23 @@ class Worker:
             self.bench.leases.give_back(job)
             self._tell(job, "queued", None, ())
 
+    def _paint_in_turn(self, current: Current, notes: dict[str, None]) -> int | None:
+        """The same as `_paint`, when the gate lets the job in."""
+        job = current.job
+        model = job.model if job.kind == "generate" else self.loaded or job.model  # others leave what is loaded
+        if not self.gate.enter(model, lambda: self._is_over(current)):
+            return None
+        try:
+            return self._paint(current, notes)
+        finally:
+            self.gate.leave()
+
+    def _wake_others(self) -> None:
+        """Lets idle workers look for jobs, where more than one may run."""
+        if self.gate.workers > 1:
+            with self.bench.wake:
+                self.bench.wake.notify_all()
+
     def _paint(self, current: Current, notes: dict[str, None]) -> int | None:
         """Makes the pictures that are missing; returns how many, or None where it was ended before the last.
 
@@ -232,6 +267,8 @@ class Worker:
                         made += len(event.images)
                         continue
                     self._progress(current, event, first)
+                    if self.gate.grew():
+                        self._wake_others()
                     if current.skip.is_set():
                         current.skip.clear()
                         skipped, done = True, event.picture + 1
@@ -331,10 +368,22 @@ class Worker:
     def _sentence(self, error: Exception) -> str:
         """What a user is told of an error that nobody foresaw; the whole of it is in the log."""
         if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-            self.runner.release()
-            self.loaded = None
+            self.gate.forget()
             return "there is not enough memory for this; ask for a smaller picture, or fewer at once"
         return f"the program failed ({type(error).__name__}); its log says more"
+
+
+def workers_over(name: str, bench: Bench, runners: Sequence[JobRunner], *, poll: float = 1.0) -> tuple[Worker, ...]:
+    """Workers for these runners: one each, or of a runner that gains by several jobs at once as many as may pay.
+
+    Those beyond the first of a runner look less often by themselves; they are woken when there is work.
+    """
+    gates = [Gate(runner) for runner in runners]
+    places = [(gate, number) for gate in gates for number in range(gate.workers)]
+    return tuple(
+        Worker(f"{name}-{index}", bench, gate.runner, gate=gate, poll=poll * min(1 + number, 2))
+        for index, (gate, number) in enumerate(places)
+    )
 
 
 def _close(events: Iterator[Event]) -> None:

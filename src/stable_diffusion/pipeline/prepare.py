@@ -88,6 +88,7 @@ class Plan:
             refiner_hash=digits,
             engine=engine.name,
             precision=engine.precision or str(self.model.dtype).removeprefix("torch."),
+            sharing=engine.sharing or "alone",
         )
 
     def batches(self, together: int | None) -> Iterator[Batch]:

@@ -26,6 +26,7 @@ _HARMLESS = (
         "Generation time",
         "Engine",
         "Precision",
+        "Sharing",
         "Total time",
         "Memory",
         "Model type",

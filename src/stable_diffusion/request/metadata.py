@@ -42,8 +42,8 @@ ORDER = (
 ETA_DDIM = ("ddim", "ddim_cfg_pp", "plms", "uni_pc")
 """Samplers whose eta has a key of its own."""
 
-PLAIN = ("torch", "float32")
-"""Engine and precision that are not written."""
+PLAIN = ("torch", "float32", "alone")
+"""Engine, precision and sharing of network calls that are not written."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class PictureInfo:
 @dataclass(frozen=True)
 class Used:
     """What a picture was made with besides its model, for its text: names with hashes, tags to write, the entries of
-    its controls, the hash of its refiner, and what ran its networks in which precision."""
+    its controls, the hash of its refiner, what ran its networks in which precision, and how runs shared their calls."""
 
     loras: Mapping[str, str] = field(default_factory=dict)
     embeddings: Mapping[str, str] = field(default_factory=dict)
@@ -68,6 +68,7 @@ class Used:
     refiner_hash: str | None = None
     engine: str = PLAIN[0]
     precision: str = PLAIN[1]
+    sharing: str = PLAIN[2]
 
     def values(self) -> dict[str, str]:
         """The entries of the picture's text, as A1111 writes them."""
@@ -77,7 +78,7 @@ class Used:
             for key, hashes in entries.items()
             if hashes
         }
-        kinds = {"Engine": self.engine, "Precision": self.precision}
+        kinds = {"Engine": self.engine, "Precision": self.precision, "Sharing": self.sharing}
         unusual = {key: kind for (key, kind), plain in zip(kinds.items(), PLAIN, strict=True) if kind != plain}
         return {**dict(self.controls), **written, **unusual}
 

@@ -75,12 +75,13 @@ class Service:
     def __init__(self, settings: ServerSettings, errors: Errors, runners: Sequence[JobRunner] = ()) -> None:
         self.settings, self.errors = settings, errors
         self.library = Library(settings)
-        given = tuple(runners) or device_runners(devices_of(settings.device), dtype=settings.dtype)
+        given = tuple(runners) or device_runners(
+            devices_of(settings.device), dtype=settings.dtype, share=settings.share
+        )
         self.runners: tuple[JobRunner, ...] = runners_of(given, settings)
         here = next((each for each in given if isinstance(each, LocalRunner)), None)
-        self.runner = here or LocalRunner(
-            device=settings.device, dtype=settings.dtype
-        )  # of live frames: not in the queue
+        # of live frames, which are not in the queue
+        self.runner = here or LocalRunner(device=settings.device, dtype=settings.dtype)
         limits = QueueLimits(queue=settings.limits.queue, owner=settings.limits.queue_owner)
         self.queue = JobService(
             settings.data,

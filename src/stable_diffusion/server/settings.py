@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from ..engine.sharing.mode import ShareMode
 from ..errors import InvalidRequest, unknown_choice
 
 PREFIX = "STABLE_DIFFUSION_SERVER_"
@@ -79,6 +80,7 @@ class ServerSettings:
     model: str = about("embedded", "Model of requests that name none.")
     device: str = about("auto", "Device: auto (every GPU, a worker each), cpu, cuda:1, or several as cuda:0,cuda:1.")
     dtype: str = about("auto", "Precision: auto, float32, float16 ...")
+    share: str = about("alone", "How jobs share network calls: alone, fixed:N or free.")
     models: tuple[Path, ...] = about((), "Folders of models.")
     loras: tuple[Path, ...] = about((), "Folders of LoRAs.")
     embeddings: tuple[Path, ...] = about((), "Folders of embeddings.")
@@ -96,6 +98,7 @@ class ServerSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise InvalidRequest(f"port is {self.port}; expected a whole number from 0 to 65535")
+        ShareMode.parse(self.share)
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InvalidRequest("TLS needs both a certificate and its key; give tls_cert and tls_key")
         if not is_loopback(self.host) and not self.token:

@@ -63,6 +63,7 @@ class OpenVINOEngine(Engine):
     """
 
     name = "openvino"
+    one_row = True
 
     def __init__(self, precision: torch.dtype | None = None, store: Store | None = None, kept: int = KEPT) -> None:
         super().__init__()

@@ -44,7 +44,10 @@ BULK: Any = {"cls": SectionOption, "section": "Bulk"}
 @click.option("--shard", default="1/1", metavar="I/N", help="Only part I of N, for N machines.", **BULK)
 @click.option("--tar", type=click.IntRange(0), default=0, help="Requests in a tar file (webdataset).", **BULK)
 @click.option("--ray", metavar="ADDRESS", help='Make the pictures on a Ray cluster; "local" starts one.', **BULK)
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file with [cluster].", **BULK)
+@click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file with [cluster].", **BULK
+)
+@click.option("--share", default="alone", metavar="MODE", help="Share network calls: alone, fixed:N, free.", **BULK)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.", **BULK)
 @setting_options(COMMON)
 @size_option
@@ -60,6 +63,7 @@ def command(
     tar: int,
     ray: str | None,
     config: Path | None,
+    share: str,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -70,10 +74,12 @@ def command(
     """
     from ....bulk.plan import Shard
     from ....bulk.run import BulkPlan, BulkRun, check_folder, plan_key
+    from ....engine.sharing.mode import ShareMode
 
     if (source is None) == (not prompts):
         raise click.UsageError("Give a file of requests, or --prompt", click.get_current_context())
     check_folder(out)
+    ShareMode.parse(share)
     base = Given.of(settings).settings
     part, parsed = Shard.parse(shard), [Axis.parse(text) for text in axes]
     given = source if source is not None and source.is_file() else None
@@ -85,7 +91,7 @@ def command(
         key=plan_key(given, prompts, axes, shard, base),
     )
     if ray is None:
-        _show(BulkRun(out, plan, workers=_workers(workers, threads), tar=tar), as_json)
+        _show(BulkRun(out, plan, workers=_workers(workers, threads, share), tar=tar), as_json)
         return
     with bulk_team(config, {"address": ray, "max_replicas": workers, "threads": threads, **chosen()}) as (team, count):
         _show(BulkRun(out, plan, workers=({},) * count, tar=tar, team=team), as_json)
@@ -99,7 +105,7 @@ def _lines(source: Path | None, prompts: tuple[str, ...]) -> Iterable[PromptLine
     return (PromptLine(number, {"prompt": prompt}) for number, prompt in enumerate(prompts, start=1))
 
 
-def _workers(workers: int | None, threads: int | None) -> list[dict[str, Any]]:
+def _workers(workers: int | None, threads: int | None, share: str) -> list[dict[str, Any]]:
     """A device and a number of threads for each worker: one a GPU, where there are any and nothing else is said.
 
     The number of threads is that of every other command unless it is given, for pictures depend on it in their last
@@ -114,7 +120,7 @@ def _workers(workers: int | None, threads: int | None) -> list[dict[str, Any]]:
         click.echo(
             "note: the workers share the cores; with --threads 1 they are faster, and the bytes others", err=True
         )
-    order = {"dtype": dtype, "threads": threads or 0}
+    order = {"dtype": dtype, "threads": threads or 0, "share": share}
     return [{"device": devices[index % len(devices)], **order} for index in range(count)]
 
 

@@ -49,6 +49,7 @@ def _folders(name: str, what: str) -> Callable[[F], F]:
 @click.option("--device", help="auto (every GPU, a worker each), cpu, cuda:1, or several as cuda:0,cuda:1.")
 @click.option("--dtype", help="auto, float32, float16 ...")
 @click.option("--ray", metavar="ADDRESS", help='Make the pictures on a Ray cluster; "local" starts one.')
+@click.option("--share", metavar="MODE", help="Jobs share network calls: alone (default), fixed:N, free.")
 @click.option("--paused", is_flag=True, default=None, help="Start without running anything.")
 @click.option("--rebuild-gallery", is_flag=True, help="Read the folder of pictures into the gallery first.")
 @_folders("models", "models")
