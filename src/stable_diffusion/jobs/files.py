@@ -143,3 +143,13 @@ def small_picture(image: Image, side: int, *, quality: int = 80, lossy_alpha: bo
     file = io.BytesIO()
     small.convert(mode).save(file, "WEBP", quality=quality, method=2)
     return file.getvalue()
+
+
+def preview_bytes(image: Image) -> bytes:
+    """A preview as a JPEG, or as WebP where it can be transparent."""
+    file = io.BytesIO()
+    if image.mode in ("RGBA", "LA"):
+        image.convert("RGBA").save(file, "WEBP", quality=70, method=0)
+    else:
+        image.convert("RGB").save(file, "JPEG", quality=80)
+    return file.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import threading
 import time
@@ -16,7 +15,7 @@ from ..events import Event, Images, Progress
 from ..request.request import Request
 from ..stop import Stopped, stopping
 from .database import Database, database_words, sqlalchemy
-from .files import DataFolder, DiskRefused, picture_name
+from .files import DataFolder, DiskRefused, picture_name, preview_bytes
 from .gate import Gate
 from .inputs import Inputs, tail
 from .lease import Leases
@@ -25,7 +24,7 @@ from .speed import Speeds
 from .stream import EventStream
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 LOG = logging.getLogger("stable_diffusion.jobs")
 PREVIEW_SECONDS = 0.25
@@ -391,13 +390,3 @@ def _close(events: Iterator[Event]) -> None:
     close = getattr(events, "close", None)
     if close is not None:
         close()
-
-
-def preview_bytes(image: Image) -> bytes:
-    """A preview as a JPEG, or as WebP where it can be transparent."""
-    file = io.BytesIO()
-    if image.mode in ("RGBA", "LA"):
-        image.convert("RGBA").save(file, "WEBP", quality=70, method=0)
-    else:
-        image.convert("RGB").save(file, "JPEG", quality=80)
-    return file.getvalue()
