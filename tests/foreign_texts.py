@@ -48,7 +48,7 @@ CASES: dict[str, Case] = {
     "A1111 1.3, LMS": a1111(f"Steps: 20, Sampler: LMS, {USUAL}, Version: v1.3.0", "GPU", sampler="lms"),
     "A1111 1.6": a1111(
         f"Steps: 20, Sampler: DPM++ 3M SDE Exponential, {USUAL}, RNG: CPU, Token merging ratio: 0.5, Version: v1.6.0",
-        "Token merging",
+        token_merging=0.5,
         sampler="dpmpp_3m_sde",
         schedule="exponential",
     ),

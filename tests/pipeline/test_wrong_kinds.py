@@ -57,7 +57,7 @@ def test_groups_of_its_options_may_be_mappings_and_none_is_not_given() -> None:
         ({"batch": "2"}, "batch is '2'; expected a whole number from 1"),
         ({"batch": 1.5}, "batch is 1.5; expected a whole number from 1"),
         ({"preview_every": "x"}, "preview_every is 'x'; expected a whole number from 0"),
-        ({"engine": "torch"}, "engine is the text 'torch'; expected an Engine"),
+        ({"engine": 3}, "engine is 3; expected an Engine"),
     ],
 )
 def test_generate(tiny_model: StableDiffusion, given: dict[str, Any], match: str) -> None:

@@ -51,7 +51,7 @@ def test_nothing_given_changes_nothing() -> None:
 def test_keyword_arguments_are_the_fields_of_a_request() -> None:
     fields = {name for name in Request.__dataclass_fields__ if name not in ("prompt", "model", "_")}
     assert set(Settings.__annotations__) == fields and set(GROUPS) <= fields
-    assert {"prompt", "model", "callback", *fields} == set(
+    assert {"prompt", "model", "engine", "callback", *fields} == set(
         inspect.signature(stable_diffusion.generate_image).parameters
     )
     assert "    guidance_rescale " in str(stable_diffusion.generate_image.__doc__)

@@ -66,6 +66,8 @@ def values(each: Setting) -> list[Any]:
             return [(0.0, 1.0), (0.25, 0.75)]
         case sequences.Names():
             return [("one",), ("one", "two words")]
+        case fields.Upscaler():
+            return list(kind.names)
         case sequences.Items():
             return [(Lora(Path("a.safetensors"), 0.5),)] if each.name == "loras" else []
     return ["some words"]

@@ -31,6 +31,8 @@ def open_picture(source: Any, what: str = "image") -> Image.Image:
     """
     from PIL import Image, ImageOps
 
+    if isinstance(source, str) and not source:
+        raise InvalidRequest(f"{what} is the empty text; expected the path of a picture file")
     if isinstance(source, (str, PathLike)):
         source = _from_path(Path(source), what)
     elif isinstance(source, (bytes, bytearray, memoryview)):
@@ -52,8 +54,6 @@ def open_picture(source: Any, what: str = "image") -> Image.Image:
 
 
 def _from_path(path: Path, what: str) -> Image.Image:
-    if path == Path():  # what an empty text becomes
-        raise InvalidRequest(f"{what} is the empty text; expected the path of a picture file")
     if path.is_dir():
         raise InvalidRequest(f"{what} {str(path)!r} is a folder; expected a picture file")
     if not path.is_file():

@@ -168,7 +168,7 @@ class Request(SettingGroup):
         help="Leave out work that changes the picture little: fast and fastest.")
     token_merging: float | None = setting(
         Number(0, 0.75), flag="--token-merging", key="Token merging ratio", also="token_merging_ratio",
-        section="Noise and guidance", usual="as --speed has it",
+        section="Noise and guidance", usual="as the speed has it",
         help="Share of like tokens that self-attention merges.")
     prompting: Prompting = subgroup(Prompting)
     noise: Noise = subgroup(Noise)

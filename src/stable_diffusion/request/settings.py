@@ -193,7 +193,7 @@ class Hires(SettingGroup):
     upscaler: str | None = setting(
         Upscaler(UPSCALERS), flag="--hires-upscaler", key="Hires upscaler", also="hr_upscaler",
         label="hires upscaler", usual="Latent", metavar="NAME",
-        help=f"How to enlarge: {', '.join(UPSCALERS[:-1])} or {UPSCALERS[-1]}, or the file of an upscaler.")
+        help="How to enlarge: a way of A1111 (Latent, Lanczos ...), or the file of an upscaler.")
 
     @classmethod
     def of(cls, value: object, name: str, base: Self | None = None) -> Self:

@@ -331,19 +331,23 @@ def test_errors_name_the_clients_fields() -> None:
     assert in_their_words("steps is 0") == "steps is 0"
 
 
+def no_network(image: Image.Image, name: str, size: tuple[int, int]) -> Image.Image:
+    raise AssertionError(f"{name} is no file")
+
+
 def test_enlarging(library: Library) -> None:
     image = Image.effect_noise((20, 10), 60).convert("RGB")
     image.info["parameters"] = "a kite\nSteps: 3, Seed: 4, Size: 20x10"
     twice = Extras(upscaling_resize=2, upscaler_1="Nearest")
-    made = enlarged_picture(image, twice, enlarging(twice, library))
+    made = enlarged_picture(image, twice, enlarging(twice, library), no_network)
     assert made.size == (40, 20) and made.getpixel((7, 5)) == image.getpixel((3, 2))
     assert made.info["parameters"].startswith("a kite\nSteps: 3") and "upscaler: Nearest" in made.info["parameters"]
     to_size = {"resize_mode": 1, "upscaling_resize_w": 30, "upscaling_resize_h": 30, "upscaler_1": "Lanczos"}
     for crop, size in ((True, (30, 30)), (False, (60, 30))):
         body = Extras(**to_size, upscaling_crop=crop)
-        assert enlarged_picture(image, body, enlarging(body, library)).size == size
+        assert enlarged_picture(image, body, enlarging(body, library), no_network).size == size
     mixed = Extras(upscaler_1="Nearest", upscaler_2="Lanczos", extras_upscaler_2_visibility=0.5)
-    both = enlarged_picture(image, mixed, enlarging(mixed, library))
+    both = enlarged_picture(image, mixed, enlarging(mixed, library), no_network)
     assert both.tobytes() != made.tobytes()
     assert "Lanczos took its place" in enlarging(Extras(upscaler_1="SwinIR 4x"), library).notes[0]
 

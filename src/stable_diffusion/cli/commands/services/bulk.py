@@ -44,9 +44,7 @@ BULK: Any = {"cls": SectionOption, "section": "Bulk"}
 @click.option("--shard", default="1/1", metavar="I/N", help="Only part I of N, for N machines.", **BULK)
 @click.option("--tar", type=click.IntRange(0), default=0, help="Requests in a tar file (webdataset).", **BULK)
 @click.option("--ray", metavar="ADDRESS", help='Make the pictures on a Ray cluster; "local" starts one.', **BULK)
-@click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file with [cluster].", **BULK
-)
+@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file with [cluster].", **BULK)
 @click.option("--share", default="alone", metavar="MODE", help="Share network calls: alone, fixed:N, free.", **BULK)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.", **BULK)
 @setting_options(COMMON)
