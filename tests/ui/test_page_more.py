@@ -65,7 +65,7 @@ def test_gallery_search_star_delete_undo(opened: Opened, server: Server) -> None
     page.get_by_role("button", name="Starred only").click()
     page.locator(f"#tile-{third['id']}").focus()
     page.locator(f"#tile-{third['id']}").evaluate(  # a key before the click is drawn
-        "each => { each.click(); each.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true})); }"
+        "each => {each.click(); each.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true}))}"
     )
     settle(lambda: page.locator(f"#tile-{second['id']}").get_attribute("aria-selected") == "true")
     other = opened("#/gallery")  # another device sees what this one does
