@@ -114,9 +114,12 @@ def _answers(url: str) -> bool:
         return False
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def launch() -> Iterator[Callable[..., Any]]:
-    """Starts the system's Chromium with more arguments; without it the tests of the page are skipped, and say so."""
+    """Starts the system's Chromium with more arguments; without it the tests of the page are skipped, and say so.
+
+    Playwright keeps an event loop running in its thread, so it ends with each file: others of the process need theirs.
+    """
     sync_api = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("there is no Chromium; on Debian: apt-get install --no-install-recommends chromium fonts-noto-cjk")
@@ -133,7 +136,7 @@ def launch() -> Iterator[Callable[..., Any]]:
             each.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(launch: Callable[..., Any]) -> Any:
     """Chromium as it is."""
     return launch()

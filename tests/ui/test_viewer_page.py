@@ -162,10 +162,17 @@ def test_the_command_writes_one_file(tmp_path: Path) -> None:
     assert missing.exit_code == 1 and "does not exist" in missing.stderr
 
 
-def test_the_command_serves_until_it_is_stopped(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM)], ids=["SIGINT", "SIGTERM"]
+)
+def test_the_command_serves_until_it_is_stopped(number: int, code: int, tmp_path: Path) -> None:
     picture = tmp_path / "wide.png"
     Image.new("RGB", (64, 48), "red").save(picture)
+    # SIGINT is ignored at the start, as it is for what a shell starts in its background
+    script = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
     command = [sys.executable, "-m", "stable_diffusion", "view", str(picture), "--no-browser"]
+    command = [sys.executable, "-c", script, *command]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
         assert run.stdout is not None and run.stderr is not None
@@ -175,7 +182,10 @@ def test_the_command_serves_until_it_is_stopped(tmp_path: Path) -> None:
         connection.request("GET", "/picture")
         assert connection.getresponse().read() == picture.read_bytes()
         connection.close()
-        run.send_signal(signal.SIGINT)
-        assert run.wait(timeout=20) == 0
+        run.send_signal(number)
+        try:
+            assert run.wait(timeout=30) == code
+        finally:
+            run.kill()
         said = run.stderr.read()
     assert "64x48 is no whole sphere" in said and "Traceback" not in said

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,6 +108,9 @@ def _serve(shown: Panorama, port: int, *, browser: bool) -> None:
         raise InvalidRequest(
             f"port {port} cannot be used ({error.strerror}); leave out --port for a free one"
         ) from error
+    # A shell starts what runs in its background with SIGINT ignored; `kill -INT` is to end this all the same.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with server:
         click.echo(server.address)
         click.echo("Ctrl-C ends it", err=True)

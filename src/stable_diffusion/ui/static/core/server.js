@@ -98,7 +98,7 @@ function failed(data) {
   faults.value = { ...faults.value, "": text };
 }
 
-let source = null;
+let source = null, behind = true;
 function listen() {
   source?.close();
   source = new EventSource(`v1/events${document.hidden ? "?previews=false" : ""}`);
@@ -110,11 +110,13 @@ function listen() {
     });
   }
   source.onopen = () => {
-    if (!online.peek()) { refresh(); recent.reload(); found.reload(); }
+    if (behind) { refresh(); recent.reload(); if (found.ready.peek()) found.reload(); } // what happened before it was open
+    behind = false;
     online.value = true;
   };
   source.onerror = () => {
     online.value = false;
+    behind = true;
     if (source.readyState === EventSource.CLOSED) setTimeout(listen, 2000);
   };
 }

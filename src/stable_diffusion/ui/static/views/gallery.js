@@ -47,12 +47,14 @@ function Grid({ onOpen }) {
     else if (y + row > box.current.scrollTop + height) box.current.scrollTop = y + row - height + GAP;
     if (focus) requestAnimationFrame(() => requestAnimationFrame(() => document.getElementById(`tile-${next.id}`)?.focus({ preventScroll: true })));
   };
+  // A key may come before the last click is drawn, so it asks what is chosen now.
+  const now = () => found.items.peek().findIndex((each) => each.id === ui("picture").peek());
   useEffect(() => bindKeys({
-    ArrowLeft: { text: t("key.newer"), run: () => choose(chosen - 1) }, ArrowRight: { text: t("key.older"), run: () => choose(chosen + 1) },
-    ArrowUp: { run: () => choose(Math.max(0, chosen - columns)) }, ArrowDown: { run: () => choose(chosen + columns) },
+    ArrowLeft: { text: t("key.newer"), run: () => choose(now() - 1) }, ArrowRight: { text: t("key.older"), run: () => choose(now() + 1) },
+    ArrowUp: { run: () => choose(Math.max(0, now() - columns)) }, ArrowDown: { run: () => choose(now() + columns) },
     Home: { run: () => choose(0) }, End: { run: async () => { await found.reach(total); choose(found.items.peek().length - 1); } },
-    Enter: { text: t("key.open"), run: (event) => (event.target.closest(".tile, body") && items[chosen] ? onOpen(items[chosen]) : false) },
-  }), [items, chosen, columns, row, height]);
+    Enter: { text: t("key.open"), run: (event) => { const one = found.items.peek()[now()]; return event.target.closest(".tile, body") && one ? onOpen(one) : false; } },
+  }), [total, columns, row, height]);
   return html`
     <div class="tiles" ref=${box} onScroll=${(event) => { top.value = event.target.scrollTop; }} role="listbox" aria-label=${t("view.gallery")} tabindex=${items.length ? -1 : 0}>
       <div class="tiles-all" role="presentation" style=${{ height: `${Math.ceil(total / columns) * row}px` }}>

@@ -79,6 +79,10 @@ export default function Grid() {
   const fault = useSignal(""), busy = useSignal(false), grid = ui("grid").value;
   const { x, y } = plan(), count = (x.values?.length || 0) * (y.values?.length || 0);
   useEffect(() => { if (grid) restore(grid.rows.flat()); }, []);
+  useEffect(() => { // pictures that came while no events did
+    const ready = new Set(jobs.value.filter((each) => each.pictures?.length).map((each) => each.id));
+    if (grid) restore(grid.rows.flat().filter((id) => ready.has(id)));
+  }, [jobs.value]);
   useEffect(() => onEvent((name, data) => {
     const ids = ui("grid").peek()?.rows.flat() || [];
     if (!ids.includes(data.job)) return;
