@@ -18,7 +18,6 @@ from .records import Job
 EventKind: TypeAlias = Literal[
     "queued", "running", "progress", "preview", "picture", "done", "failed", "cancelled", "lost", "queue", "gallery"
 ]
-STATE_EVENTS: tuple[EventKind, ...] = ("queued", "running", "done", "failed", "cancelled", "lost")
 END_EVENTS: tuple[EventKind, ...] = ("done", "failed", "cancelled", "lost")
 KEPT_EVENTS, KEPT_JOBS = 200, 500
 """Events of one job that are kept, and jobs whose events are."""

@@ -273,7 +273,7 @@ class Worker:
                         skipped, done = True, event.picture + 1
                         break
             finally:
-                _close(events)
+                close_stream(events)
             first += done
             if self._is_over(current) and first < job.count:
                 return None
@@ -385,7 +385,7 @@ def workers_over(name: str, bench: Bench, runners: Sequence[JobRunner], *, poll:
     )
 
 
-def _close(events: Iterator[Event]) -> None:
+def close_stream(events: Iterator[Event]) -> None:
     """Lets a stream end at once, where it is one that can."""
     close = getattr(events, "close", None)
     if close is not None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..events import Event, Images
 from ..images import GeneratedImage, save_image
 from ..jobs import Picture
-from ..jobs.worker import JobRunner
+from ..jobs.worker import JobRunner, close_stream
 from ..request.request import Request
 from ..request.writers.forms import KEY
 from .settings import ServerSettings
@@ -59,9 +59,7 @@ class CheckedRunner:
                 else:
                     yield event
         finally:
-            close = getattr(events, "close", None)
-            if close is not None:
-                close()
+            close_stream(events)
 
     def _shown(self, event: Images) -> Images:
         flags = self.checker.flags(event.images)

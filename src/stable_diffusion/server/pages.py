@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from fastapi.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from ..ui import static_folder
 from .errors import ApiError
 
 OWN = Path(__file__).resolve().parent / "static"
@@ -25,10 +25,8 @@ NO_PAGE = (
 
 def page_folder() -> Path | None:
     """The folder of the page; None where it is not installed."""
-    name = f"{__package__.rpartition('.')[0]}.ui"
-    spec = importlib.util.find_spec(name)
-    folder = Path(spec.origin).parent / "static" if spec is not None and spec.origin is not None else None
-    return folder if folder is not None and (folder / "index.html").is_file() else None
+    folder = static_folder()
+    return folder if (folder / "index.html").is_file() else None
 
 
 class PageFiles(StaticFiles):

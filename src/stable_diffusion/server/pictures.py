@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import io
 import threading
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidRequest, brief, what_is
@@ -77,10 +74,6 @@ def from_text(text: object, what: str) -> bytes:
         raise InvalidRequest(f"{what} is no picture in base64; expected a PNG, JPEG or WebP file in it") from None
 
 
-def digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def is_digest(text: str) -> bool:
     return len(text) == 64 and all(sign in "0123456789abcdef" for sign in text)
 
@@ -110,32 +103,3 @@ def thumbnail(image: Image.Image, side: int) -> bytes:
     file = io.BytesIO()
     small.save(file, "WEBP", quality=80, method=2)
     return file.getvalue()
-
-
-def jpeg_uri(image: Image.Image, side: int = 512) -> str:
-    """A preview as a data URI: JPEG, or WebP where it is transparent."""
-    small = plain_mode(image)
-    small.thumbnail((side, side))
-    file = io.BytesIO()
-    alpha = small.mode == "RGBA"
-    small.save(file, "WEBP" if alpha else "JPEG", quality=70)
-    kind = "webp" if alpha else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-
-
-def cached_file(path: Path, make: Callable[[], bytes]) -> bytes:
-    """What a file holds; where it is missing, it is made and kept."""
-    try:
-        return path.read_bytes()
-    except OSError:
-        pass
-    data = make()
-    from ..weights.containers.atomic import whole_file
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
-            file.write(data)
-    except OSError:  # a full disk costs the next reader a moment, and nobody an answer
-        pass
-    return data

@@ -353,6 +353,15 @@ def get_service(connection: HTTPConnection) -> Service:
     return found
 
 
+def state_of(connection: HTTPConnection, name: str, make: Callable[[], T]) -> T:
+    """What an API keeps in the application that is asked, under a name of its own; made when it is first wanted."""
+    state = connection.app.state
+    if getattr(state, name, None) is None:
+        setattr(state, name, make())
+    found: T = getattr(state, name)
+    return found
+
+
 ServiceIs = Annotated[Service, Depends(get_service)]
 """A parameter of a route that is the service."""
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from ..errors import InvalidRequest
 from ..request.pictures import open_picture
+from . import static_folder
 
-STATIC = Path(__file__).parent / "static"
+STATIC = static_folder()
 ENTRY = "panorama/page.js"
 TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 """Pillow's format -> media type, of pictures that every browser shows; others are sent as PNG."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 
-from ..service import Service, ServiceIs
+from ..service import Service, ServiceIs, state_of
 from .bodies import Generation
 from .options import CHECKPOINT, Options, stored_options, with_options
 from .progress import Watch
@@ -51,11 +51,7 @@ class WebUI:
 
 def get_webui(connection: HTTPConnection, service: ServiceIs) -> WebUI:
     """The state of the application that is asked."""
-    state = connection.app.state
-    if getattr(state, "webui", None) is None:
-        state.webui = WebUI(service)
-    found: WebUI = state.webui
-    return found
+    return state_of(connection, "webui", lambda: WebUI(service))
 
 
 WebUIIs = Annotated[WebUI, Depends(get_webui)]

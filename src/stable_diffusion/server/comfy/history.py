@@ -42,9 +42,7 @@ def _entry(comfy: Comfy, prompted: Prompted, job: Job, pictures: list[Picture]) 
             "completed": job.state == "done",
             "messages": _messages(comfy, prompted, job),
         },
-        "meta": {
-            node: {"node_id": node, "display_node": node, "parent_node": None, "real_node_id": node} for node in outputs
-        },
+        "meta": {node: _meta(node) for node in outputs},
     }
 
 

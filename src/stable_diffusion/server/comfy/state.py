@@ -16,7 +16,7 @@ from fastapi.requests import HTTPConnection
 
 from ...jobs import Job, JobError, Picture, UnknownPicture
 from ..pictures import is_digest
-from ..service import Service, ServiceIs
+from ..service import Service, ServiceIs, state_of
 from .planning import Plan
 
 MOST_KEPT = 1000
@@ -122,11 +122,7 @@ def file_names(pictures: list[Picture]) -> list[dict[str, str]]:
 
 def get_comfy(connection: HTTPConnection, service: ServiceIs) -> Comfy:
     """The state of the application that is asked."""
-    state = connection.app.state
-    if getattr(state, "comfy", None) is None:
-        state.comfy = Comfy(service)
-    found: Comfy = state.comfy
-    return found
+    return state_of(connection, "comfy", lambda: Comfy(service))
 
 
 ComfyIs = Annotated[Comfy, Depends(get_comfy)]

@@ -6,11 +6,11 @@ import json
 import logging
 import sys
 import time
-from collections.abc import MutableMapping
 from typing import Any
 
 from ...errors import brief
 from ..guard import App, Receive, Scope, Send
+from .status import StatusSeen
 
 NAME = "stable_diffusion.server"
 LOGGER = logging.getLogger(NAME)
@@ -58,22 +58,16 @@ class AccessLog:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        start, status = time.perf_counter(), 0
-
-        async def watched(message: MutableMapping[str, Any]) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
+        start, seen = time.perf_counter(), StatusSeen(send, 0)
         try:
-            await self.app(scope, receive, watched)
+            await self.app(scope, receive, seen)
         finally:
             client = scope.get("client")
             note(
                 "request",
                 method=scope.get("method", "WEBSOCKET"),
                 path=scope["path"][:200],
-                status=status,
+                status=seen.status,
                 milliseconds=round(1000 * (time.perf_counter() - start), 1),
                 client=client[0] if client else "socket",
             )

@@ -7,8 +7,6 @@ import io
 
 from PIL import Image
 
-from ...images import embedded_text, opaque
-from ...request.writers.forms import KEY
 from ..v1.gallery import converted
 from .fields import ImageFields
 
@@ -22,15 +20,7 @@ def as_asked(data: bytes, kind: str, compression: int) -> bytes:
     """
     if kind == "png":
         return data
-    if compression >= BEST:
-        return converted(data, kind)
-    file = io.BytesIO()
-    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
-        image.load()
-        options = embedded_text(image, kind.upper(), image.info.get(KEY))
-        shown = opaque(image) if kind == "jpeg" else image
-        shown.save(file, kind.upper(), quality=compression, **options)
-    return file.getvalue()
+    return converted(data, kind, None if compression >= BEST else compression)
 
 
 def partial_picture(data: bytes, kind: str, size: tuple[int, int]) -> bytes:

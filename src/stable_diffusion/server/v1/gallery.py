@@ -115,8 +115,8 @@ async def restore(service: ServiceIs, picture_id: PictureId) -> dict[str, Any]:
     return picture_json(await service.call(service.queue.gallery.picture, picture_id))
 
 
-def converted(data: bytes, kind: str) -> bytes:
-    """A picture file in another format, with the text that it carries."""
+def converted(data: bytes, kind: str, quality: int | None = None) -> bytes:
+    """A picture file in another format, with the text that it carries; without a quality as good as the format can."""
     from PIL import Image
 
     file = io.BytesIO()
@@ -124,7 +124,8 @@ def converted(data: bytes, kind: str) -> bytes:
         image.load()
         options = embedded_text(image, kind.upper(), image.info.get(KEY))
         shown = opaque(image) if kind == "jpeg" else image
-        shown.save(file, kind.upper(), **({"lossless": True} if kind == "webp" else {}), **options)
+        best: dict[str, Any] = {"lossless": True} if kind == "webp" else {}
+        shown.save(file, kind.upper(), **(best if quality is None else {"quality": quality}), **options)
     return file.getvalue()
 
 
