@@ -64,6 +64,48 @@ def test_reload_in_the_middle_and_a_second_tab(opened: Opened, server: Server) -
     settle(lambda: tab.input_value("#f-prompt") == "words of the first tab")
 
 
+# Answers of the server that the test gives itself, in the order it wants: `answers[i](body)` answers the i-th question.
+HELD = """
+const answers = [], real = window.fetch;
+const json = (body) => new Response(JSON.stringify(body), { headers: { "Content-Type": "application/json" } });
+window.fetch = (url, ...rest) => String(url).includes(ADDRESS) ? new Promise((give) => answers.push((body) => give(json(body)))) : real(url, ...rest);
+"""
+
+
+def test_an_answer_that_was_overtaken_changes_nothing(opened: Opened) -> None:
+    running = opened().evaluate(
+        "async () => {"
+        + HELD.replace("ADDRESS", '"v1/jobs"')
+        + """const { loadJobs, running } = await import(new URL("static/core/server.js", location.href));
+        const state = { paused: false, queued: 0, running: 0 }, old = { id: "old", state: "running", request: {} };
+        const both = [loadJobs(), loadJobs()];
+        answers[1]({ jobs: [], ...state });
+        await both[1];
+        answers[0]({ jobs: [old], ...state });
+        await both[0];
+        window.fetch = real;
+        return running.value.length; }"""
+    )
+    assert running == 0
+
+
+def test_what_comes_while_a_list_is_loaded_stays(opened: Opened) -> None:
+    shown = opened().evaluate(
+        "async () => {"
+        + HELD.replace("ADDRESS", '"v1/gallery?"')
+        + """const { recent } = await import(new URL("static/core/gallery.js", location.href));
+        const picture = (id, created) => ({ id, created, prompt: id, width: 8, height: 8, url: "data:,", thumbnail: "data:,", fresh: true });
+        const loading = recent.reload();
+        recent.put(picture("new", 3));
+        recent.take("gone");
+        answers[0]({ pictures: [picture("gone", 2), picture("old", 1)], total: 2, next: null });
+        await loading;
+        window.fetch = real;
+        return recent.items.value.map((each) => each.id); }"""
+    )
+    assert shown == ["new", "old"]
+
+
 def test_inpaint_keeps_the_other_pixels(opened: Opened, server: Server) -> None:
     page = opened()
     generate(page, "a blue car, kept")

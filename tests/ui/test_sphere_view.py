@@ -33,6 +33,7 @@ def test_a_prompt_becomes_a_panorama_to_stand_in(opened: Opened, server: Any) ->
     page.mouse.move(box["x"] + 100, box["y"] + 140, steps=4)
     page.mouse.up()
     eventually(lambda: page.locator(".sphere canvas").screenshot() != before)
+    server.idle()
     page.goto(server.url + "#/paint")
     page.locator('.actions [aria-label="Look around in it"]').click()
     page.locator(".sphere canvas").wait_for()

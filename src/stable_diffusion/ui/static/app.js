@@ -32,6 +32,7 @@ const loaded = signal({ paint: Paint });
 const view = signal("paint");
 
 async function route() {
+  const hash = location.hash;
   const name = location.hash.replace(/^#\//, "").split("/")[0] || ui("view").peek() || "paint";
   const wanted = VIEWS[name] ? name : "paint";
   if (!loaded.value[wanted]) {
@@ -41,6 +42,7 @@ async function route() {
       toast(t("view.missing"), { kind: "error" });
       return;
     }
+    if (hash !== location.hash) return; // the user has gone on while the view was loaded
   }
   view.value = wanted;
   setUi("view", wanted);

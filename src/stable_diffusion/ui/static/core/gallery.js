@@ -14,7 +14,7 @@ class PictureList {
     this.query = signal({ search: "", starred: false, deleted: false });
     this.ready = signal(false);
     this.next = null;
-    this.busy = null;
+    this.busy = this.news = null;
     this.run = this.wanted = 0;
   }
 
@@ -29,14 +29,16 @@ class PictureList {
   }
 
   async reload() {
-    const run = ++this.run;
+    const run = ++this.run, news = this.news = new Map();
     const answer = await api(this.url());
     if (run !== this.run) return;
+    this.news = null;
     batch(() => {
       this.items.value = answer.pictures;
       this.total.value = answer.total ?? answer.pictures.length;
       this.next = answer.next;
       this.ready.value = true;
+      for (const [id, picture] of news) picture ? this.put(picture) : this.take(id);
     });
   }
 
@@ -65,6 +67,7 @@ class PictureList {
   }
 
   put(picture) {
+    this.news?.set(picture.id, picture); // while a list is being loaded: the answer may be older than this
     if (!this.ready.peek() || !this.matches(picture) || this.items.peek().some((each) => each.id === picture.id)) return;
     const items = [...this.items.peek()];
     const at = items.findIndex((each) => each.created < picture.created);
@@ -73,6 +76,7 @@ class PictureList {
   }
 
   take(id) {
+    this.news?.set(id, null);
     const items = this.items.peek(), at = items.findIndex((each) => each.id === id);
     if (at < 0) return null;
     const neighbour = items[at + 1] || items[at - 1] || null;

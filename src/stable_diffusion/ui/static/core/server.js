@@ -27,8 +27,11 @@ export async function loadCapabilities() {
   caps.value = await api("v1/capabilities");
 }
 
+let asked = 0;
 export async function loadJobs() {
+  const ask = ++asked;
   const answer = await api("v1/jobs?limit=100");
+  if (ask !== asked) return; // a later question is on its way, and answers may overtake each other
   jobs.value = answer.jobs;
   queue.value = { ...queue.value, paused: answer.paused, queued: answer.queued, running: answer.running };
   const steps = {};
