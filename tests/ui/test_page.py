@@ -68,7 +68,8 @@ def test_reload_in_the_middle_and_a_second_tab(opened: Opened, server: Server) -
 HELD = """
 const answers = [], real = window.fetch;
 const json = (body) => new Response(JSON.stringify(body), { headers: { "Content-Type": "application/json" } });
-window.fetch = (url, ...rest) => String(url).includes(ADDRESS) ? new Promise((give) => answers.push((body) => give(json(body)))) : real(url, ...rest);
+const later = () => new Promise((give) => answers.push((body) => give(json(body))));
+window.fetch = (url, ...rest) => String(url).includes(ADDRESS) ? later() : real(url, ...rest);
 """
 
 
@@ -94,7 +95,8 @@ def test_what_comes_while_a_list_is_loaded_stays(opened: Opened) -> None:
         "async () => {"
         + HELD.replace("ADDRESS", '"v1/gallery?"')
         + """const { recent } = await import(new URL("static/core/gallery.js", location.href));
-        const picture = (id, created) => ({ id, created, prompt: id, width: 8, height: 8, url: "data:,", thumbnail: "data:,", fresh: true });
+        const rest = { prompt: "", width: 8, height: 8, url: "data:,", thumbnail: "data:,", fresh: true };
+        const picture = (id, created) => ({ id, created, ...rest });
         const loading = recent.reload();
         recent.put(picture("new", 3));
         recent.take("gone");
