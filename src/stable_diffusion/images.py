@@ -19,12 +19,12 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from .atomic import whole_file
 from .errors import InvalidRequest, StableDiffusionError, unknown_choice, what_is
 from .request.metadata import shortened, user_comment
 from .request.pictures import has_alpha, plain_mode
 from .request.writers.files import EXIF_IFD, USER_COMMENT
 from .request.writers.forms import KEY
-from .weights.containers.atomic import whole_file
 
 XMP = "xmp"
 """Key of `Image.info` under which Pillow keeps an XMP packet; a panorama's is written to its file."""

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, TypeAlias
 
+from ..atomic import whole_file
 from ..request.metadata_read import read_text, written_text
 from ..request.request import Request
-from ..weights.containers.atomic import whole_file
 from .database import Database, sqlalchemy
 from .errors import UnknownPicture
 from .files import NAME, THUMBNAIL, DataFolder, picture_id, sha256, small_picture
