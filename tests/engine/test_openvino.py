@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -90,6 +92,14 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
         )
     ),
 }
+
+
+def test_converting_calls_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO's telemetry would start a process that connects to the network, at every import and conversion."""
+    monkeypatch.setattr(multiprocessing.Process, "start", lambda *_: pytest.fail("a process was started"))
+    vae = random(lambda: VAE(VAEConfig(channels=(32,), patch_size=2, blocks_per_stage=1)))
+    OpenVINOEngine(store=Store(tmp_path, 10**9)).network(vae, "image_decoder")(torch.zeros(1, 4, 2, 2))
+    assert sys.modules["openvino_telemetry"] is None
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -173,7 +173,7 @@ def test_a_word_without_vectors_for_the_refiner_is_told(models: Models, tmp_path
 def test_what_does_not_fit_is_refused(models: Models, tmp_path: Path) -> None:
     model = models[2]
     inpaint = xl.write_folder(xl.INPAINT, tmp_path)
-    with pytest.raises(InvalidRequest, match="sdxl-inpaint, which is told a picture too"):
+    with pytest.raises(InvalidRequest, match="sdxl-inpaint, which reads a picture too"):
         generate(model, Request(PROMPT, **OURS, refiner=inpaint))
     with pytest.raises(InvalidRequest, match="there is no model 'nowhere'"):
         generate(model, Request(PROMPT, **OURS, refiner="nowhere"))

@@ -362,7 +362,7 @@ def _unguided(asked: Request, resolved: Resolved, model: StableDiffusion, kind: 
     elif resolved.sampler.paired or len(split_and(asked.prompt)) > 1:
         return
     elif itself or resolved.guidance == 1:
-        why = "the network is told its guidance" if itself else "guidance is 1"
+        why = "the network reads its guidance" if itself else "guidance is 1"
     else:
         return
     for name in itertools.compress(given, given.values()):
