@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig as TransformersConfig
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from built_once import built_once
 from stable_diffusion.models.clip import CLIPTextConfig
 from stable_diffusion.models.unet import UNetConfig
 from stable_diffusion.models.vae import VAEConfig
@@ -179,6 +180,7 @@ def absent_parts(pipeline: Any) -> dict[str, Any]:
     return {name: None, "feature_extractor": None}
 
 
+@built_once
 def write_folder(kind: Kind, place: Path) -> Path:
     """The diffusers folder of a kind, saved by diffusers."""
     make_pipeline(kind, place / "work").save_pretrained(place / kind.name)

@@ -41,17 +41,17 @@ class Server:
         self.url = url
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=20) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
             body = answer.read()
         return json.loads(body) if answer.headers["Content-Type"].startswith("application/json") else body
 
     def post(self, path: str, data: Any = None) -> Any:
         body = json.dumps({} if data is None else data).encode()
         request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or b"null")
 
-    def wait(self, job: str, seconds: float = 40) -> dict[str, Any]:
+    def wait(self, job: str, seconds: float = 120) -> dict[str, Any]:
         """The job when it has ended."""
         until = time.monotonic() + seconds
         while (found := self.get(f"v1/jobs/{job}"))["state"] in ("queued", "running"):
@@ -59,7 +59,7 @@ class Server:
             time.sleep(0.05)
         return dict(found)
 
-    def idle(self, seconds: float = 40) -> None:
+    def idle(self, seconds: float = 120) -> None:
         """Waits until nothing runs or waits."""
         until = time.monotonic() + seconds
         while any((state := self.get("v1/queue"))[name] for name in ("queued", "running")):
@@ -160,7 +160,7 @@ def opened(browser: Any, server: Server) -> Iterator[Callable[..., Any]]:
         if context is None:
             settings = {"viewport": {"width": 1280, "height": 800}, "service_workers": "block", **settings}
             context = browser.new_context(**settings)
-            context.set_default_timeout(15_000)
+            context.set_default_timeout(60_000)
             contexts.append(context)
         page = context.new_page()
         page.add_init_script(script)

@@ -11,7 +11,7 @@ import pytest
 from browsing import drop, settle
 from PIL import Image
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(280)
 Server = Any
 Opened = Callable[..., Any]
 VIEWS = ("paint", "gallery", "queue", "grid")
