@@ -48,7 +48,7 @@ class Server:
     def post(self, path: str, data: Any = None) -> Any:
         body = json.dumps({} if data is None else data).encode()
         request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=20) as answer:
             return json.loads(answer.read() or b"null")
 
     def wait(self, job: str, seconds: float = 120) -> dict[str, Any]:
