@@ -135,8 +135,9 @@ def raw_openvino(module: Any, example: dict[str, Any], traced: dict[str, Any], p
     """A network of diffusers as OpenVINO's own guide converts it: all at once, one static batch. `traced` are smaller
     arguments to convert it with, which takes less time and gives the same graph."""
     installed("openvino", "OpenVINO")
-    import openvino as ov
+    from stable_diffusion.engine.openvino.library import openvino
 
+    ov = openvino()
     graph = ov.convert_model(module, example_input=traced)
     for place, value in zip(graph.inputs, example.values(), strict=True):
         place.get_node().set_partial_shape(ov.PartialShape(list(value.shape)))

@@ -37,7 +37,7 @@ COUNTED = {
 """Name of a module's class -> what a call of it is counted as."""
 COUNTS = ("network", "encodes", "decodes", "texts", "sides")
 
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {"told_size": "micro_conditioning"}
 """Fields of `Request` and of its groups ("group.field") as the cases write them -> their names now."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,9 +55,14 @@ def module_name(path: Path) -> str:
     return ".".join(["stable_diffusion", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
 
 
+@functools.cache
+def known_modules() -> frozenset[str]:
+    return frozenset(map(module_name, MODULES))
+
+
 def imported_modules(path: Path) -> list[str]:
     """Modules of the package that a file imports when it runs; packages count where a name is their own."""
-    known = {module_name(other) for other in MODULES}
+    known = known_modules()
     here = module_name(path).split(".")
     package = here if path.name == "__init__.py" else here[:-1]
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -66,6 +66,7 @@ def test_python_examples_run(page: Path, tiny_model: Any, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(stable_diffusion, "load", load, raising=False)
     monkeypatch.setattr(model, "load", load)
+    monkeypatch.setattr(model.ModelCache, "get", load)  # which runners ask
     monkeypatch.setenv("MPLBACKEND", "agg")
     typed: dict[str, Any] = {"__name__": "__main__"}
     for number, code in enumerate(blocks(page, "python")):

@@ -4,6 +4,7 @@ single files in the LDM layout. All are true in kind (blocks, conventions, text 
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig as TransformersConfig
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from built_once import built_once
 from stable_diffusion.models.clip import CLIPTextConfig
 from stable_diffusion.models.unet import UNetConfig
 from stable_diffusion.models.vae import VAEConfig
@@ -108,13 +110,20 @@ def clip_config(kind: Kind, layers: int = CLIP_LAYERS) -> CLIPTextConfig:
     return CLIPTextConfig(width=64, layers=layers, heads=1, mlp_width=96, activation=kind.activation)
 
 
+@functools.cache
+def clip_files() -> tuple[str, str]:
+    """What is in vocab.json and merges.txt."""
+    vocabulary, merges = clip_tables()
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    return json.dumps(vocabulary), "\n".join(lines) + "\n"
+
+
 def write_tokenizer(folder: Path, pad: str) -> CLIPTokenizer:
     """CLIP's vocabulary in the files that diffusers folders have."""
     folder.mkdir(parents=True)
-    vocabulary, merges = clip_tables()
-    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    vocabulary, merges = clip_files()
+    (folder / "vocab.json").write_text(vocabulary, encoding="utf-8")
+    (folder / "merges.txt").write_text(merges, encoding="utf-8")
     marks = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": pad}
     (folder / "special_tokens_map.json").write_text(json.dumps(marks))
     config = {**marks, "model_max_length": 77, "tokenizer_class": "CLIPTokenizer", "add_prefix_space": False}
@@ -171,6 +180,7 @@ def absent_parts(pipeline: Any) -> dict[str, Any]:
     return {name: None, "feature_extractor": None}
 
 
+@built_once
 def write_folder(kind: Kind, place: Path) -> Path:
     """The diffusers folder of a kind, saved by diffusers."""
     make_pipeline(kind, place / "work").save_pretrained(place / kind.name)

@@ -18,6 +18,7 @@ from transformers import CLIPTextModelWithProjection, T5EncoderModel, T5Tokenize
 from transformers import T5Config as TransformersT5Config
 
 import tiny_checkpoints as tiny
+from built_once import built_once
 from stable_diffusion.models.clip import CLIPTextConfig
 from stable_diffusion.models.mmdit import MMDiTConfig
 from stable_diffusion.models.vae import VAEConfig
@@ -120,6 +121,7 @@ def networks(kind: Kind) -> dict[str, Any]:
     return made
 
 
+@built_once
 def write_folder(kind: Kind, place: Path) -> Path:
     """The diffusers folder of a kind, saved by diffusers; T5 in several shards, as the released ones are."""
     made = networks(kind)

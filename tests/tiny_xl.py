@@ -24,6 +24,7 @@ from transformers import CLIPTextConfig as TransformersConfig
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 import tiny_checkpoints as tiny
+from built_once import built_once
 from stable_diffusion.models.clip import CLIPTextConfig
 from stable_diffusion.models.unet import UNetConfig
 from stable_diffusion.text.tokenizer import END
@@ -159,6 +160,7 @@ def networks(kind: Kind) -> dict[str, Any]:
     return made
 
 
+@built_once
 def write_folder(kind: Kind, place: Path) -> Path:
     """The diffusers folder of a kind, saved by diffusers."""
     tokenizer = tiny.write_tokenizer(place / "work" / "1", END) if kind.first else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import errno
 import html
+import io
 import os
 import warnings
 from collections.abc import Sequence
@@ -19,12 +20,12 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from .atomic import whole_file
 from .errors import InvalidRequest, StableDiffusionError, unknown_choice, what_is
 from .request.metadata import shortened, user_comment
 from .request.pictures import has_alpha, plain_mode
 from .request.writers.files import EXIF_IFD, USER_COMMENT
 from .request.writers.forms import KEY
-from .weights.containers.atomic import whole_file
 
 XMP = "xmp"
 """Key of `Image.info` under which Pillow keeps an XMP packet; a panorama's is written to its file."""
@@ -169,6 +170,25 @@ def save_image(image: Image.Image, path: str | Path, *, parameters: str | None =
     except OSError as error:
         raise StableDiffusionError(f"{str(path)!r} could not be written: {_reason(error)}") from error
     return path
+
+
+def thumbnail_bytes(image: Image.Image, side: int) -> bytes:
+    """A WebP file of the picture at no more than `side` pixels a side, with alpha, without its text."""
+    small = plain_mode(image).copy()
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    Image.Image.save(small, file, "WEBP", quality=80, method=2)  # a generated picture's own would write its text
+    return file.getvalue()
+
+
+def preview_bytes(image: Image.Image) -> bytes:
+    """A picture that is shown for a moment, as a file made quickly: JPEG, or WebP where a pixel is transparent."""
+    shown, file = plain_mode(image), io.BytesIO()
+    if shown.mode == "RGBA" and shown.getchannel("A").getextrema() != (255, 255):
+        Image.Image.save(shown, file, "WEBP", quality=80, method=0)
+    else:
+        Image.Image.save(shown.convert("RGB"), file, "JPEG", quality=80)
+    return file.getvalue()
 
 
 def _write(image: Image.Image, file: BinaryIO, kind: str, text: str | None) -> None:

@@ -174,7 +174,7 @@ def test_a_closed_standard_output_is_not_an_error_of_ours(here: Path, model_file
 
 
 def test_ctrl_c_ends_with_130_and_leaves_nothing(here: Path, model_file: Path) -> None:
-    command = [sys.executable, "-m", "stable_diffusion", "a cat", "-m", str(model_file), "-n", "1000", "-t", "1000"]
+    command = [sys.executable, "-m", "stable_diffusion", "a cat", "-m", str(model_file), "-n", "1000", "-t", "100"]
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, text=True, env=environment(), preexec_fn=_hear_interrupts, **pipes) as run:
         deadline = time.monotonic() + 200
@@ -210,7 +210,7 @@ def test_out_of_memory_is_a_sentence(run: Run, model_file: Path, monkeypatch: py
 
 
 def test_terminate_unwinds(here: Path, model_file: Path) -> None:
-    command = [sys.executable, "-m", "stable_diffusion", "a cat", "-m", str(model_file), "-n", "1000", "-t", "1000"]
+    command = [sys.executable, "-m", "stable_diffusion", "a cat", "-m", str(model_file), "-n", "1000", "-t", "100"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment()) as run:
         deadline = time.monotonic() + 200
         while not list((here / "outputs").glob("*.png")) and time.monotonic() < deadline and run.poll() is None:

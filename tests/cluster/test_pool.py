@@ -22,7 +22,7 @@ from stable_diffusion.request.request import Request
 QUICK = {"grow_seconds": 0.1, "idle_seconds": 0.4}
 
 
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come about"

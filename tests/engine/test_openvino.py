@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +31,8 @@ from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.request.request import Request
 
-pytest.importorskip("openvino", reason="OpenVINO is not installed (the extra `cpu`)")
+if unavailable("openvino") is not None:
+    pytest.skip(str(unavailable("openvino")), allow_module_level=True)
 
 from stable_diffusion.engine.openvino.engine import OpenVINOEngine
 from stable_diffusion.engine.openvino.store import Store
@@ -90,6 +93,15 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
         )
     ),
 }
+
+
+def test_converting_calls_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO's telemetry would start processes that connect to the network, at every import and conversion."""
+    started: list[object] = []
+    monkeypatch.setattr(multiprocessing.Process, "start", started.append)
+    vae = random(lambda: VAE(VAEConfig(channels=(32,), patch_size=2, blocks_per_stage=1)))
+    OpenVINOEngine(store=Store(tmp_path, 10**9)).network(vae, "image_decoder")(torch.zeros(1, 4, 2, 2))
+    assert sys.modules["openvino_telemetry"] is None and not started
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -263,11 +263,11 @@ def test_waiting_in_a_task(service: JobService) -> None:
         job = service.submit(Request("a cat"))
         kinds = []
         events = service.subscribe(job.id, after=0)
-        done = await service.wait_async(job.id, 20)
+        done = await asyncio.to_thread(service.wait, job.id, 20)
         assert done.state == "done"
         async for event in events:
             kinds.append(event.kind)
-        assert (await service.wait_async(job.id)).state == "done"
+        assert (await asyncio.to_thread(service.wait, job.id)).state == "done"
         return kinds
 
     kinds = asyncio.run(both())

@@ -68,14 +68,13 @@ def test_the_same_picture_bit_for_bit(anew: Anew, tmp_path: Path) -> None:
     single = cases.single_in(anew.case, torch.float16, tmp_path)
     folder = convert(single, tmp_path / "folder").path
     again = convert(folder, tmp_path / "again.safetensors").path
+    original, *models = (load(place, device="cpu") for place in (single, folder, again))
+    assert {model.parts.family for model in models} == {anew.case.name}
     for settings in ({}, {"sampler": "dpmpp_2m_sde", "schedule": "karras"}):
         request = asked(anew.case.name, **settings)
-        before = straight(load(single, device="cpu"), request)
-        for place in (folder, again):
-            model = load(place, device="cpu")
-            assert model.parts.family == anew.case.name
-            assert torch.equal(straight(model, request), before)
-        assert not torch.equal(straight(model, request.with_changes(image=cases.picture().rotate(180))), before)
+        before = straight(original, request)
+        assert all(torch.equal(straight(model, request), before) for model in models)
+        assert not torch.equal(straight(models[-1], request.with_changes(image=cases.picture().rotate(180))), before)
 
 
 @torch.no_grad()

@@ -92,13 +92,13 @@ def test_what_it_is_run_with(models: Models) -> None:
 def test_a_negative_prompt_is_said_to_be_ignored(models: Models) -> None:
     request = Request(PROMPT, negative_prompt="blurry", width=48, height=64, steps=1, seed=1)
     (done,) = (event for event in generate(models[2]["folder"], request) if isinstance(event, Images))
-    assert done.notes == ("negative_prompt is ignored: the network is told its guidance",)
+    assert done.notes == ("negative_prompt is ignored: the network reads its guidance",)
 
 
 def test_the_guidance_is_asked_for_where_it_is_told(models: Models) -> None:
     unet = models[2]["folder"].parts.unet
     x, timestep, tokens = torch.randn(1, 4, 8, 6), torch.tensor([500.0]), torch.randn(1, 77, 64)
-    with pytest.raises(InvalidRequest, match="is told it"):
+    with pytest.raises(InvalidRequest, match="reads it"):
         unet(x, timestep, tokens)
 
 

@@ -80,11 +80,13 @@ def test_sizes_and_scores_reach_both(models: Models) -> None:
     sizes |= {"negative_" + name: value for name, value in sizes.items()}
     sizes |= {"target_size": (64, 48), "negative_target_size": (64, 48)}
     told = {"original": (640, 512), "crop": (32, 16), "target": (48, 64)}
-    done = painted(model, refiner=path, told_size=told)
+    done = painted(model, refiner=path, micro_conditioning=told)
     value = psnr(done.tensor, reference(base, refiner, 0.8, **sizes))
     print(f"with sizes: {value:.1f} dB")
     assert value > FLOOR
-    scored = painted(model, refiner=path, told_size={**told, "aesthetic_score": 9, "negative_aesthetic_score": 1})
+    scored = painted(
+        model, refiner=path, micro_conditioning={**told, "aesthetic_score": 9, "negative_aesthetic_score": 1}
+    )
     expected = reference(base, refiner, 0.8, {"aesthetic_score": 9, "negative_aesthetic_score": 1}, **sizes)
     assert psnr(scored.tensor, expected) > psnr(done.tensor, expected) + 10
 
@@ -115,7 +117,7 @@ def test_with_hires_it_paints_the_end_of_the_second_pass(models: Models) -> None
 def test_the_text_says_it_and_is_read_back(models: Models) -> None:
     _, _, model, path = models
     told = {"original": (640, 512), "crop": (32, 16), "target": (1024, 768), "aesthetic_score": 7}
-    request = Request(PROMPT, **OURS, refiner={"model": path, "switch": 0.7}, told_size=told, count=1)
+    request = Request(PROMPT, **OURS, refiner={"model": path, "switch": 0.7}, micro_conditioning=told, count=1)
     (done,) = (event for event in generate(model, request) if isinstance(event, Images))
     image: Image.Image = done.images[0]
     text = image.info["parameters"]
@@ -123,7 +125,7 @@ def test_the_text_says_it_and_is_read_back(models: Models) -> None:
     assert f"Refiner: refiner [{digits}], Refiner switch at: 0.7" in text
     assert "Original size: 640x512, Target size: 1024x768, Crop top left: 16 32, Aesthetic score: 7" in text
     read = parse_parameters(text).request
-    assert read.refiner == done.requests[0].refiner and read.told_size == request.told_size
+    assert read.refiner == done.requests[0].refiner and read.micro_conditioning == request.micro_conditioning
 
 
 def test_new_words_reach_the_refiner(models: Models, tmp_path: Path) -> None:
@@ -171,7 +173,7 @@ def test_a_word_without_vectors_for_the_refiner_is_told(models: Models, tmp_path
 def test_what_does_not_fit_is_refused(models: Models, tmp_path: Path) -> None:
     model = models[2]
     inpaint = xl.write_folder(xl.INPAINT, tmp_path)
-    with pytest.raises(InvalidRequest, match="sdxl-inpaint, which is told a picture too"):
+    with pytest.raises(InvalidRequest, match="sdxl-inpaint, which reads a picture too"):
         generate(model, Request(PROMPT, **OURS, refiner=inpaint))
     with pytest.raises(InvalidRequest, match="there is no model 'nowhere'"):
         generate(model, Request(PROMPT, **OURS, refiner="nowhere"))

@@ -34,7 +34,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "text for a shift": ({"shift": "q"}, "shift is 'q'; expected a number"),
     "text for soft": ({"soft": "yes"}, "soft is 'yes'; expected True or False"),
     "a path for a control": ({"controls": ["canny.png"]}, "a control is the text 'canny.png'; expected a ControlUnit"),
-    "sizes as a pair": ({"told_size": (3, 3)}, r"told_size is \(3, 3\); expected SizeConditioning"),
+    "sizes as a pair": ({"micro_conditioning": (3, 3)}, r"micro_conditioning is \(3, 3\); expected SizeConditioning"),
 }
 
 

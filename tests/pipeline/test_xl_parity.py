@@ -128,7 +128,7 @@ def test_schedules_with_tables_take_that_of_xl(models: Models, name: str, tables
     assert sigmas.tolist() == pytest.approx([*tables["sdxl"], 0]) and tables["sdxl"] != tables["sd15"]
 
 
-def test_told_sizes_matter_and_agree(models: Models) -> None:
+def test_sizes_matter_and_agree(models: Models) -> None:
     kind, pipeline, both = models
     if kind is not xl.BASE:
         pytest.skip("the same code for all")
@@ -137,6 +137,6 @@ def test_told_sizes_matter_and_agree(models: Models) -> None:
         "negative_" + name: value for name, value in sizes.items()
     })  # fmt: skip
     told = SizeConditioning(original=(640, 512), crop=(32, 16), target=(1024, 768))
-    compare(reference, both, PROMPT, NEGATIVE, size=(8, 6), told_size=told)
+    compare(reference, both, PROMPT, NEGATIVE, size=(8, 6), micro_conditioning=told)
     with pytest.raises(AssertionError, match="dB"):
         compare(reference, both, PROMPT, NEGATIVE, size=(8, 6))

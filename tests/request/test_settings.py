@@ -145,7 +145,7 @@ OUT_OF_RANGE: dict[str, dict[str, tuple[Any, ...]]] = {
         "model": (None, 3, ""),
         "switch": (-0.1, 1.1, NAN, None, "0.8"),
     },
-    "told_size": {
+    "micro_conditioning": {
         "original": (512, (0, 512), (512, 8193), "ab", (1, 2, 3)),
         "crop": (None, (-1, 0), (0.5, 0), 8),
         "target": (512, (0, 512)),

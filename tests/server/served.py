@@ -43,7 +43,7 @@ class Served:
         """A POST of JSON; None is one without body and content type."""
         return self.http.post(path, **options) if body is None else self.http.post(path, json=body, **options)
 
-    def wait(self, condition: Any, seconds: float = 30.0) -> None:
+    def wait(self, condition: Any, seconds: float = 90.0) -> None:
         """Until the condition holds."""
         end = time.monotonic() + seconds
         while not condition():

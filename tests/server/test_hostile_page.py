@@ -111,7 +111,7 @@ def test_own_pages_load_nothing_from_elsewhere(browser: sync_api.Browser, server
     page.on("pageerror", lambda error: faults.append(str(error)))
     base = f"http://127.0.0.1:{port_of(server)}"
     page.goto(f"{base}/docs")
-    page.locator("summary", has_text="/v1/jobs/{job_id}/events").first.wait_for(timeout=20_000)
+    page.locator("summary", has_text="/v1/jobs/{job_id}/events").first.wait_for(timeout=60_000)
     page.locator("#find").fill("gallery")
     assert page.locator("summary:visible", has_text="/v1/queue").count() == 0
     assert all(url.startswith(base) for url in asked) and not faults

@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+PATIENCE = 60.0
+"""Seconds that a busy machine may need for what takes none; a test that passes never waits so long."""
 
-def settle(true: Callable[[], object], seconds: float = 12) -> None:
+
+def settle(true: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Waits until `true()` holds. (Text for `wait_for_function` is evaluated in the page, which its policy forbids.)"""
-    until = time.monotonic() + seconds
+    until = time.monotonic() + max(seconds, PATIENCE)
     while not true():
         assert time.monotonic() < until, "it did not come true in time"
         time.sleep(0.04)

@@ -40,7 +40,7 @@ def seen(page: Any, x: float = 0.5, y: float = 0.4) -> str:
     return min(COLOURS, key=lambda name: sum((a - b) ** 2 for a, b in zip(COLOURS[name], found, strict=True)))
 
 
-def eventually(check: Callable[[], bool], seconds: float = 10) -> None:
+def eventually(check: Callable[[], bool], seconds: float = 60) -> None:
     """Waits until the check holds; fails after so many seconds."""
     end = time.monotonic() + seconds
     while not check():

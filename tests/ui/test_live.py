@@ -13,7 +13,7 @@ from browsing import settle
 from fake_camera import FLAGS, pixels, red_place, write_ball
 from PIL import Image, ImageDraw
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(280)
 Server = Any
 Opened = Callable[..., Any]
 VENDOR = Path(__file__).parent / "vendor"
@@ -97,7 +97,7 @@ def settled(page: Any, more_than: int = 0) -> np.ndarray[Any, Any]:
 def test_the_picture_follows_the_camera(live: Opened) -> None:
     page = live("a red ball")
     page.get_by_role("button", name="Use the camera").click()
-    page.locator(FIGURES).wait_for(timeout=30_000)
+    page.locator(FIGURES).wait_for(timeout=60_000)
     places: list[float] = []
 
     def both_sides() -> bool:

@@ -12,7 +12,7 @@ import pytest
 from browsing import drop, painted, settle
 from PIL import Image, PngImagePlugin
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(280)
 Server = Any
 Opened = Callable[..., Any]
 ROW = ".caption .said"

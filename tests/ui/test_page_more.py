@@ -11,7 +11,7 @@ import pytest
 from browsing import drop, settle
 from PIL import Image
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(280)
 Server = Any
 Opened = Callable[..., Any]
 VIEWS = ("paint", "gallery", "queue", "grid")
@@ -37,7 +37,7 @@ def violations(page: Any) -> list[str]:
 
 
 def test_no_pictures_yet(opened: Opened, server: Server) -> None:
-    """The first test of the file: the gallery is empty."""
+    server.empty()
     page = opened()
     page.locator(".welcome h1").wait_for()
     assert not violations(page)

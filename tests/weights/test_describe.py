@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,28 @@ T5 = T5Config(vocab_size=5, width=4096, layers=1, heads=1, head_dim=2, mlp_width
 TINY = TinyVAEConfig(width=8)
 TOWER = CLIPVisionConfig(width=32, layers=1, heads=2, mlp_width=8, image_size=28, projection_dim=6)
 
-Case = tuple[nn.Module, KeyTable, str, str]
+Case = tuple[Callable[[], nn.Module], KeyTable, str, str]
 CASES: dict[str, Case] = {
-    "ldm": (VAE(SMALL), vae_ldm(SMALL), "autoencoder", "Stable Diffusion 1.x, 2.x or XL"),
-    "whole": (VAE(SMALL), vae_ldm(SMALL).prefixed("first_stage_model."), "autoencoder", "1.x, 2.x or XL"),
-    "diffusers": (VAE(SMALL_16), vae_diffusers(SMALL_16), "autoencoder", "Stable Diffusion 3"),
-    "taesd": (TinyVAE(TINY), tiny_table(TINY, LAYOUTS[1]), "tiny autoencoder", "1.x, 2.x or XL"),
-    "clip_l": (CLIPText(CLIP_L), clip_transformers(CLIP_L), "text encoder", "Stable Diffusion 1.x"),
-    "clip_h": (CLIPText(CLIP_H), clip_openclip(CLIP_H), "text encoder", "Stable Diffusion 2.x"),
-    "clip_g": (CLIPText(CLIP_G), clip_transformers(CLIP_G), "text encoder", "the second of Stable Diffusion XL"),
-    "t5": (T5Encoder(T5), t5_transformers(T5), "text encoder", "T5-XXL"),
-    "tower": (CLIPVision(TOWER), clip_vision_transformers(TOWER), "CLIP image tower", "IP-Adapters"),
-    "openclip": (CLIPVision(TOWER), clip_vision_openclip(TOWER).prefixed("visual."), "CLIP image tower", "IP-Adapters"),
+    "ldm": (lambda: VAE(SMALL), vae_ldm(SMALL), "autoencoder", "Stable Diffusion 1.x, 2.x or XL"),
+    "whole": (lambda: VAE(SMALL), vae_ldm(SMALL).prefixed("first_stage_model."), "autoencoder", "1.x, 2.x or XL"),
+    "diffusers": (lambda: VAE(SMALL_16), vae_diffusers(SMALL_16), "autoencoder", "Stable Diffusion 3"),
+    "taesd": (lambda: TinyVAE(TINY), tiny_table(TINY, LAYOUTS[1]), "tiny autoencoder", "1.x, 2.x or XL"),
+    "clip_l": (lambda: CLIPText(CLIP_L), clip_transformers(CLIP_L), "text encoder", "Stable Diffusion 1.x"),
+    "clip_h": (lambda: CLIPText(CLIP_H), clip_openclip(CLIP_H), "text encoder", "Stable Diffusion 2.x"),
+    "clip_g": (
+        lambda: CLIPText(CLIP_G),
+        clip_transformers(CLIP_G),
+        "text encoder",
+        "the second of Stable Diffusion XL",
+    ),
+    "t5": (lambda: T5Encoder(T5), t5_transformers(T5), "text encoder", "T5-XXL"),
+    "tower": (lambda: CLIPVision(TOWER), clip_vision_transformers(TOWER), "CLIP image tower", "IP-Adapters"),
+    "openclip": (
+        lambda: CLIPVision(TOWER),
+        clip_vision_openclip(TOWER).prefixed("visual."),
+        "CLIP image tower",
+        "IP-Adapters",
+    ),
 }
 
 
@@ -53,7 +64,8 @@ def write(path: Path, network: nn.Module, table: KeyTable) -> Path:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_what_a_file_is(case: Case, tmp_path: Path) -> None:
-    network, table, kind, family = case
+    build, table, kind, family = case
+    network = build()
     path = write(tmp_path / "a.safetensors", network, table)
     found = part_facts(path)
     assert found is not None and next(iter(found)) == "kind"

@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..atomic import whole_file
 from ..jobs.database import Database, sqlalchemy
 from ..jobs.records import FINISHED, Job, Picture
 from ..jobs.store import JobStore
-from ..weights.containers.atomic import whole_file
 
 MANIFEST, TWINS = "manifest.jsonl", "twins.tsv"
 PAGE = 500

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..atomic import whole_file
 from ..errors import InvalidRequest
 from ..jobs.inputs import Inputs, with_seeds
 from ..jobs.records import content_hash
@@ -19,7 +20,6 @@ from ..request.axes import Axis
 from ..request.json import to_json
 from ..request.prompt_file import PromptLine
 from ..request.request import Request
-from ..weights.containers.atomic import whole_file
 
 OWNER = "bulk"
 BATCH = 500

@@ -79,7 +79,7 @@ class Output:
             return Path("-")
         written = False
         if path.suffix.lower() == ".png":
-            from ..weights.containers.atomic import whole_file
+            from ..atomic import whole_file
 
             with suppress(OSError), whole_file(path) as file:
                 file.write(data)

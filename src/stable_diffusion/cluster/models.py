@@ -21,6 +21,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..atomic import whole_file
 from ..errors import InvalidRequest, StableDiffusionError
 
 BLOCK = 4 * 2**20
@@ -164,22 +165,15 @@ def _link(copy: Path, place: Path) -> None:
 
 def _copy(source: BinaryIO, place: Path, digest: str) -> None:
     """Writes a file whole or not at all. StableDiffusionError where its sha256 is not `digest`."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    part = place.with_name(f".{place.name}.{secrets.token_hex(6)}")  # of this writer alone, on whatever machine
     found = hashlib.sha256()
-    try:
-        with part.open("xb") as file:
-            while block := source.read(BLOCK):
-                found.update(block)
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
+    with whole_file(place) as file:
+        while block := source.read(BLOCK):
+            found.update(block)
+            file.write(block)
         if found.hexdigest() != digest:
             raise StableDiffusionError(
                 f"the file {digest[:12]}... of the store of models is damaged: its bytes have another sha256; remove it"
             )
-        now = time.time()
-        os.utime(part, (now, now))
-        part.replace(place)
-    finally:
-        part.unlink(missing_ok=True)
+        file.flush()
+        now = time.time()  # of this machine, whatever clock a shared disk has
+        os.utime(file.name, (now, now))

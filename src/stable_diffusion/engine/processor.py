@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +22,8 @@ from pathlib import Path
 
 import torch
 from torch.nn import functional as F
+
+from ..atomic import whole_file
 
 CACHE_FOLDER = "STABLE_DIFFUSION_CACHE"
 """Environment variable: the folder of what can be made again."""
@@ -143,16 +144,8 @@ def _read(path: Path) -> Measured | None:
 
 
 def _write(path: Path, found: Measured) -> None:
-    """The file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(asdict(found), file)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        file.write(json.dumps(asdict(found)).encode())
 
 
 _KNOWN: Measured | None = None

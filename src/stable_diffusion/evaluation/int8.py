@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from ..atomic import whole_file
 from ..engine.base import Engine
 from ..engine.choose import engine_named
 from ..engine.int8 import Int8Engine, kept_path
@@ -28,7 +29,6 @@ from ..pipeline.generate import decode, generate
 from ..pipeline.models import StableDiffusion
 from ..pipeline.prepare import prepare
 from ..request.request import Request
-from ..weights.containers.atomic import whole_file
 
 PROMPTS = ("a red apple on a table", "a portrait of an old man", "mountains at sunset")
 """What is denoised where nothing else is asked for."""

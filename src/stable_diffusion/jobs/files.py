@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import re
 import time
 from contextlib import suppress
@@ -131,25 +130,3 @@ def disk_words(error: OSError) -> str:
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return "the folder may not be written"
     return (error.strerror or "the disk failed").lower()
-
-
-def small_picture(image: Image, side: int, *, quality: int = 80, lossy_alpha: bool = True) -> bytes:
-    """A picture whose longer side is at most `side`, as WebP."""
-    from PIL import Image as Pillow
-
-    small = image.copy()
-    small.thumbnail((side, side), Pillow.Resampling.LANCZOS)
-    mode = "RGBA" if lossy_alpha and small.mode in ("RGBA", "LA", "PA") else "RGB"
-    file = io.BytesIO()
-    small.convert(mode).save(file, "WEBP", quality=quality, method=2)
-    return file.getvalue()
-
-
-def preview_bytes(image: Image) -> bytes:
-    """A preview as a JPEG, or as WebP where it can be transparent."""
-    file = io.BytesIO()
-    if image.mode in ("RGBA", "LA"):
-        image.convert("RGBA").save(file, "WEBP", quality=70, method=0)
-    else:
-        image.convert("RGB").save(file, "JPEG", quality=80)
-    return file.getvalue()

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, TypeAlias
 
+from ..atomic import whole_file
+from ..images import thumbnail_bytes
 from ..request.metadata_read import read_text, written_text
 from ..request.request import Request
-from ..weights.containers.atomic import whole_file
 from .database import Database, sqlalchemy
 from .errors import UnknownPicture
-from .files import NAME, THUMBNAIL, DataFolder, picture_id, sha256, small_picture
+from .files import NAME, THUMBNAIL, DataFolder, picture_id, sha256
 from .records import Limits, Picture
 
 Ids: TypeAlias = list[str]
@@ -90,7 +91,7 @@ class Gallery:
 
         try:
             with Image.open(io.BytesIO(self.read(picture))) as image:
-                data = small_picture(image, THUMBNAIL)
+                data = thumbnail_bytes(image, THUMBNAIL)
         except (OSError, SyntaxError, ValueError) as error:
             raise UnknownPicture(f"the file of the picture {picture!r} is damaged") from error
         with suppress(OSError), whole_file(path) as file:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..atomic import whole_file
 from ..errors import InvalidRequest
 from ..request.control import Control
 from ..request.fields import Picture as PictureField
@@ -19,7 +20,6 @@ from ..request.group import own_settings
 from ..request.json import from_json, to_json
 from ..request.request import MAX_COUNT, Request, all_settings
 from ..request.settings import MAX_SEED, Inpaint
-from ..weights.containers.atomic import whole_file
 from .database import Database, sqlalchemy
 from .files import DiskRefused, disk_words
 from .records import content_hash

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
 import secrets
@@ -49,8 +48,8 @@ class JobService:
     paused     start without running anything
     full_sync  let SQLite wait for the disk at each commit: survives power cuts too, and is about five times slower
 
-    Use it in a `with` block, or call `start` and `close`. Its methods may be called by any thread; those that wait have
-    a twin for asyncio. FolderInUse where another service has the folder or the database.
+    Use it in a `with` block, or call `start` and `close`. Its methods may be called by any thread (`wait` in a task
+    of asyncio through `asyncio.to_thread`). FolderInUse where another service has the folder or the database.
     """
 
     def __init__(
@@ -213,20 +212,6 @@ class JobService:
                     break
                 until = time.monotonic() + min(left, LOOK)
                 while (event := events.get(max(until - time.monotonic(), 0))) is not None:
-                    if event.kind in END_EVENTS:
-                        break
-        return job
-
-    async def wait_async(self, job_id: str, timeout: float | None = None) -> Job:
-        """The same in a task of asyncio; to leave it early, cancel the task."""
-        end = None if timeout is None else time.monotonic() + timeout
-        with self.stream.subscribe(job_id) as events:
-            while not (job := await asyncio.to_thread(self.store.job, job_id)).is_finished:
-                left = LOOK if end is None else end - time.monotonic()
-                if left <= 0:
-                    break
-                until = time.monotonic() + min(left, LOOK)
-                while (event := await events.next(max(until - time.monotonic(), 0))) is not None:
                     if event.kind in END_EVENTS:
                         break
         return job

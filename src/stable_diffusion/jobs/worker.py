@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..errors import InvalidRequest, ModelFileError, StableDiffusionError
 from ..events import Event, Images, Progress
+from ..images import preview_bytes
 from ..request.request import Request
 from ..stop import Stopped, stopping
 from .database import Database, database_words, sqlalchemy
-from .files import DataFolder, DiskRefused, picture_name, preview_bytes
+from .files import DataFolder, DiskRefused, picture_name
 from .gate import Gate
 from .inputs import Inputs, tail
 from .lease import Leases

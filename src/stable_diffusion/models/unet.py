@@ -275,7 +275,7 @@ class UNet(UNetEncoder):
     def _embed_guidance(self, x: Tensor, guidance: Tensor | None) -> Tensor | None:
         """[B] -> [B,C]; in released models what is embedded is the scale minus 1, the weight of the difference."""
         if (self.guidance_proj is None) != (guidance is None):
-            wanted = "none is wanted" if guidance is not None else "this U-Net is told it"
+            wanted = "none is wanted" if guidance is not None else "this U-Net reads it"
             raise InvalidRequest(f"the guidance scale is {guidance}; {wanted}")
         if self.guidance_proj is None or guidance is None:
             return None

@@ -16,8 +16,7 @@ from PIL import Image
 
 from ..errors import StableDiffusionError
 from ..events import Images, Progress
-from ..images import opaque
-from ..request.pictures import has_alpha
+from ..images import opaque, preview_bytes, thumbnail_bytes
 from .form import form, request_of, seed_of, split
 
 if TYPE_CHECKING:
@@ -187,7 +186,7 @@ class PictureWidget(anywidget.AnyWidget):
         with self.hold_sync():
             self.fraction = event.fraction
             if event.preview is not None:
-                self.preview = _jpeg(event.preview)
+                self.preview = preview_bytes(opaque(event.preview))
 
     def _add(self, event: Images, asked: Mapping[str, object]) -> None:
         """Finished pictures: shown, and put into the history with what made them."""
@@ -195,7 +194,7 @@ class PictureWidget(anywidget.AnyWidget):
         for image, request in zip(event.images, event.requests, strict=True):
             self.pictures.append(image)
             entry = {"id": len(self.pictures) - 1, "seed": str(request.seed), "prompt": request.prompt}
-            new.append({**entry, "settings": dict(asked), "thumbnail": _thumbnail(image)})
+            new.append({**entry, "settings": dict(asked), "thumbnail": thumbnail_bytes(image, THUMBNAIL)})
         with self.hold_sync():
             self.preview, self.notes = b"", [*dict.fromkeys([*self.notes, *event.notes])]
             self.picture = _png(event.images[-1])
@@ -206,20 +205,4 @@ class PictureWidget(anywidget.AnyWidget):
 def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
-    return file.getvalue()
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    opaque(image).save(file, "JPEG", quality=80)
-    return file.getvalue()
-
-
-def _thumbnail(image: Image.Image) -> bytes:
-    """A small WebP, with alpha where the picture has it."""
-    small = Image.new("RGBA", image.size)
-    small.paste(image.convert("RGBA"))
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    file = io.BytesIO()
-    (small if has_alpha(small) else small.convert("RGB")).save(file, "WEBP", quality=80)
     return file.getvalue()

@@ -30,6 +30,7 @@ from ..errors import InvalidRequest, StableDiffusionError, unknown_choice, what_
 from ..events import Event, Images, Progress
 from ..images import XMP, GeneratedImage, Pictures
 from ..request.fields import Whole
+from ..request.group import current_names
 from ..request.metadata import parameters_text
 from ..request.names import resolve_sampler
 from ..request.request import Request, Settings, with_settings
@@ -89,6 +90,7 @@ def generate(
     if isinstance(engine, str):
         engine = engine_named(engine)
     if isinstance(request, str):
+        options = current_names(options)
         settings = {field.name: options.pop(field.name) for field in _SETTINGS if field.name in options}
         request = Request(request, **settings)
     if not isinstance(request, Request):

@@ -131,7 +131,7 @@ class Plan:
         size = (each.size[1] // factor, each.size[0] // factor)
         compat = request.noise.compat
         levels = process.sigmas(info.id, resolved.schedule, each.total, self.final, request.noise.shift, compat)
-        image, sizes, refined = self.channels[index], request.told_size, None
+        image, sizes, refined = self.channels[index], request.micro_conditioning, None
         window, overlap = resolved.window // factor, resolved.overlap // factor
         if request.canvas.panorama:
             window, overlap = share_horizon(window, overlap, size[0])

@@ -50,7 +50,11 @@ KINDS: dict[str, Kind] = {
     "overlap": Whole(0, 2**16),
 }
 """What the plain ones of `DenoisingOptions` may be."""
-GROUPS: dict[str, type[SettingGroup]] = {"noise": Noise, "variation": VariationSeed, "told_size": SizeConditioning}
+GROUPS: dict[str, type[SettingGroup]] = {
+    "noise": Noise,
+    "variation": VariationSeed,
+    "micro_conditioning": SizeConditioning,
+}
 """Those that are groups of settings, and can be mappings."""
 RENAMED = {"negative_prompt": "negative", "width": "size", "height": "size", "image": "latent", "count": "seed"}
 """What a request has, and the denoising process has under another name."""
@@ -67,7 +71,7 @@ class DenoisingOptions:
     final           "sigma_min" ends on the first trained level (DDIM and PLMS of CompVis), in variance-preserving units
     wrap            edges that meet    window, overlap   of a large canvas: side and overlap of windows, in latents
     noise           where random numbers come from    variation   start noise between two seeds
-    told_size       what SDXL is given; None the picture's size, uncropped    controls   networks beside the U-Net
+    micro_conditioning   sizes for SDXL; None the picture's size, uncropped    controls   networks beside the U-Net
     """
 
     strength: float = 1.0
@@ -83,7 +87,7 @@ class DenoisingOptions:
     overlap: int = 0
     noise: Noise = field(default_factory=Noise)
     variation: VariationSeed = field(default_factory=VariationSeed)
-    told_size: SizeConditioning | None = None
+    micro_conditioning: SizeConditioning | None = None
     controls: tuple[ControlUnit, ...] = ()
 
     def __post_init__(self) -> None:
@@ -278,7 +282,7 @@ class DenoisingProcess:
                     "text_encoder gives"
                 )
             read.append(Timeline.of(prompt) if isinstance(prompt, Conditioning) else prompt)
-        sizes = SizeConditioning() if options.told_size is None else options.told_size
+        sizes = options.micro_conditioning or SizeConditioning()
         scale = (self.defaults.guidance if guidance is None else guidance) / sampler.unit
         return Pass(
             base=Expert.of(self.network, (read[0], read[1]), size, sizes, tuple(options.controls)),

@@ -6,12 +6,12 @@ Nothing here imports torch, so that `stable_diffusion.SAMPLERS` does not either.
 from __future__ import annotations
 
 import operator
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest, what_is
 from ..request import names
+from ..request.group import current_names, warn_renamed
 from ..request.settings import Noise
 
 if TYPE_CHECKING:
@@ -33,11 +33,6 @@ PROCESS = {
 }
 """What a `DenoisingProcess` had as attributes of its own, and where it is now."""
 SOLVERS_HAVE = ("order", "calls", "stochastic", "brownian", "paired", "unit", "skips_last", "options")
-
-
-def warn_renamed(old: str, new: str, level: int = 3) -> None:
-    """A DeprecationWarning at the line that uses the old name, `level` calls above."""
-    warnings.warn(f"{old} is now {new}; the old name goes with the next version", DeprecationWarning, stacklevel=level)
 
 
 class SamplerInfo(names.SamplerName):
@@ -118,7 +113,7 @@ def new_options(given: dict[str, Any]) -> dict[str, Any]:
     windows  something with `height`, `width` and `overlap`    sides   networks beside the U-Net
     random   something with `kind` and `seed_delta`; None is what it is where nothing is given
     """
-    options = dict(given)
+    options = current_names(given, level=5)
     for old, new, convert in (
         ("windows", "window and overlap", _window),
         ("sides", "controls", lambda sides: {"controls": tuple(sides)}),

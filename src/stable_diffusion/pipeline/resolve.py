@@ -343,8 +343,8 @@ def _of_other_models(asked: Request, model: StableDiffusion) -> Iterator[str]:
     """Settings that models of other kinds have."""
     if asked.noise.shift is not None and not isinstance(model.parts.schedule, FlowSchedule):
         yield "shift is ignored: the model is no flow model"
-    if asked.told_size != SizeConditioning() and not model.parts.size_numbers and asked.refiner is None:
-        yield "told_size is ignored: the model is told no sizes"
+    if asked.micro_conditioning != SizeConditioning() and not model.parts.size_numbers and asked.refiner is None:
+        yield "micro_conditioning is ignored: the model reads no sizes"
     if asked.refiner is not None and (asked.controls or asked.loras):
         yield "the refiner paints without the controls and LoRAs, which were made for the base"
 
@@ -362,7 +362,7 @@ def _unguided(asked: Request, resolved: Resolved, model: StableDiffusion, kind: 
     elif resolved.sampler.paired or len(split_and(asked.prompt)) > 1:
         return
     elif itself or resolved.guidance == 1:
-        why = "the network is told its guidance" if itself else "guidance is 1"
+        why = "the network reads its guidance" if itself else "guidance is 1"
     else:
         return
     for name in itertools.compress(given, given.values()):

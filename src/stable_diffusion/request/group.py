@@ -9,7 +9,9 @@ grid, the name in a file of prompts, and the entry in JSON and in its schema.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
@@ -199,3 +201,44 @@ def lines(settings: tuple[Setting, ...]) -> Iterator[str]:
         usual = f" ({each.usual})" if each.usual else ""
         text = re.sub(r"(?<!\S)--([a-z]+(?:-[a-z]+)*)", lambda found: found[1].replace("-", "_"), each.help)
         yield f"    {each.name:{width}}  {text}{usual}"
+
+
+FORMER = {"told_size": "micro_conditioning"}
+"""Old name of a setting of a request -> its name of today."""
+
+
+def warn_renamed(old: str, new: str, level: int = 3) -> None:
+    """A DeprecationWarning at the line that uses the old name, `level` calls above."""
+    warnings.warn(f"{old} is now {new}; the old name goes with the next version", DeprecationWarning, stacklevel=level)
+
+
+def current_names(settings: Mapping[str, Any], level: int = 4) -> dict[str, Any]:
+    """The settings under their names of today. InvalidRequest where one is given under both of its names."""
+    found = dict(settings)
+    for old, new in FORMER.items():
+        if old not in found:
+            continue
+        if new in found:
+            raise InvalidRequest(f"{old} and {new} are one setting; give {new} alone")
+        found[new] = found.pop(old)
+        warn_renamed(f"the setting {old}", new, level)
+    return found
+
+
+def with_former_names(cls: type[T]) -> type[T]:
+    """The class, made with settings of both names, and with properties of the old ones."""
+    plain: Any = cls.__init__
+
+    @functools.wraps(plain)
+    def init(self: T, *args: Any, **settings: Any) -> None:
+        plain(self, *args, **(current_names(settings) if FORMER.keys() & settings else settings))
+
+    cls.__init__ = init  # type: ignore[assignment]
+    for old, new in FORMER.items():
+        setattr(cls, old, property(functools.partial(_former, old=old, new=new)))
+    return cls
+
+
+def _former(holder: Any, *, old: str, new: str) -> Any:
+    warn_renamed(f"{type(holder).__name__}.{old}", f"{type(holder).__name__}.{new}")
+    return getattr(holder, new)

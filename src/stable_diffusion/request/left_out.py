@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from .group import SettingGroup, every_setting
+from .settings import Inpaint
 from .writers.infotext import SPELLINGS
 from .writers.programs import program_of
+
+if TYPE_CHECKING:
+    from .request import Request
 
 _TAKEN = (
     *("Size", "Seed", "Eta DDIM", "Hires resize", "Denoising strength", "Variation seed", "Emphasis", "Variants"),
@@ -71,3 +77,31 @@ def _note(key: str, value: str) -> str:
     if _CONTROL.fullmatch(key):
         return f"{key!r} is not taken over: give its file and picture again ({short})"
     return f"{key!r} ({' '.join(short.split())}) is not taken over"
+
+
+_TAG = re.compile(r"\s*(<(?:lora|lyco|hypernet):[^<>\n]+>)")
+
+
+def without_tags(request: Request) -> tuple[Request, list[str]]:
+    """The request without the adapters that its prompts name, for there is no folder to find them in; and notes."""
+    texts = (request.prompt, request.negative_prompt)
+    names = dict.fromkeys(name for text in texts for name in _TAG.findall(text))
+    notes = [f"{name!r} is not taken over: no folder of LoRAs (lora_dir, --lora-dir) is given" for name in names]
+    prompt, negative = (_TAG.sub("", text) for text in texts)
+    return (replace(request, prompt=prompt, negative_prompt=negative) if names else request), notes
+
+
+def from_text_alone(request: Request) -> tuple[Request, list[str]]:
+    """The request without what needs a picture to start from, and notes on that.
+
+    Programs name such settings in pictures that began without one, so a text alone does not say whether there was one.
+    """
+    notes: list[str] = []
+    if request.strength is not None:
+        notes.append(f"'Denoising strength' ({request.strength:g}) is not taken over: no image to start from is given")
+    if request.inpaint != Inpaint():
+        notes.append("the settings of a mask are not taken over: no image and mask are given")
+    if request.canvas.outpaint is not None:
+        notes.append("'Outpaint' is not taken over: no image to paint around is given")
+    plain = replace(request, strength=None, inpaint=Inpaint(), canvas=replace(request.canvas, outpaint=None))
+    return plain, notes

@@ -187,7 +187,7 @@ def _variants(request: Request) -> dict[str, object]:
 
 
 def _crop(request: Request) -> dict[str, object]:
-    left, top = request.told_size.crop
+    left, top = request.micro_conditioning.crop
     return {"Crop top left": f"{top} {left}" if left or top else None}
 
 
@@ -205,5 +205,5 @@ _WRITERS: dict[str, Callable[[Request], dict[str, object]]] = {
     "inpaint.invert": lambda request: {"Mask mode": "Inpaint not masked" if request.inpaint.invert else None},
     "inpaint.only_masked": lambda request: {"Inpaint area": "Only masked" if request.inpaint.only_masked else None},
     "prompting.variants": _variants,
-    "told_size.crop": _crop,
+    "micro_conditioning.crop": _crop,
 }

@@ -327,7 +327,7 @@ _READERS: dict[str, Callable[[Reading], Any]] = {
     "refiner.model": lambda reading: (
         _HASHED.sub("", reading.values["Refiner"]) if "Refiner" in reading.values else None
     ),
-    "told_size.crop": _read_crop,
+    "micro_conditioning.crop": _read_crop,
     "inpaint.invert": lambda reading: reading.values.get("Mask mode") == "Inpaint not masked" or None,
     "inpaint.only_masked": lambda reading: reading.values.get("Inpaint area") == "Only masked" or None,
     "canvas.tiling": _read_tiling,

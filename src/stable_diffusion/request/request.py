@@ -7,7 +7,6 @@ groups (`settings`), which can be given as mappings: `Request("a cat", hires={"s
 from __future__ import annotations
 
 import inspect
-import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -17,7 +16,21 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 from ..errors import InvalidRequest, unknown_choice
 from .control import Control, checked_controls, listed_controls
 from .fields import Choice, Colour, FilePath, Model, Named, Number, Picture, Text, Whole
-from .group import Setting, SettingGroup, described, documented, every_setting, lines, own_settings, setting, subgroup
+from .group import (
+    FORMER,
+    Setting,
+    SettingGroup,
+    current_names,
+    described,
+    documented,
+    every_setting,
+    lines,
+    own_settings,
+    setting,
+    subgroup,
+    with_former_names,
+)
+from .left_out import from_text_alone, without_tags
 from .lora import Lora, checked_loras
 from .metadata_read import picture_text, read_text
 from .names import AUTOMATIC, SAMPLERS, SCHEDULES, canonical_sampler, resolve_schedule
@@ -82,6 +95,7 @@ def schedule_name(name: str) -> str:
 
 
 # fmt: off
+@with_former_names
 @documented
 @dataclass(frozen=True)
 class Request(SettingGroup):
@@ -92,8 +106,8 @@ class Request(SettingGroup):
     "DPM++ 2M Karras" sets the schedule too. Pictures may be Pillow images, paths, bytes, open files, numpy arrays or
     tensors. Without a background, things alone are cut out and scenes opaque; models without alpha have grounds of
     their own and no "transparent". Groups of further settings are given as their class or a mapping of its fields:
-    prompting, noise, variation, hires (`Hires` or a factor), refiner (`Refiner` or a path), told_size
-    (`SizeConditioning`), inpaint, canvas.
+    prompting, noise, variation, hires (`Hires` or a factor), refiner (`Refiner` or a path),
+    micro_conditioning (`SizeConditioning`), inpaint, canvas.
     """
 
     prompt: str = field(metadata=described(Text(), help="What the picture shows; empty for a picture of anything."))
@@ -175,7 +189,7 @@ class Request(SettingGroup):
     variation: VariationSeed = subgroup(VariationSeed)
     hires: Hires | None = subgroup(Hires, absent=True)
     refiner: Refiner | None = subgroup(Refiner, absent=True)
-    told_size: SizeConditioning = subgroup(SizeConditioning)
+    micro_conditioning: SizeConditioning = subgroup(SizeConditioning)
     inpaint: Inpaint = subgroup(Inpaint)
     canvas: Canvas = subgroup(Canvas)
 # fmt: on
@@ -219,7 +233,7 @@ class Request(SettingGroup):
         """InvalidRequest with our name for what other programs call otherwise, else with the nearest one."""
         known = cls._names()
         for name in given:
-            if name not in known:
+            if name not in known and name not in FORMER:
                 raise unknown_setting("setting", name, known)
 
     @property
@@ -239,6 +253,7 @@ class Request(SettingGroup):
 
     def with_changes(self, **changes: Any) -> Request:
         """The request with `changes`; a mapping for a group changes the fields that it names."""
+        changes = current_names(changes)
         for name, kind in GROUPS.items():
             given, base = changes.get(name), getattr(self, name)
             if given is not None:
@@ -269,34 +284,6 @@ class Request(SettingGroup):
         for note in notes:
             warnings.warn(f"{path if isinstance(path, (str, Path)) else 'picture'}: {note}", stacklevel=2)
         return request.with_changes(**changes)
-
-
-_TAG = re.compile(r"\s*(<(?:lora|lyco|hypernet):[^<>\n]+>)")
-
-
-def without_tags(request: Request) -> tuple[Request, list[str]]:
-    """The request without the adapters that its prompts name, for there is no folder to find them in; and notes."""
-    texts = (request.prompt, request.negative_prompt)
-    names = dict.fromkeys(name for text in texts for name in _TAG.findall(text))
-    notes = [f"{name!r} is not taken over: no folder of LoRAs (lora_dir, --lora-dir) is given" for name in names]
-    prompt, negative = (_TAG.sub("", text) for text in texts)
-    return (replace(request, prompt=prompt, negative_prompt=negative) if names else request), notes
-
-
-def from_text_alone(request: Request) -> tuple[Request, list[str]]:
-    """The request without what needs a picture to start from, and notes on that.
-
-    Programs name such settings in pictures that began without one, so a text alone does not say whether there was one.
-    """
-    notes: list[str] = []
-    if request.strength is not None:
-        notes.append(f"'Denoising strength' ({request.strength:g}) is not taken over: no image to start from is given")
-    if request.inpaint != Inpaint():
-        notes.append("the settings of a mask are not taken over: no image and mask are given")
-    if request.canvas.outpaint is not None:
-        notes.append("'Outpaint' is not taken over: no image to paint around is given")
-    plain = replace(request, strength=None, inpaint=Inpaint(), canvas=replace(request.canvas, outpaint=None))
-    return plain, notes
 
 
 def all_settings() -> tuple[Setting, ...]:
@@ -390,6 +377,6 @@ class Settings(TypedDict, total=False):
     variation: VariationSeed | Mapping[str, Any]
     hires: Hires | Mapping[str, Any] | float | None
     refiner: Refiner | Mapping[str, Any] | str | Path | None
-    told_size: SizeConditioning | Mapping[str, Any]
+    micro_conditioning: SizeConditioning | Mapping[str, Any]
     inpaint: Inpaint | Mapping[str, Any]
     canvas: Canvas | Mapping[str, Any]

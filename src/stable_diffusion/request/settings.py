@@ -335,7 +335,7 @@ GROUPS: dict[str, type[SettingGroup]] = {
     "variation": VariationSeed,
     "hires": Hires,
     "refiner": Refiner,
-    "told_size": SizeConditioning,
+    "micro_conditioning": SizeConditioning,
     "inpaint": Inpaint,
     "canvas": Canvas,
 }

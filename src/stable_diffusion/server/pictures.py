@@ -92,14 +92,3 @@ def written_png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     GeneratedImage.of(plain_mode(image)).save(file, "PNG", compress_level=3)
     return file.getvalue()
-
-
-def thumbnail(image: Image.Image, side: int) -> bytes:
-    """A small WebP file of the picture."""
-    from PIL import Image as Pillow
-
-    small = plain_mode(image)
-    small.thumbnail((side, side), Pillow.Resampling.LANCZOS)
-    file = io.BytesIO()
-    small.save(file, "WEBP", quality=80, method=2)
-    return file.getvalue()

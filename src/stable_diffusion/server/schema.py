@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchem
 from ..errors import InvalidRequest, what_is
 from ..request.control import Control
 from ..request.fields import FilePath, Model, Picture, Text, Upscaler, Whole
-from ..request.group import Setting, own_settings
+from ..request.group import FORMER, Setting, current_names, own_settings
 from ..request.json import described_setting
 from ..request.lora import MAX_STRENGTH
 from ..request.request import Request, unknown_setting
@@ -39,6 +39,7 @@ class Strict(BaseModel):
     def _known(cls, data: Any) -> Any:
         """An unknown field is answered with the nearest one, or with ours where other programs call it so."""
         if isinstance(data, Mapping):
+            data = current_names(data) if cls.model_fields.keys() >= {*FORMER.values()} else data
             for name in data:
                 if name not in cls.model_fields:
                     raise unknown_setting("setting", str(name)[:80], cls.model_fields)

@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 
 from ..adapters.folder import joined
 from ..errors import InvalidRequest, unknown_choice
+from ..images import thumbnail_bytes
 from ..jobs import FINISHED, Job, JobError, JobEvent, JobService, Picture
 from ..jobs import Limits as QueueLimits
 from ..jobs.worker import JobRunner
@@ -38,7 +39,7 @@ from .limits import check_limits
 from .model_facts import FactsOfModels
 from .observe.log import note
 from .observe.metrics import Metrics
-from .pictures import INPUT, PICTURE, decode, from_text, thumbnail, written_png
+from .pictures import INPUT, PICTURE, decode, from_text, written_png
 from .settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -322,7 +323,7 @@ class Service:
     def small_file(self, path: Path) -> bytes:
         """A small WebP of a picture that lies beside a model, made again, for nothing is served as it came."""
         data = path.read_bytes() if path.stat().st_size <= self.settings.limits.body else b""
-        return thumbnail(decode(data, "the preview", self.settings.limits.image_pixels), 256)
+        return thumbnail_bytes(decode(data, "the preview", self.settings.limits.image_pixels), 256)
 
     def start(self) -> None:
         """Start the workers."""

@@ -121,6 +121,11 @@ def compiled_by(way: str, network: torch.nn.Module, **settings: Any) -> Any:
     return torch.compile(network, backend="eager", **settings)
 
 
+ONE_FAMILY = pytest.mark.parametrize("kind", [tiny.SD1], ids=["sd1"], indirect=True)
+"""Compiling takes long, and the text encoders of both families are one class."""
+
+
+@ONE_FAMILY
 @pytest.mark.parametrize("way", ["module", "in place", "in a function"])
 def test_a_compiled_network_is_looked_at(
     single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
@@ -151,6 +156,7 @@ def text_names(single: Path) -> list[str]:
     return [name for name in load_file(single) if name.endswith("token_embedding.weight")]
 
 
+@ONE_FAMILY
 def test_a_copy_and_a_pickle_are_compiled_for_themselves(single: Path) -> None:
     clip = load_parts(single).clip
     twin, stored = copy.deepcopy(clip), pickle.loads(pickle.dumps(clip))

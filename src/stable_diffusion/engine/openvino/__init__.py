@@ -1,5 +1,6 @@
 """Networks run by OpenVINO on processors (extra `cpu`); `engine.OpenVINOEngine` is the engine.
 
+library.py    OpenVINO itself, without its telemetry
 convert.py    a torch module and the shapes of its inputs -> a graph whose weights are inputs: no weight is copied
 store.py      such graphs, and mapped files of weights, in the user's cache folder; the least recently used go first
 mapped.py     torch's weights as views of such a file, so that memory holds those of OpenVINO alone

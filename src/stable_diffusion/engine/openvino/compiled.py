@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .convert import INPUT, WEIGHT
+from .library import openvino
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -69,11 +70,9 @@ class Compiled:
 
 def _core() -> Any:
     """OpenVINO has one core in a process: what it knows of the processor is found out once."""
-    import openvino as ov
-
     global _CORE
     if _CORE is None:
-        _CORE = ov.Core()
+        _CORE = openvino().Core()
     return _CORE
 
 
@@ -102,12 +101,10 @@ _AS_BITS = {torch.bfloat16: "bf16", torch.float16: "f16"}
 
 def _constant(weight: Tensor) -> Any:
     """A weight as a constant of the graph that shares its memory; half precision is widened when it is packed."""
-    import openvino as ov
-    from openvino import opset13 as ops
-
+    ov = openvino()
     weight = weight.detach().contiguous()
     if weight.dtype not in _AS_BITS:
         return ov.op.Constant(weight.numpy(), shared_memory=True)
     kind = getattr(ov.Type, _AS_BITS[weight.dtype])
     tensor = ov.Tensor(weight.view(torch.uint16).numpy(), ov.Shape(list(weight.shape)), kind)
-    return ops.convert(ov.op.Constant(tensor, shared_memory=True), "f32")
+    return ov.opset13.convert(ov.op.Constant(tensor, shared_memory=True), "f32")

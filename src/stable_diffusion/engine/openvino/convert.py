@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...nn.sharing import sharing
+from .library import openvino
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -54,8 +55,7 @@ def convert(module: nn.Module, method: str, shapes: Mapping[str, tuple[int, ...]
     The inputs of the graph are named `input:NAME` and `weight:NAME`, and have fixed shapes. Takes seconds for a
     network of full size.
     """
-    import openvino as ov
-
+    ov = openvino()
     weights = weights_of(module)
     given = [torch.zeros(shape) for shape in shapes.values()]
     given += [torch.zeros((), dtype=_kept(each)).expand(each.shape) for each in weights.values()]

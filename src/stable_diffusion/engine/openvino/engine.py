@@ -26,6 +26,7 @@ from ..base import Engine, Features, Network, Part
 from ..torch import TORCH
 from .compiled import Compiled, Machine, computes_in_bfloat16
 from .convert import convert, weights_of
+from .library import openvino
 from .mapped import digest, map_weights
 from .store import Store
 
@@ -110,8 +111,7 @@ class OpenVINOEngine(Engine):
 
     def _graph(self, module: nn.Module, method: str, shapes: Mapping[str, tuple[int, ...]]) -> Any:
         """From the disk where it is there and whole; a disk that refuses costs time, and nothing else."""
-        import openvino as ov
-
+        ov = openvino()
         made: list[Any] = []
 
         def make(folder: Any) -> None:
@@ -207,12 +207,12 @@ def _identity(module: nn.Module) -> str:
 
 def _architecture(module: nn.Module, method: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
     """What a graph depends on: the module's class and settings, the shapes of weights and inputs, and the versions."""
-    import openvino as ov
-
     config = getattr(module, "config", None)
     weights = [(name, list(each.shape), each.is_floating_point()) for name, each in weights_of(module).items()]
     network = (type(module).__qualname__, method, repr(config), weights, list(shapes.items()))
-    return hashlib.sha256(repr((network, ov.__version__, torch.__version__, _source())).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr((network, openvino().__version__, torch.__version__, _source())).encode()).hexdigest()[
+        :32
+    ]
 
 
 @functools.cache

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from ...atomic import whole_folder
 from ...errors import InvalidRequest
 from ..processor import cache_folder
 
@@ -62,15 +62,13 @@ class Store:
                 os.utime(place)  # when it was last used
             return place
         shutil.rmtree(place, ignore_errors=True)
-        temporary = self.folder / f".{key[:40]}.{secrets.token_hex(6)}.part"
         try:
-            temporary.mkdir(parents=True)
-            make(temporary)
-            (temporary / LIST).write_text(json.dumps({each.name: _described(each) for each in temporary.iterdir()}))
-            with suppress(OSError):  # another process has made it meanwhile
-                os.rename(temporary, place)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            with whole_folder(place) as folder:
+                make(folder)
+                (folder / LIST).write_text(json.dumps({each.name: _described(each) for each in folder.iterdir()}))
+        except OSError:
+            if not _is_whole(place):  # else another process has made it meanwhile
+                raise
         self._tidy(place)
         return place
 

@@ -72,7 +72,7 @@ def check_refiner(model: StableDiffusion, refiner: StableDiffusion) -> StableDif
         )
     if theirs.unet.config.in_channels != theirs.latents.channels:
         raise InvalidRequest(
-            f"the refiner {refiner.name} is a {theirs.family}, which is told a picture too; expected one that reads "
+            f"the refiner {refiner.name} is a {theirs.family}, which reads a picture too; expected one that reads "
             "text alone"
         )
     return refiner

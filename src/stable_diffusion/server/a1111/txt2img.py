@@ -156,7 +156,7 @@ class Translator:
         if body.s_min_uncond:
             self.notes.append("s_min_uncond is ignored: guidance acts in every step")
         if body.distilled_cfg_scale is not None:
-            self.notes.append("distilled_cfg_scale is ignored: it is of models whose network is told its guidance")
+            self.notes.append("distilled_cfg_scale is ignored: it is of models whose network reads its guidance")
 
     def _infotext(self) -> dict[str, Any]:
         """The settings of `infotext`, below those that the body gives itself."""

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from ...errors import InvalidRequest, nearest
+from ...images import thumbnail_bytes
 from ...jobs import Job, Picture
 from ...request.metadata_read import written_text
 from ...request.names import SAMPLERS, SCHEDULES
 from ...request.request import Request
 from ..errors import as_api_error, validation_sentence
-from ..pictures import thumbnail
 from ..schema import given, request_settings
 from ..service import Service
 from ..v1.shapes import settings_of
@@ -248,4 +248,4 @@ def _shown(data: bytes) -> tuple[bytes, str]:
     if len(data) <= MOST_PICTURE:
         return data, "image/png"
     with Image.open(io.BytesIO(data)) as image:
-        return thumbnail(image, SHOWN_SIDE), "image/webp"
+        return thumbnail_bytes(image, SHOWN_SIDE), "image/webp"

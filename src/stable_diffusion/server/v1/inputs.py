@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
+from ...images import thumbnail_bytes
 from ...pipeline.tasks.preprocess import preprocessed
 from ...request.control import PREPROCESSORS
 from ...request.json import to_json
@@ -18,7 +19,7 @@ from ...request.metadata_read import picture_text, read_text
 from ...request.pictures import crop
 from ...request.request import Request as PictureRequest
 from ..errors import ApiError
-from ..pictures import STARTS, decode, png, thumbnail
+from ..pictures import STARTS, decode, png
 from ..schema import Strict
 from ..service import Service, ServiceIs
 from ..settings import ServerSettings
@@ -112,7 +113,7 @@ def _upload(service: Service, data: bytes) -> dict[str, Any]:
 
 def _shown(service: Service, digest: str, size: int | None) -> bytes:
     image = service.picture(f"sha256:{digest}", "the picture")
-    return png(image) if size is None else thumbnail(image, size)
+    return png(image) if size is None else thumbnail_bytes(image, size)
 
 
 def _preprocess(service: Service, asked: Preprocess) -> bytes:

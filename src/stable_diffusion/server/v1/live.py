@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import json
 import struct
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import Field, ValidationError
 
 from ...errors import InvalidRequest
+from ...images import preview_bytes
 from ...live import LivePainter
 from ...request.pictures import cover, plain_mode
 from ...request.request import Request
@@ -29,9 +29,6 @@ from ..pictures import decode
 from ..schema import LoraChoice, Name, Strict, given
 from ..service import Service, ServiceIs
 from .shapes import picture_json
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 router = APIRouter(prefix="/v1", tags=["live"])
 REPLACED, TOO_LARGE = 4009, 1009
@@ -160,7 +157,7 @@ class Live:
         request = replace(base, image=plain_mode(image), strength=self.settings["strength"])
         if self.painter is None or not self.painter.fits(request):
             self.painter = LivePainter(self.service.runner, request)
-        return encoded(self.painter.paint(request)), replace(request, seed=self.painter.seed)
+        return preview_bytes(self.painter.paint(request)), replace(request, seed=self.painter.seed)
 
 
 def as_request(settings: dict[str, Any]) -> dict[str, Any]:
@@ -169,16 +166,6 @@ def as_request(settings: dict[str, Any]) -> dict[str, Any]:
     found.setdefault("width", settings["size"])
     found.setdefault("height", settings["size"])
     return found
-
-
-def encoded(image: Image.Image) -> bytes:
-    """A JPEG file, or WebP where a pixel is transparent."""
-    file = io.BytesIO()
-    if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
-        image.save(file, "WEBP", quality=80, method=0)
-    else:
-        image.convert("RGB").save(file, "JPEG", quality=80)
-    return file.getvalue()
 
 
 @router.websocket("/live")

@@ -123,7 +123,7 @@ def t5_tokenizer(file: Path, folder: AnyPath | None) -> Path | None:
 
 def read_vae(path: AnyPath) -> NetworkPlan:
     """The autoencoder at `path`: a file (released, diffusers' or TAESD's names; a whole checkpoint has one too), or a
-    diffusers folder. UnknownModel where there is none, BrokenModel where its shape cannot be told."""
+    diffusers folder. UnknownModel where there is none, BrokenModel where its shape cannot be determined."""
     return vae_plan(read_component(path, "vae"))
 
 

@@ -180,7 +180,7 @@ def _prediction(
         return edm_kind(shapes), None  # type: ignore[return-value]  # not None
     written = _from_metadata(metadata)
     if "v_pred" in shapes:  # put there on purpose; the text may be left over from a model that was merged in
-        doubt = "prediction 'v' is told by the tensor v_pred, though the file's text says epsilon"
+        doubt = "prediction 'v' follows from the tensor v_pred, though the file's text says epsilon"
         return "v", doubt if written == "eps" else None
     said = written or _from_yaml(path)
     if said is not None:

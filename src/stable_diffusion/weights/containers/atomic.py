@@ -1,73 +1,39 @@
-"""Files and folders that appear under their name only when they are complete: a temporary one, then a rename."""
+"""The files and folders of models and of training: whole or not there, and a ModelFileError where the disk refuses."""
 
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from ...atomic import whole_file, whole_folder
 from ...errors import InvalidRequest, ModelFileError
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` once it is complete and on the disk, and vanishes on any error.
-
-    Errors of the disk come as they are, for callers with words of their own.
-    """
-    # In the same folder, since a rename is atomic only within a file system.
-    temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(6)}.part"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-@contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """The same for the files of models and of training: ModelFileError where the disk refuses."""
+    """A binary file that takes the place of `path` once it is complete and on the disk, and vanishes on any error."""
     path = Path(path)
     try:
         with whole_file(path) as file:
             yield file
     except OSError as error:
-        raise ModelFileError(f"{path} could not be written ({error.strerror or error}); nothing was changed") from error
+        raise _refused(path, error) from error
 
 
 @contextmanager
 def atomic_folder(place: Path) -> Iterator[Path]:
     """A new folder that becomes `place` once the block is through, and vanishes on any error."""
-    temporary = place.parent / f".{place.name[:40]}.{secrets.token_hex(6)}.part"
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if os.path.lexists(place):
-            raise InvalidRequest(f"{str(place)!r} exists; give a name that is free")
-        os.rename(temporary, place)
+        with whole_folder(place) as temporary:
+            yield temporary
+            if os.path.lexists(place):
+                raise InvalidRequest(f"{str(place)!r} exists; give a name that is free")
     except OSError as error:
-        raise ModelFileError(
-            f"{place} could not be written ({error.strerror or error}); nothing was changed"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise _refused(place, error) from error
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut; systems that cannot open folders (Windows) do without."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def _refused(path: Path, error: OSError) -> ModelFileError:
+    return ModelFileError(f"{path} could not be written ({error.strerror or error}); nothing was changed")

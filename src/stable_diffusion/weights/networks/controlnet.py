@@ -115,7 +115,7 @@ def controlnet_config(shapes: Shapes, layout: str, base: UNetConfig) -> ControlN
         hints = [found[0], *found[2::2]] if found else hints
     first = [shapes[name] for name in hints if name in shapes]
     if not first or any(len(shape) != 4 for shape in first):
-        raise BrokenModel(f"the tensor {hints[0]} is missing, so the shape of the ControlNet cannot be told")
+        raise BrokenModel(f"the tensor {hints[0]} is missing, so the shape of the ControlNet cannot be determined")
     tasks = shapes.get("task_embedding")
     layers = {name.split(".")[1] for name in shapes if name.startswith("transformer_layes.")}
     return ControlNetConfig(
@@ -205,7 +205,7 @@ def _lora_config(shapes: Shapes, base: UNetConfig) -> ControlNetConfig:
     name = "input_hint_block.0.weight"
     first = shapes.get(name)
     if first is None or len(first) != 4:
-        raise BrokenModel(f"the tensor {name} is missing, so the shape of the ControlNet cannot be told")
+        raise BrokenModel(f"the tensor {name} is missing, so the shape of the ControlNet cannot be determined")
     fields: dict[str, Any] = {name: getattr(base, name) for name in UNetConfig.__dataclass_fields__}
     return ControlNetConfig(**fields, hint_channels=first[1])
 

@@ -92,14 +92,14 @@ def build_ip_adapter(tensors: TensorFile, unet: UNet, *, dtype: torch.dtype, dev
 def _fields(shapes: Shapes) -> dict[str, Any]:
     context = shapes.get("ip_adapter.1.to_k_ip.weight", ())
     if len(context) != 2:
-        raise BrokenModel("ip_adapter.1.to_k_ip.weight is missing, so the shape of the adapter cannot be told")
+        raise BrokenModel("ip_adapter.1.to_k_ip.weight is missing, so the shape of the adapter cannot be determined")
     common = {"context_dim": context[1]}
     plain, latents = shapes.get(PLAIN_MARK, ()), shapes.get(PLUS_MARK, ())
     if len(plain) == 2:
         return {**common, "feature_width": plain[1], "tokens": plain[0] // context[1]}
     features, mlp = shapes.get("image_proj.proj_in.weight", ()), shapes.get("image_proj.layers.0.1.1.weight", ())
     if len(latents) != 3 or len(features) != 2 or len(mlp) != 2:
-        raise BrokenModel("image_proj is incomplete, so the shape of the adapter cannot be told")
+        raise BrokenModel("image_proj is incomplete, so the shape of the adapter cannot be determined")
     return {
         **common,
         "feature_width": features[1],

@@ -55,7 +55,7 @@ def need(shapes: Shapes, name: str) -> tuple[int, ...]:
     shape = shapes.get(name)
     if shape is None or len(shape) < 2:
         found = "is missing" if shape is None else f"has the shape {list(shape)}"
-        raise BrokenModel(f"the tensor {name} {found}, so the shape of the network cannot be told")
+        raise BrokenModel(f"the tensor {name} {found}, so the shape of the network cannot be determined")
     return shape
 
 

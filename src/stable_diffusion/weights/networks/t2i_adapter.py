@@ -78,7 +78,7 @@ def _fields(shapes: Shapes, released: bool) -> dict[str, Any]:
     light = LIGHT_MARK in shapes
     first = shapes.get("body.0.in_conv.weight" if light else "conv_in.weight", ())
     if len(first) != 4:
-        raise BrokenModel("its first convolution is missing, so the shape of the adapter cannot be told")
+        raise BrokenModel("its first convolution is missing, so the shape of the adapter cannot be determined")
     factor = next((factor for factor in FACTORS if first[1] % factor**2 == 0), FACTORS[-1])
     counted = length(shapes, "body")
     if light:
@@ -93,7 +93,9 @@ def _fields(shapes: Shapes, released: bool) -> dict[str, Any]:
         ends = [f"body.{index}.resnets.0.block1.weight" for index in range(count)]
     missing = next((name for name in ends if name not in shapes), None)
     if missing is not None or not count or not blocks:
-        raise BrokenModel(f"the tensor {missing or 'body'} is missing, so the shape of the adapter cannot be told")
+        raise BrokenModel(
+            f"the tensor {missing or 'body'} is missing, so the shape of the adapter cannot be determined"
+        )
     kind = "light" if light else "full XL" if factor == FACTORS[0] else "full"
     return {
         "kind": kind,

@@ -43,7 +43,7 @@ def tiny_config(shapes: Shapes, layout: tuple[str, str, int]) -> TinyVAEConfig:
     last = first + 2 + sum(up) + 2 * (len(up) - 1)
     out = shapes.get(f"{decoder}{last}.weight")
     if out is None or len(out) != 4:
-        raise BrokenModel(f"the tiny autoencoder has no {decoder}{last}.weight, so its shape cannot be told")
+        raise BrokenModel(f"the tiny autoencoder has no {decoder}{last}.weight, so its shape cannot be determined")
     return TinyVAEConfig(
         image_channels=out[0], latent_channels=latents, width=width, encoder_blocks=down, decoder_blocks=up
     )

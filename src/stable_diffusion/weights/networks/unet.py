@@ -140,7 +140,7 @@ def _diffusers_side(side: str, resample: str, stages: Iterable[UNetStage], confi
 
 
 def unet_fields(shapes: Shapes) -> dict[str, Any]:
-    """Fields of `UNetConfig` from the layout of single files; heads cannot be told from shapes."""
+    """Fields of `UNetConfig` from the layout of single files; heads cannot be determined from shapes."""
     fields = encoder_fields(shapes)
     count = len(fields["channels"])
     blocks = list(per_stage("blocks_per_stage", fields["blocks_per_stage"], count, least=1))
@@ -192,7 +192,7 @@ def encoder_fields(shapes: Shapes) -> dict[str, Any]:
             break
         number += 1
     if not channels:
-        raise BrokenModel("the U-Net has no input_blocks.1, so its shape cannot be told")
+        raise BrokenModel("the U-Net has no input_blocks.1, so its shape cannot be determined")
     mid_depth = length(shapes, "middle_block.1.transformer_blocks")
     middle = [f"middle_block.{place}.out_layers.3.weight" in shapes for place in (0, 2 if mid_depth else 1)]
     return {
@@ -213,7 +213,7 @@ def encoder_fields_diffusers(shapes: Shapes) -> dict[str, Any]:
         count = length(shapes, f"{block}.resnets")
         depths.append([length(shapes, f"{block}.attentions.{index}.transformer_blocks") for index in range(count)])
     if not channels:
-        raise BrokenModel("the U-Net has no down_blocks.0, so its shape cannot be told")
+        raise BrokenModel("the U-Net has no down_blocks.0, so its shape cannot be determined")
     mid_depth = length(shapes, "mid_block.attentions.0.transformer_blocks")
     middle = [f"mid_block.resnets.{place}.conv2.weight" in shapes for place in (0, 1)]
     return {

@@ -180,7 +180,7 @@ def _fields_of(shapes: Shapes, names: VAENames, *attention: str) -> dict[str, An
     channels, up = (_channels(shapes, stage.removesuffix(".0"), names.block) for stage in (encoder, decoder))
     up = up if names.decoder_reversed else up[::-1]
     if not channels and names is LDM:
-        raise BrokenModel("the autoencoder has no encoder.down.0, so its shape cannot be told")
+        raise BrokenModel("the autoencoder has no encoder.down.0, so its shape cannot be determined")
     blocks = names.block.removesuffix(".{}")
     return {
         "image_channels": need(shapes, "encoder.conv_in.weight")[1],

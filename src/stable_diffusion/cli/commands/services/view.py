@@ -83,7 +83,7 @@ def command(
 
 
 def _export(path: Path, page: str, *, overwrite: bool) -> None:
-    from ....weights.containers.atomic import whole_file
+    from ....atomic import whole_file
 
     if path.suffix.lower() not in (".html", ".htm"):
         raise InvalidRequest(

@@ -86,7 +86,7 @@ const TILES = ["canvas.tiling", "canvas.panorama", "canvas.window", "canvas.wind
 const NOISE = ["noise.eta", "noise.s_churn", "noise.s_tmin", "noise.s_tmax", "noise.s_noise", "noise.source", "noise.seed_delta", "noise.shift", "noise.compat", "guidance_rescale", "guidance_interval", "token_merging"];
 const WORDS = ["clip_skip", "prompting.emphasis", "prompting.variants"];
 const VARIATION = ["variation.strength", "variation.seed", "variation.resize_from"];
-const REFINER = ["refiner.model", "refiner.switch", "told_size.original", "told_size.crop", "told_size.target", "told_size.aesthetic_score", "told_size.negative_aesthetic_score"];
+const REFINER = ["refiner.model", "refiner.switch", "micro_conditioning.original", "micro_conditioning.crop", "micro_conditioning.target", "micro_conditioning.aesthetic_score", "micro_conditioning.negative_aesthetic_score"];
 
 /** Every setting that the form shows; a test compares it with the server's schema. */
 export const SHOWN = [...SHARP, ...TILES, ...NOISE, ...WORDS, ...VARIATION, ...REFINER];

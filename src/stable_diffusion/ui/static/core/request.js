@@ -1,7 +1,7 @@
 // Between the settings of the form and the JSON of a request: build one, read one, and say what it would change.
-import { allSettings, replaceSettings, set, setting } from "./state.js";
+import { allSettings, currentName, replaceSettings, set, setting } from "./state.js";
 
-export const GROUPS = ["prompting", "noise", "variation", "hires", "refiner", "told_size", "inpaint", "canvas"];
+export const GROUPS = ["prompting", "noise", "variation", "hires", "refiner", "micro_conditioning", "inpaint", "canvas"];
 const NEEDS_IMAGE = ["mask", "strength", "image_guidance", "inpaint"];
 const empty = (value) => value === undefined || value === null || value === "" || (Array.isArray(value) && !value.length);
 
@@ -32,7 +32,8 @@ export function buildRequest(all = allSettings()) {
 /** A request's settings by path. */
 export function flatten(request) {
   const flat = {};
-  for (const [name, value] of Object.entries(request || {})) {
+  for (const [given, value] of Object.entries(request || {})) {
+    const name = currentName(given);
     if (["priority", "format"].includes(name) || value === null) continue;
     if (GROUPS.includes(name) && typeof value === "object") {
       for (const [field, inner] of Object.entries(value)) if (inner !== null) flat[`${name}.${field}`] = inner;

@@ -4,8 +4,14 @@ import { signal, batch } from "../vendor/preact.js";
 
 const SETTINGS = "sd.settings", UI = "sd.ui";
 
+/** What the last release called otherwise, under its name of today. */
+export const currentName = (path) => path.replace(/^told_size(?=$|\.)/, "micro_conditioning");
+
 function read(key) {
-  try { return JSON.parse(localStorage.getItem(key)) || {}; } catch { return {}; }
+  try {
+    const saved = Object.entries(JSON.parse(localStorage.getItem(key)) || {});
+    return Object.fromEntries(saved.map(([path, value]) => [currentName(path), value]));
+  } catch { return {}; }
 }
 
 function shelf(key, defaults) {
