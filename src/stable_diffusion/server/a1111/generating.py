@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter, Request
 
@@ -18,13 +18,12 @@ from .answers import Made, generation_answer
 from .bodies import Generation, Img2Img, TaskProgress, Txt2Img
 from .img2img import fit_pictures, img2img_settings, needs_fitting
 from .plot.arguments import is_plot
-from .plot.run import Prepare, plot_answer
+from .plot.run import plot_answer
 from .progress import pending_json, progress_json, task_progress
 from .state import WebUI, WebUIIs
 from .txt2img import Translated, txt2img_settings
 
 CANCELLED = "cancelled"
-B = TypeVar("B", bound=Generation)
 FIELDS = {
     "guidance": "cfg_scale",
     "count": "batch_size x n_iter",
@@ -52,23 +51,12 @@ def generating(settings: ServerSettings) -> APIRouter:
     @routes.post("/sdapi/v1/txt2img", max_body_size=most)
     async def txt2img(body: Txt2Img, http: Request, webui: WebUIIs, owner: OwnerIs) -> dict[str, Any]:
         """Pictures of a text: `images` (base64), `parameters` (the fields) and `info` (JSON as text)."""
-
-        async def prepared(each: Txt2Img) -> tuple[Translated, Wanted]:
-            asked = txt2img_settings(each, await webui.options_of(each), webui.service.library)
-            return asked, await _admitted(asked, webui.service)
-
-        return await _answer(body, prepared, http, webui, owner)
+        return await _answer(body, http, webui, owner)
 
     @routes.post("/sdapi/v1/img2img", max_body_size=most)
     async def img2img(body: Img2Img, http: Request, webui: WebUIIs, owner: OwnerIs) -> dict[str, Any]:
         """Pictures of a picture and a text; with `mask`, its white part is generated again."""
-
-        async def prepared(each: Img2Img) -> tuple[Translated, Wanted]:
-            asked = img2img_settings(each, await webui.options_of(each), webui.service.library)
-            asked = await _fitted(each, asked, webui.service)
-            return asked, await _admitted(asked, webui.service)
-
-        return await _answer(body, prepared, http, webui, owner)
+        return await _answer(body, http, webui, owner)
 
     @routes.get("/sdapi/v1/progress")
     async def progress(webui: WebUIIs, owner: OwnerIs, skip_current_image: bool = False) -> dict[str, Any]:
@@ -120,20 +108,26 @@ async def _fitted(body: Img2Img, asked: Translated, service: Service) -> Transla
     return replace(asked, settings=await service.call(fit_pictures, body, asked.settings, image, mask))
 
 
-async def _admitted(asked: Translated, service: Service) -> Wanted:
-    """The request as the queue takes it; InvalidRequest in the client's own words where it cannot be used."""
+async def _prepared(body: Generation, webui: WebUI) -> tuple[Translated, Wanted]:
+    """The body as the queue takes it; InvalidRequest in the client's own words where it cannot be used."""
+    service, options = webui.service, await webui.options_of(body)
+    if isinstance(body, Img2Img):
+        asked = await _fitted(body, img2img_settings(body, options, service.library), service)
+    else:
+        assert isinstance(body, Txt2Img)
+        asked = txt2img_settings(body, options, service.library)
     try:
         await service.call(check_grid, asked, service)
-        return await service.request(asked.settings)
+        return asked, await service.request(asked.settings)
     except InvalidRequest as error:
         raise InvalidRequest(in_their_words(str(error))) from None
 
 
-async def _answer(body: B, prepare: Prepare[B], http: Request, webui: WebUI, owner: str) -> dict[str, Any]:
+async def _answer(body: Generation, http: Request, webui: WebUI, owner: str) -> dict[str, Any]:
     """What the request gives; a plot where its script asks for one."""
     if is_plot(body.script_name):
-        return await plot_answer(body, prepare, http, webui, owner)
-    asked, request = await prepare(body)
+        return await plot_answer(body, lambda cell: _prepared(cell, webui), http, webui, owner)
+    asked, request = await _prepared(body, webui)
     return await _generate(body, asked, request, http, webui, owner)
 
 

@@ -110,9 +110,12 @@ def _plot_args(has_image: bool) -> list[dict[str, Any]]:
     for name in "XYZ":
         choices = [axis.label for axis in axes_of(has_image=has_image)]
         found.append({**bounds, "label": f"{name} type", "value": choices[1 if name == "X" else 0], "choices": choices})
-        found += [{**bounds, "label": f"{name} values", "value": value} for value in ("", [])]
-    switches = ("Draw legend", "Include Sub Images", "Include Sub Grids", "Keep -1 for seeds")
-    switches += tuple(f"Vary seeds for {name}" for name in "XYZ")
+        found += [
+            {**bounds, "label": f"{name} values", "value": ""},
+            {**bounds, "label": f"{name} values", "value": []},
+        ]
+    switches = ["Draw legend", "Include Sub Images", "Include Sub Grids", "Keep -1 for seeds"]
+    switches += [f"Vary seeds for {name}" for name in "XYZ"]
     found += [{**bounds, "label": label, "value": label == switches[0]} for label in switches]
     margin = {"label": "Grid margins (px)", "value": 0, "minimum": 0, "maximum": 500, "step": 2, "choices": None}
     return [*found, margin, {**bounds, "label": "Use text inputs instead of dropdowns", "value": False}]

@@ -115,7 +115,7 @@ def _offset(plot: Plot, place: tuple[int, int, int]) -> int:
 
 def _side(name: str, args: Sequence[Any], *, has_image: bool) -> Side:
     """The axis of (type, values as text, values of the menu): the menu's count where there are any."""
-    kind, text, chosen = (*args, *(None, None, None)[len(args) :])
+    kind, text, chosen = [*args, None, None, None][:3]
     axis = axis_named(kind, f"{name}_type", has_image=has_image)
     if axis.label == NOTHING:
         return Side(axis, (0,))
@@ -182,5 +182,5 @@ def _margin(value: Any) -> int:
     except (TypeError, ValueError, OverflowError):
         number = -1.0
     if isinstance(value, bool) or not 0 <= number <= MOST_MARGIN:
-        raise InvalidRequest(f"margin_size is {brief(value, 60)!r}; expected 0 to {MOST_MARGIN}")
+        raise InvalidRequest(f"margin_size is {brief(value, 60)}; expected 0 to {MOST_MARGIN}")
     return round(number)

@@ -56,7 +56,7 @@ def _replaced(body: Generation, value: str, values: Sequence[str]) -> dict[str, 
     texts = {"prompt": body.prompt, "negative_prompt": body.negative_prompt}
     if not any(values[0] in text for text in texts.values()):
         raise InvalidRequest(
-            f"Prompt S/R: {brief(values[0], 60)!r} is in neither prompt; expected the first value to be what is replaced"
+            f"Prompt S/R: {brief(values[0], 60)!r} is in neither prompt; the first value is what is replaced"
         )
     return {name: text.replace(values[0], value) for name, text in texts.items()}
 

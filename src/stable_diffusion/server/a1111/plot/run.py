@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import Request as HttpRequest
 from PIL import Image
@@ -24,8 +24,7 @@ from ..txt2img import Translated
 from .arguments import TITLE, Plot, cells, plot_of
 from .sheets import sheet_file, sheet_text, sheets
 
-B = TypeVar("B", bound=Generation)
-Prepare = Callable[[B], Awaitable[tuple[Translated, Request]]]
+Prepare = Callable[[Generation], Awaitable[tuple[Translated, Request]]]
 """A body as the queue takes it."""
 MOST_SHEET = 100_000_000
 """Pixels of a sheet."""
