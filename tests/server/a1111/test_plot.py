@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -92,7 +93,8 @@ def test_img2img(server: Served) -> None:
 
 
 def test_bodies_of_cells() -> None:
-    assert [each.seed for each in bodies([1, "5, ,-1", "", 0])][0] == 5
+    five, *others = bodies([1, "5, ,-1", "", 0])
+    assert five.seed == 5 and all(each.seed >= 0 for each in others) and len(others) == 2
     random = bodies([place("Steps"), "1-3", ""], seed=-1)
     assert len({each.seed for each in random}) == 1 and random[0].seed >= 0, "one random seed for all of them"
     free = bodies([place("Steps"), "1-3", "", 0, "", "", 0, "", "", True, False, False, True], seed=-1)
@@ -133,9 +135,8 @@ def test_bodies_of_cells() -> None:
     ],
 )
 def test_arguments_that_cannot_be_used(args: list[Any], words: str) -> None:
-    with pytest.raises(InvalidRequest, match=".") as caught:
+    with pytest.raises(InvalidRequest, match=re.escape(words)):
         bodies(args)
-    assert words in str(caught.value)
 
 
 def test_refused_before_the_first_cell_is_made(server: Served) -> None:

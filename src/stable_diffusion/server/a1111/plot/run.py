@@ -13,7 +13,7 @@ from fastapi import Request as HttpRequest
 from PIL import Image
 
 from ....errors import InvalidRequest
-from ....jobs import Job, Picture
+from ....jobs import Job, Picture, QueueFull
 from ....request.request import Request
 from ...errors import ApiError
 from ...limits import cost_of
@@ -38,7 +38,9 @@ class Cells:
     notes: list[str] = field(default_factory=list)
 
 
-async def plot_answer(body: B, prepare: Prepare[B], http: HttpRequest, webui: WebUI, owner: str) -> dict[str, Any]:
+async def plot_answer(
+    body: Generation, prepare: Prepare, http: HttpRequest, webui: WebUI, owner: str
+) -> dict[str, Any]:
     """Run all cells and wait: the sheet, the sheets of each value of Z and the single pictures as they are asked for.
 
     A cell that cannot be made is an error before the first one is; where a cell fails, or the client goes away, the
@@ -93,7 +95,13 @@ async def _run(plot: Plot, requests: Sequence[Request], client: _Client) -> Cell
     try:
         while waiting or left:
             while left and len(waiting) < ahead:
-                waiting.append(await service.submit(left.popleft(), client.owner, save=keep))
+                try:
+                    waiting.append(await service.submit(left[0], client.owner, save=keep))
+                except QueueFull:
+                    if not waiting:
+                        raise
+                    break  # there is room again when the next cell is done
+                left.popleft()
             job = waiting[0]
             tasks.add(client.owner, client.body.force_task_id, job.id)
             try:
