@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from served import FAST, Served, base64_text, middle, opened, picture, png, served
+from served import FAST, Served, base64_text, middle, opened, picture, png, recorded, served
 
 webuiapi = pytest.importorskip("webuiapi")
 sd_backend_client = pytest.importorskip("sd_backend_client")
@@ -186,6 +186,13 @@ def test_pictures_are_kept_where_they_are_asked_to_be(server: Served) -> None:
     assert server.get("/v1/gallery").json()["total"] == before + 1
 
 
+def test_interrogate_gives_the_prompt_that_a_picture_carries(webui: object) -> None:
+    made = webui.txt2img(prompt="a red kite, over (hills:1.1)", **SMALL)
+    assert webui.interrogate(made.image).info == "a red kite, over (hills:1.1)"
+    with pytest.raises(RuntimeError, match=r"501.*no model here that describes pictures"):
+        webui.interrogate(picture())
+
+
 def test_other_formats_carry_the_text(server: Served) -> None:
     for name, kind in (("jpg", "JPEG"), ("webp", "WEBP")):
         body = {"prompt": "a kite", **SMALL, "override_settings": {"samples_format": name}}
@@ -250,3 +257,12 @@ def test_absent_routes_and_wrong_methods(server: Served) -> None:
         assert server.get(f"/sdapi/v1/{path}").status_code == 405, path
     assert server.post("/sdapi/v1/samplers").status_code == 405
     assert server.post("/sdapi/v1/train/embedding").status_code == 501
+
+
+def test_a_lora_of_the_list_changes_the_picture(server: Served) -> None:
+    body = recorded("a1111-sdcpp-txt2img")["json"]
+    with_it = server.post("/sdapi/v1/txt2img", body).json()
+    tagged = server.post("/sdapi/v1/txt2img", {**body, "lora": [], "prompt": "a badger <lora:ink:0.8>"}).json()
+    without = server.post("/sdapi/v1/txt2img", {**body, "lora": [], "prompt": "a badger"}).json()
+    assert with_it["images"] == tagged["images"] != without["images"]
+    assert "stable-diffusion.cpp" in json.loads(with_it["info"])["notes"][0]
