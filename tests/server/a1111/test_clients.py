@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 from served import FAST, Served, base64_text, middle, opened, picture, png, recorded, served
 
+from control_files import write_controlnet
+from stable_diffusion import load
+
 webuiapi = pytest.importorskip("webuiapi")
 sd_backend_client = pytest.importorskip("sd_backend_client")
 
@@ -234,6 +237,15 @@ def test_what_a_model_cannot_do_is_no_failure_of_the_server(server: Served) -> N
     body = {"prompt": "a kite", **SMALL, "alwayson_scripts": {"ControlNet": {"args": [unit]}}}
     answer = server.post("/sdapi/v1/txt2img", body)
     assert answer.status_code == 400 and "is a ControlNet for a model" in answer.json()["detail"], answer.text
+
+
+def test_a_control_for_other_latents_is_no_failure_of_the_server(server: Served) -> None:
+    write_controlnet(server.service.settings.controls[0] / "patches.safetensors", load(FAST).parts.unet.config)
+    server.post("/sdapi/v1/refresh-checkpoints")
+    unit = {"model": "patches", "module": "none", "image": base64_text(picture())}
+    body = {"prompt": "a kite", **SMALL, "alwayson_scripts": {"ControlNet": {"args": [unit]}}}
+    answer = server.post("/sdapi/v1/txt2img", body)
+    assert answer.status_code == 400 and "reads latents of 64 channels" in answer.json()["detail"], answer.text
 
 
 def test_a_token_is_the_password_of_basic(tmp_path: Path) -> None:
