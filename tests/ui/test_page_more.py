@@ -75,6 +75,31 @@ def test_gallery_search_star_delete_undo(opened: Opened, server: Server) -> None
     settle(lambda: other.locator(".tile").count() == 2)
 
 
+def test_a_second_device_has_the_settings(opened: Opened, server: Server) -> None:
+    page = opened()
+    page.click("#settings")
+    page.fill("#f-width", "64")
+    page.fill("#f-prompt", "a red kite")
+    page.keyboard.press("Control+Enter")
+    settle(lambda: server.get("v1/settings/page").get("settings", {}).get("prompt") == "a red kite")
+    other = opened()
+    settle(lambda: other.input_value("#f-prompt") == "a red kite")
+    other.click("#settings")
+    assert other.input_value("#f-width") == "64"
+    other.fill("#f-prompt", "a boat")
+    other.keyboard.press("Control+Enter")
+    settle(lambda: server.get("v1/settings/page")["settings"]["prompt"] == "a boat")
+    page.reload()  # it has settings of its own: nothing changes until its user says so
+    offer = page.locator(".toast").get_by_role("button", name="Take them over")
+    offer.wait_for()
+    assert page.input_value("#f-prompt") == "a red kite"
+    offer.click()
+    settle(lambda: page.input_value("#f-prompt") == "a boat")
+    page.reload()
+    settle(lambda: page.input_value("#f-prompt") == "a boat")
+    server.idle()
+
+
 def test_start_picture_outpaint_and_hires(opened: Opened, server: Server) -> None:
     page = opened()
     page.click("#settings")

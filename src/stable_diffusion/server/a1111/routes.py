@@ -219,7 +219,7 @@ def _pictures(settings: ServerSettings) -> APIRouter:
         text = writable(found or "")
         return {"info": text, "items": items, "parameters": text_parameters(text)}
 
-    @routes.post("/sdapi/v1/interrogate", max_body_size=most)
+    @routes.post("/sdapi/v1/interrogate", max_body_size=most, include_in_schema=False)  # 501 is no fault here
     async def interrogate(body: Interrogate, service: ServiceIs) -> dict[str, Any]:
         """The prompt that the picture carries, as `caption`; 501 for one without: no model here describes pictures."""
         if not body.image.strip():

@@ -7,6 +7,7 @@ import { start, online, queue, running, queued, caps } from "./core/server.js";
 import { bindKeys, startKeys } from "./core/keys.js";
 import { generate, generateNow, stop, chosen, useAgain, editPicture, readFile, followPictures } from "./core/actions.js";
 import { star, discard } from "./core/gallery.js";
+import { offerSettings } from "./core/devices.js";
 import { Icon, IconButton, Toasts } from "./components/basics.js";
 import Paint from "./views/paint.js";
 
@@ -139,7 +140,7 @@ async function main() {
   root.textContent = "";
   await route();
   render(html`<${App} />`, root);
-  const begin = () => start().catch((error) => { if (!locked.peek()) { toast(error.message, { kind: "error" }); setTimeout(begin, 3000); } });
+  const begin = () => start().then(() => { offerSettings().catch(() => {}); }).catch((error) => { if (!locked.peek()) { toast(error.message, { kind: "error" }); setTimeout(begin, 3000); } });
   locked.subscribe((on) => { if (!on && !caps.peek()) begin(); });
   if ("serviceWorker" in navigator && isSecureContext) navigator.serviceWorker.register("sw.js").catch(() => {});
 }
