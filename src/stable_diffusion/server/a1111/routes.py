@@ -225,7 +225,8 @@ def _pictures(settings: ServerSettings) -> APIRouter:
         if not body.image.strip():
             raise ApiError(404, "image is empty; expected a picture in base64", param="image")
         image = await service.open_picture(body.image, "image")
-        prompt = split_text(writable(await service.call(written_text, image) or ""))[0].strip()
+        found: str | None = await service.call(written_text, image)
+        prompt = split_text(writable(found or ""))[0].strip()
         if not prompt:
             raise ApiError(501, "the picture carries no prompt, and there is no model here that describes pictures")
         return {"caption": prompt}
