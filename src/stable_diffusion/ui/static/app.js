@@ -67,8 +67,8 @@ function Bar() {
         <a key=${name} href=${`#/${name}`} aria-current=${view.value === name ? "page" : undefined} aria-label=${t(`view.${name}`)}><${Icon} name=${each.icon} />
           <span>${t(`view.${name}`)}</span>${name === "queue" && waiting > 0 && html`<em>${waiting}</em>`}</a>`)}</nav>
       <div class="bar-end">
-        ${!online.value && html`<span class="chip bad" role="status">${t("offline")}</span>`}
-        ${queue.value.paused && html`<a class="chip" href="#/queue">${t("queue.paused")}</a>`}
+        ${!online.value ? html`<span class="chip bad" role="status"><${Icon} name="triangle-alert" size=${14} /><span>${t("offline")}</span></span>`
+          : queue.value.paused && html`<a class="chip" href="#/queue" title=${t("queue.paused")}><${Icon} name="pause" size=${14} /><span>${t("queue.paused")}</span></a>`}
         <button type="button" class="tool lang" lang=${other === "zh" ? "zh-CN" : "en"} aria-label=${`${t("language")}: ${LANGUAGES[other]}`} title=${LANGUAGES[other]}
           onClick=${() => { setUi("lang", other); useLanguage(other); }}>${other === "zh" ? "中" : "EN"}</button>
         <${IconButton} icon=${THEMES[theme]} label=${`${t("theme")}: ${t(`theme.${theme}`)}`} onClick=${nextTheme} />
