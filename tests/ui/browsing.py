@@ -19,6 +19,21 @@ def settle(true: Callable[[], object], seconds: float = PATIENCE) -> None:
         time.sleep(0.04)
 
 
+def still(page: Any) -> None:
+    """Waits until nothing on the page moves that comes to an end by itself."""
+    ends = "(each) => each.effect?.getComputedTiming().iterations !== Infinity && each.playState === 'running'"
+    settle(lambda: page.evaluate(f"document.getAnimations().filter({ends}).length") == 0)
+
+
+def mask_canvas(page: Any) -> Any:
+    """The mask editor's canvas, once it shows its picture: an empty one has a browser's own size."""
+    canvas = page.locator("#mask-canvas")
+    canvas.wait_for()
+    settle(lambda: canvas.evaluate("each => [each.width, each.height].join()") != "300,150")
+    still(page)
+    return canvas
+
+
 def drop(page: Any, selector: str, data: bytes, name: str = "picture.png", kind: str = "image/png") -> None:
     """Drops a file on an element."""
     transfer = page.evaluate_handle(

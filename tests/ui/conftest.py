@@ -45,9 +45,9 @@ class Server:
             body = answer.read()
         return json.loads(body) if answer.headers["Content-Type"].startswith("application/json") else body
 
-    def post(self, path: str, data: Any = None) -> Any:
+    def post(self, path: str, data: Any = None, method: str = "POST") -> Any:
         body = json.dumps({} if data is None else data).encode()
-        request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"}, method=method)
         with urllib.request.urlopen(request, timeout=20) as answer:
             return json.loads(answer.read() or b"null")
 
@@ -170,6 +170,7 @@ def opened(browser: Any, server: Server) -> Iterator[Callable[..., Any]]:
     """Opens a page in a context of its own: `opened("#/gallery", locale="zh-CN", ...)`; `context=` shares one."""
     faults: list[str] = []
     contexts: list[Any] = []
+    server.post("v1/settings/page", {}, "PUT")  # each test begins as the first device
 
     def open_page(address: str = "", context: Any = None, script: str = "", **settings: Any) -> Any:
         if context is None:

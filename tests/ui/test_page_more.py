@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from browsing import drop, settle
+from browsing import drop, mask_canvas, settle, still
 from PIL import Image
 
 pytestmark = pytest.mark.timeout(280)
@@ -73,6 +73,31 @@ def test_gallery_search_star_delete_undo(opened: Opened, server: Server) -> None
     settle(lambda: other.locator(".tile").count() == 3)
     page.keyboard.press("Delete")
     settle(lambda: other.locator(".tile").count() == 2)
+
+
+def test_a_second_device_has_the_settings(opened: Opened, server: Server) -> None:
+    page = opened()
+    page.click("#settings")
+    page.fill("#f-width", "64")
+    page.fill("#f-prompt", "a red kite")
+    page.keyboard.press("Control+Enter")
+    settle(lambda: server.get("v1/settings/page").get("settings", {}).get("prompt") == "a red kite")
+    other = opened()
+    settle(lambda: other.input_value("#f-prompt") == "a red kite")
+    other.click("#settings")
+    assert other.input_value("#f-width") == "64"
+    other.fill("#f-prompt", "a boat")
+    other.keyboard.press("Control+Enter")
+    settle(lambda: server.get("v1/settings/page")["settings"]["prompt"] == "a boat")
+    page.reload()  # it has settings of its own: nothing changes until its user says so
+    offer = page.locator(".toast").get_by_role("button", name="Take them over")
+    offer.wait_for()
+    assert page.input_value("#f-prompt") == "a red kite"
+    offer.click()
+    settle(lambda: page.input_value("#f-prompt") == "a boat")
+    page.reload()
+    settle(lambda: page.input_value("#f-prompt") == "a boat")
+    server.idle()
 
 
 def test_start_picture_outpaint_and_hires(opened: Opened, server: Server) -> None:
@@ -172,7 +197,7 @@ def test_views_are_accessible(opened: Opened, server: Server, locale: str, schem
     for view in VIEWS:
         page.goto(f"{server.url}#/{view}")
         page.locator(f"main.{view} h1").first.wait_for(state="attached")
-        page.wait_for_timeout(150)
+        still(page)
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, view
         if locale == "zh-CN":
             assert page.locator(f"main.{view}").evaluate("each => /[\\u4e00-\\u9fff]/.test(each.innerText)"), view
@@ -187,7 +212,7 @@ def test_dialogs_are_accessible(opened: Opened, server: Server) -> None:
     for key in ("?", "i", "c", "e"):
         page.keyboard.press(key)
         page.locator("dialog[open] h2").wait_for()
-        page.wait_for_timeout(150)
+        still(page)
         assert not violations(page), key
         page.keyboard.press("Escape")
         page.locator("dialog").wait_for(state="detached")
@@ -202,14 +227,26 @@ def test_phone_has_the_picture_first_and_the_button_in_reach(opened: Opened) -> 
     assert button["y"] + button["height"] <= 780 and button["height"] >= 44
     page.tap("#settings")
     page.locator("#panel").wait_for()
+    settle(lambda: page.locator("#panel").bounding_box()["y"] < 100)  # the settings come into sight
     assert page.locator("#generate-sticky").bounding_box() == button
     page.locator("body").press("e")
-    canvas = page.locator("#mask-canvas")
-    canvas.wait_for()
-    page.wait_for_timeout(400)
+    canvas = mask_canvas(page)
     where = canvas.bounding_box()
     page.touchscreen.tap(where["x"] + where["width"] / 2, where["y"] + where["height"] / 2)
     settle(page.get_by_role("button", name="Undo").is_enabled)
+
+
+def test_phone_shows_a_paused_queue_within_its_width(opened: Opened, server: Server) -> None:
+    server.post("v1/queue/pause")
+    for number in range(2):
+        server.post("v1/jobs", {"prompt": f"waits {number}", "steps": 1})
+    page = opened("#/queue", viewport={"width": 390, "height": 780}, has_touch=True, is_mobile=True)
+    page.locator(".bar a.chip").wait_for()
+    rows = page.locator("#waiting > li")
+    settle(lambda: rows.count() == 2)
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert rows.first.bounding_box()["height"] < 90, "all buttons of a job are in one row"
+    server.post("v1/queue/clear")
 
 
 def test_keyboard_alone(opened: Opened, server: Server) -> None:
@@ -221,9 +258,7 @@ def test_keyboard_alone(opened: Opened, server: Server) -> None:
     page.locator(f'{ROW}[title="made by keys"]').wait_for()
     page.locator("#f-prompt").blur()
     page.keyboard.press("e")
-    page.locator("#mask-canvas").wait_for()
-    page.wait_for_timeout(300)
-    page.locator("#mask-canvas").focus()
+    mask_canvas(page).focus()
     for key in ("ArrowRight", "ArrowDown", "Enter", "ArrowDown", "Enter", "[", "Enter"):
         page.keyboard.press(key)
     page.keyboard.press("Control+z")
@@ -290,7 +325,7 @@ def test_five_thousand_pictures_and_a_long_prompt(opened: Opened, server: Server
     assert page.locator(".tile").count() < 120
     page.goto(server.url + "#/paint")
     page.fill("#f-prompt", WORDS)
-    page.wait_for_timeout(600)
+    settle(lambda: "over" in (page.locator(".composer .tokens").get_attribute("class") or ""), 20)
     times = page.evaluate(PAINTED)
     assert times and all(each > 0 for each in times), times  # how long they take is measured in docs/page.md
 
@@ -309,7 +344,7 @@ def test_shell_opens_without_the_server(opened: Opened, server: Server) -> None:
     page.evaluate("navigator.serviceWorker.ready.then(() => 1)")
     page.reload()
     page.locator("#generate").wait_for()
-    page.wait_for_timeout(200)
+    settle(lambda: page.evaluate("caches.open('page-1').then((kept) => kept.match('static/app.js')).then(Boolean)"))
     page.context.set_offline(True)
     page.reload()
     page.locator("#generate").wait_for()

@@ -12,29 +12,34 @@ MARGIN, LABEL, FONT = 8, 22, 13
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 
-def draw(columns: Sequence[str], rows: Sequence[str], blocks: Sequence[str], pictures: Sequence[Image]) -> Image:
-    """The sheet: pictures in reading order, column labels above, a label above each row and each block that has one."""
+def draw(
+    columns: Sequence[str], rows: Sequence[str], blocks: Sequence[str], pictures: Sequence[Image], margin: int = MARGIN
+) -> Image:
+    """The sheet: pictures in reading order, column labels above, a label above each row and each block that has one.
+
+    margin   pixels between the pictures
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     width, height = max(p.width for p in pictures), max(p.height for p in pictures)
     font = ImageFont.load_default(size=FONT)
     wide = max(width, *(round(font.getlength(text)) for text in columns))
     row_label, block_label = LABEL * any(rows), LABEL * any(blocks)
-    step = height + MARGIN + row_label
+    step = height + margin + row_label
     block_step = block_label + len(rows) * step
-    size = (MARGIN + len(columns) * (wide + MARGIN), LABEL + MARGIN + len(blocks) * block_step)
+    size = (margin + len(columns) * (wide + margin), LABEL + margin + len(blocks) * block_step)
     sheet = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(sheet)
     for column, text in enumerate(columns):
-        pen.text((MARGIN + column * (wide + MARGIN), 5), text, INK, font)
+        pen.text((margin + column * (wide + margin), 5), text, INK, font)
     for block, text in enumerate(blocks):
-        pen.text((MARGIN, LABEL + block * block_step + 3), text, INK, font)
+        pen.text((margin, LABEL + block * block_step + 3), text, INK, font)
         for row, line in enumerate(rows):
-            pen.text((MARGIN, LABEL + block * block_step + block_label + row * step + 3), line, INK, font)
+            pen.text((margin, LABEL + block * block_step + block_label + row * step + 3), line, INK, font)
     for index, picture in enumerate(pictures):
         above, column = divmod(index, len(columns))
         block, row = divmod(above, len(rows))
-        top = LABEL + block * block_step + block_label + row * step + row_label + MARGIN // 2
+        top = LABEL + block * block_step + block_label + row * step + row_label + margin // 2
         solid = picture.convert("RGBA")
-        sheet.paste(solid, (MARGIN + column * (wide + MARGIN), top), solid)
+        sheet.paste(solid, (margin + column * (wide + margin), top), solid)
     return sheet

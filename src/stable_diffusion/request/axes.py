@@ -10,12 +10,13 @@ from __future__ import annotations
 import csv
 import functools
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InvalidRequest, unknown_choice
+from ..errors import InvalidRequest, brief, unknown_choice
 from .group import Setting
 from .request import Request, all_settings
 
@@ -52,7 +53,7 @@ class Axis:
         if not sign or name not in axes:
             raise unknown_choice("axis", name if sign else text, axes)
         words = next(csv.reader([values], skipinitialspace=True), [])
-        found = [value for word in words for value in _values(name, word.strip(), axes[name].kind.scalar or str)]
+        found = [value for word in words for value in values_of(name, word.strip(), axes[name].kind.scalar or str)]
         if not found or len(found) > MAX_VALUES:
             raise InvalidRequest(f"the axis {name!r} has {len(found)} values; expected 1 to {MAX_VALUES}")
         return Axis(name, tuple(found))
@@ -73,14 +74,18 @@ class Axis:
         return f"{self.name} {value:g}" if isinstance(value, float) else f"{self.name} {value}"
 
 
-def _values(name: str, word: str, kind: type) -> list[Any]:
+def values_of(name: str, word: str, kind: type) -> list[Any]:
+    """The values of one word of an axis: itself, or those of a range. InvalidRequest where it is no number."""
     span = _RANGE.fullmatch(word) if kind is not str else None
     if span is None:
         try:
-            return [kind(word)]
+            value = kind(word)
+            if kind is float and not math.isfinite(value):
+                raise ValueError
+            return [value]
         except ValueError:
             expected = "a whole number" if kind is int else "a number"
-            raise InvalidRequest(f"the axis {name!r} has the value {word!r}; expected {expected}") from None
+            raise InvalidRequest(f"the axis {name!r} has the value {brief(word, 60)!r}; expected {expected}") from None
     first, last = float(span[1]), float(span[2])
     if span[4] is not None:
         count = min(int(span[4]), MAX_VALUES + 1)

@@ -83,7 +83,8 @@ class Listing:
         if found is not None:
             return found
         if any(sign in name for sign in "/\\\0") or name.startswith(".."):
-            raise InvalidRequest(f"{name[:80]!r} is a path; expected the name of a {self.what} in the list")
+            article = "an" if self.what[0] in "aeiou" else "a"
+            raise InvalidRequest(f"{name[:80]!r} is a path; expected the name of {article} {self.what} in the list")
         close = nearest(name, entries)
         if close is not None:
             raise InvalidRequest(f"there is no {self.what} {name[:80]!r}: did you mean {close!r}?")

@@ -30,8 +30,7 @@ def check_limits(request: Request, limits: Limits, size: tuple[int, int], steps:
     _most("controls", len(request.controls), limits.controls)
     _most("count", request.count, limits.count)
     _most("steps", request.steps or steps, limits.steps)
-    passes = list(_passes(request, size, steps))
-    for width, height, _ in passes:
+    for width, height, _ in _passes(request, size, steps):
         _most("width", width, limits.side)
         _most("height", height, limits.side)
         if width * height > limits.pixels:
@@ -39,15 +38,20 @@ def check_limits(request: Request, limits: Limits, size: tuple[int, int], steps:
                 f"the picture has {width}x{height} pixels; this server makes at most {limits.pixels} "
                 f"({limits.pixels / 1e6:.1f} megapixels)"
             )
-    parts = max(1, len(split_and(request.prompt)))
-    guided = 1 if request.guidance == 1 else 2
-    work = sum(width * height * run * (parts + guided - 1) for width, height, run in passes)
-    cost = work * (1 + len(request.controls)) * request.count / 1e6
+    cost = cost_of(request, size, steps)
     if cost > limits.cost:
         raise InvalidRequest(
             f"the request would take {cost:.0f} megapixel steps; this server takes at most {limits.cost}: "
             "ask for a smaller size, fewer steps or fewer pictures"
         )
+
+
+def cost_of(request: Request, size: tuple[int, int], steps: int) -> float:
+    """Megapixels times calls of the network, of all its pictures; size and steps as in `check_limits`."""
+    parts = max(1, len(split_and(request.prompt)))
+    guided = 1 if request.guidance == 1 else 2
+    work = sum(width * height * run * (parts + guided - 1) for width, height, run in _passes(request, size, steps))
+    return work * (1 + len(request.controls)) * request.count / 1e6
 
 
 def _most(name: str, value: int, most: int) -> None:

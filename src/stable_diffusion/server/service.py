@@ -227,7 +227,7 @@ class Service:
         body = {"upscaler": name, "width": size[0], "height": size[1], "crop": True}
         job = self.queue.wait(self.submit_upscale(image, body, owner, save=False).id)
         if job.state != "done":
-            raise failure(job)
+            raise failure(job, refused=self.queue.was_refused(job.id))
         data = self.queue.gallery.read(self.queue.pictures_of(job.id)[0].id)
         return decode(data, "the enlarged picture", max(len(data), size[0] * size[1]))
 

@@ -11,7 +11,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from served import FAST, Served, base64_text, middle, opened, picture, png, served
+from served import FAST, Served, base64_text, middle, opened, picture, png, recorded, served
+
+from control_files import write_controlnet
+from stable_diffusion import load
 
 webuiapi = pytest.importorskip("webuiapi")
 sd_backend_client = pytest.importorskip("sd_backend_client")
@@ -186,6 +189,13 @@ def test_pictures_are_kept_where_they_are_asked_to_be(server: Served) -> None:
     assert server.get("/v1/gallery").json()["total"] == before + 1
 
 
+def test_interrogate_gives_the_prompt_that_a_picture_carries(webui: object) -> None:
+    made = webui.txt2img(prompt="a red kite, over (hills:1.1)", **SMALL)
+    assert webui.interrogate(made.image).info == "a red kite, over (hills:1.1)"
+    with pytest.raises(RuntimeError, match=r"501.*no model here that describes pictures"):
+        webui.interrogate(picture())
+
+
 def test_other_formats_carry_the_text(server: Served) -> None:
     for name, kind in (("jpg", "JPEG"), ("webp", "WEBP")):
         body = {"prompt": "a kite", **SMALL, "override_settings": {"samples_format": name}}
@@ -229,6 +239,15 @@ def test_what_a_model_cannot_do_is_no_failure_of_the_server(server: Served) -> N
     assert answer.status_code == 400 and "is a ControlNet for a model" in answer.json()["detail"], answer.text
 
 
+def test_a_control_for_other_latents_is_no_failure_of_the_server(server: Served) -> None:
+    write_controlnet(server.service.settings.controls[0] / "patches.safetensors", load(FAST).parts.unet.config)
+    server.post("/sdapi/v1/refresh-checkpoints")
+    unit = {"model": "patches", "module": "none", "image": base64_text(picture())}
+    body = {"prompt": "a kite", **SMALL, "alwayson_scripts": {"ControlNet": {"args": [unit]}}}
+    answer = server.post("/sdapi/v1/txt2img", body)
+    assert answer.status_code == 400 and "reads latents of 64 channels" in answer.json()["detail"], answer.text
+
+
 def test_a_token_is_the_password_of_basic(tmp_path: Path) -> None:
     """webuiapi asks for the scripts before it has its credentials, and goes on without the answer."""
     token = "a-long-secret-of-tests"
@@ -250,3 +269,12 @@ def test_absent_routes_and_wrong_methods(server: Served) -> None:
         assert server.get(f"/sdapi/v1/{path}").status_code == 405, path
     assert server.post("/sdapi/v1/samplers").status_code == 405
     assert server.post("/sdapi/v1/train/embedding").status_code == 501
+
+
+def test_a_lora_of_the_list_changes_the_picture(server: Served) -> None:
+    body = recorded("a1111-sdcpp-txt2img")["json"]
+    with_it = server.post("/sdapi/v1/txt2img", body).json()
+    tagged = server.post("/sdapi/v1/txt2img", {**body, "lora": [], "prompt": "a badger <lora:ink:0.8>"}).json()
+    without = server.post("/sdapi/v1/txt2img", {**body, "lora": [], "prompt": "a badger"}).json()
+    assert with_it["images"] == tagged["images"] != without["images"]
+    assert "stable-diffusion.cpp" in json.loads(with_it["info"])["notes"][0]

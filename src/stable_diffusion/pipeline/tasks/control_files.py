@@ -78,6 +78,11 @@ def _unit(model: StableDiffusion, control: Control, network: nn.Module) -> Contr
             f"the ControlNet {control.name!r} reads {network.config.hint_factor} pixels per latent; "
             f"this model has {model.factor}"
         )
+    seen, given = network.config.in_channels, _unet(model).config.in_channels
+    if seen > given:
+        raise InvalidRequest(
+            f"the ControlNet {control.name!r} reads latents of {seen} channels; this model has {given}"
+        )
     hint, task = _hint(control, network.config.hint_channels), _task(control, network.config.tasks)
     return ControlUnit(control=control, network=network, hint=hint, factor=model.factor, task=task)
 

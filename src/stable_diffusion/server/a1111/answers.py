@@ -36,12 +36,16 @@ OWN_KEYS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A finished request: its pictures with their files, in order, and everything that a client is to be told."""
+    """A finished request: its pictures with their files, in order, and everything that a client is to be told.
+
+    sheets   how many of the first pictures are sheets of a plot
+    """
 
     pictures: Sequence[Picture]
     files: Sequence[bytes]
     notes: tuple[str, ...]
     started: float
+    sheets: int = 0
 
 
 def generation_answer(body: Generation, asked: Translated, made: Made) -> dict[str, Any]:
@@ -146,7 +150,7 @@ def _info(body: Generation, asked: Translated, made: Made, infos: Sequence[Pictu
         "seed_resize_from_h": body.seed_resize_from_h,
         "denoising_strength": strength,
         "extra_generation_params": {name: value for name, value in values.items() if name not in OWN_KEYS},
-        "index_of_first_image": 0,
+        "index_of_first_image": made.sheets,
         "infotexts": [picture.parameters for picture in made.pictures],
         "styles": list(body.styles),
         "job_timestamp": timestamp(made.started),

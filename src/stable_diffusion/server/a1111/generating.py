@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from ...errors import InvalidRequest
+from ...request.request import Request as Wanted
 from ..auth import OwnerIs
 from ..errors import ApiError
 from ..service import Service
@@ -16,6 +17,8 @@ from ..settings import ServerSettings
 from .answers import Made, generation_answer
 from .bodies import Generation, Img2Img, TaskProgress, Txt2Img
 from .img2img import fit_pictures, img2img_settings, needs_fitting
+from .plot.arguments import is_plot
+from .plot.run import plot_answer
 from .progress import pending_json, progress_json, task_progress
 from .state import WebUI, WebUIIs
 from .txt2img import Translated, txt2img_settings
@@ -48,15 +51,12 @@ def generating(settings: ServerSettings) -> APIRouter:
     @routes.post("/sdapi/v1/txt2img", max_body_size=most)
     async def txt2img(body: Txt2Img, http: Request, webui: WebUIIs, owner: OwnerIs) -> dict[str, Any]:
         """Pictures of a text: `images` (base64), `parameters` (the fields) and `info` (JSON as text)."""
-        asked = txt2img_settings(body, await webui.options_of(body), webui.service.library)
-        return await _generate(body, asked, http, webui, owner)
+        return await _answer(body, http, webui, owner)
 
     @routes.post("/sdapi/v1/img2img", max_body_size=most)
     async def img2img(body: Img2Img, http: Request, webui: WebUIIs, owner: OwnerIs) -> dict[str, Any]:
         """Pictures of a picture and a text; with `mask`, its white part is generated again."""
-        asked = img2img_settings(body, await webui.options_of(body), webui.service.library)
-        asked = await _fitted(body, asked, webui.service)
-        return await _generate(body, asked, http, webui, owner)
+        return await _answer(body, http, webui, owner)
 
     @routes.get("/sdapi/v1/progress")
     async def progress(webui: WebUIIs, owner: OwnerIs, skip_current_image: bool = False) -> dict[str, Any]:
@@ -108,14 +108,34 @@ async def _fitted(body: Img2Img, asked: Translated, service: Service) -> Transla
     return replace(asked, settings=await service.call(fit_pictures, body, asked.settings, image, mask))
 
 
-async def _generate(body: Generation, asked: Translated, http: Request, webui: WebUI, owner: str) -> dict[str, Any]:
-    """Run a request through the queue and wait. A client that goes away ends it, unless its pictures are to be kept."""
-    service, started = webui.service, time.time()
+async def _prepared(body: Generation, webui: WebUI) -> tuple[Translated, Wanted]:
+    """The body as the queue takes it; InvalidRequest in the client's own words where it cannot be used."""
+    service, options = webui.service, await webui.options_of(body)
+    if isinstance(body, Img2Img):
+        asked = await _fitted(body, img2img_settings(body, options, service.library), service)
+    else:
+        assert isinstance(body, Txt2Img)
+        asked = txt2img_settings(body, options, service.library)
     try:
         await service.call(check_grid, asked, service)
-        request = await service.request(asked.settings)
+        return asked, await service.request(asked.settings)
     except InvalidRequest as error:
         raise InvalidRequest(in_their_words(str(error))) from None
+
+
+async def _answer(body: Generation, http: Request, webui: WebUI, owner: str) -> dict[str, Any]:
+    """What the request gives; a plot where its script asks for one."""
+    if is_plot(body.script_name):
+        return await plot_answer(body, lambda cell: _prepared(cell, webui), http, webui, owner)
+    asked, request = await _prepared(body, webui)
+    return await _generate(body, asked, request, http, webui, owner)
+
+
+async def _generate(
+    body: Generation, asked: Translated, request: Wanted, http: Request, webui: WebUI, owner: str
+) -> dict[str, Any]:
+    """Run a request through the queue and wait. A client that goes away ends it, unless its pictures are to be kept."""
+    service, started = webui.service, time.time()
     job = await service.submit(request, owner, save=body.save_images)
     webui.watch.tasks.add(owner, body.force_task_id, job.id)
     try:

@@ -16,6 +16,7 @@ from fastapi import APIRouter
 from ... import __version__
 from ...errors import InvalidRequest
 from ...request.metadata_read import written_text
+from ...request.writers.infotext import split_text
 from ..auth import OwnerIs
 from ..errors import ApiError, ErrorShape
 from ..service import ServiceIs
@@ -218,10 +219,17 @@ def _pictures(settings: ServerSettings) -> APIRouter:
         text = writable(found or "")
         return {"info": text, "items": items, "parameters": text_parameters(text)}
 
-    @routes.post("/sdapi/v1/interrogate", max_body_size=most, include_in_schema=False)
-    async def interrogate(body: Interrogate) -> None:
-        """501: there is no model that describes pictures."""
-        raise ApiError(501, "there is no model here that describes pictures")
+    @routes.post("/sdapi/v1/interrogate", max_body_size=most, include_in_schema=False)  # 501 is no fault here
+    async def interrogate(body: Interrogate, service: ServiceIs) -> dict[str, Any]:
+        """The prompt that the picture carries, as `caption`; 501 for one without: no model here describes pictures."""
+        if not body.image.strip():
+            raise ApiError(404, "image is empty; expected a picture in base64", param="image")
+        image = await service.open_picture(body.image, "image")
+        found: str | None = await service.call(written_text, image)
+        prompt = split_text(writable(found or ""))[0].strip()
+        if not prompt:
+            raise ApiError(501, "the picture carries no prompt, and there is no model here that describes pictures")
+        return {"caption": prompt}
 
     return routes
 

@@ -1,4 +1,4 @@
-"""Scripts of A1111 that mean something here: ControlNet and soft inpainting; any other is refused by its name."""
+"""Scripts of A1111 that mean something here: ControlNet, soft inpainting and the plot; others are refused by name."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 
 from ...errors import brief, nearest
 from ..errors import ApiError
+from .plot.axes import axes_of
 
-CONTROLNET, SOFT = "controlnet", "soft inpainting"
-SCRIPTS = {"txt2img": [CONTROLNET], "img2img": [CONTROLNET, SOFT]}
+CONTROLNET, SOFT, PLOT = "controlnet", "soft inpainting", "x/y/z plot"
+ALWAYS_ON = (CONTROLNET, SOFT)
+SCRIPTS = {"txt2img": [CONTROLNET, PLOT], "img2img": [CONTROLNET, SOFT, PLOT]}
 """What GET /sdapi/v1/scripts gives."""
 SOFT_SETTINGS = (
     *(("Schedule bias", 1.0, 0.0, 8.0), ("Preservation strength", 0.5, 0.0, 8.0)),
@@ -43,9 +45,9 @@ def always_on(scripts: Mapping[str, Any], notes: list[str]) -> AlwaysOn:
         elif args and not _is_on(args):
             continue
         else:
-            close = nearest(name, SCRIPTS["img2img"])
+            close = nearest(name, ALWAYS_ON)
             hint = f"did you mean {close!r}? " if close else ""
-            known = ", ".join(SCRIPTS["img2img"])
+            known = ", ".join(ALWAYS_ON)
             raise ApiError(
                 422, f"there is no script {brief(name, 60)!r}: {hint}choose from {known}", param="alwayson_scripts"
             )
@@ -53,12 +55,10 @@ def always_on(scripts: Mapping[str, Any], notes: list[str]) -> AlwaysOn:
 
 
 def refuse_script(name: str | None) -> None:
-    """422 where a script of its own is asked for; a name of nothing is none."""
+    """422 where another script than the plot is asked for; a name of nothing is none."""
     if name and name.casefold() != "none":
         raise ApiError(
-            422,
-            f"there is no script {brief(name, 60)!r} here; grids are made by /v1 and by stable-diffusion sample-grid",
-            param="script_name",
+            422, f"there is no script {brief(name, 60)!r} here; the one that there is is {PLOT!r}", param="script_name"
         )
 
 
@@ -97,4 +97,25 @@ def script_info() -> list[dict[str, Any]]:
         {"name": CONTROLNET, "is_alwayson": True, "is_img2img": is_img2img, "args": []} for is_img2img in (False, True)
     ]
     soft_args = [{**switch, "choices": None}, *numbers]
-    return [*found, {"name": SOFT, "is_alwayson": True, "is_img2img": True, "args": soft_args}]
+    found.append({"name": SOFT, "is_alwayson": True, "is_img2img": True, "args": soft_args})
+    for is_img2img in (False, True):
+        found.append({"name": PLOT, "is_alwayson": False, "is_img2img": is_img2img, "args": _plot_args(is_img2img)})
+    return found
+
+
+def _plot_args(has_image: bool) -> list[dict[str, Any]]:
+    """The plot's arguments; axes are named by their place among the choices."""
+    bounds = {"minimum": None, "maximum": None, "step": None, "choices": None}
+    found: list[dict[str, Any]] = []
+    for name in "XYZ":
+        choices = [axis.label for axis in axes_of(has_image=has_image)]
+        found.append({**bounds, "label": f"{name} type", "value": choices[1 if name == "X" else 0], "choices": choices})
+        found += [
+            {**bounds, "label": f"{name} values", "value": ""},
+            {**bounds, "label": f"{name} values", "value": []},
+        ]
+    switches = ["Draw legend", "Include Sub Images", "Include Sub Grids", "Keep -1 for seeds"]
+    switches += [f"Vary seeds for {name}" for name in "XYZ"]
+    found += [{**bounds, "label": label, "value": label == switches[0]} for label in switches]
+    margin = {"label": "Grid margins (px)", "value": 0, "minimum": 0, "maximum": 500, "step": 2, "choices": None}
+    return [*found, margin, {**bounds, "label": "Use text inputs instead of dropdowns", "value": False}]

@@ -274,7 +274,7 @@ def _check_before(service: Service, settings: dict[str, Any]) -> None:
     check_tags(settings["prompt"], service.library)
     if "width" in settings:
         factor = service.facts.of(service.library.models.find(settings["model"])).factor
-        check_sides((settings["width"], settings["height"]), factor)
+        check_sides((settings["width"], settings["height"]), factor, service.settings.limits.side)
 
 
 def _public(service: Service, body: dict[str, Any]) -> dict[str, Any]:

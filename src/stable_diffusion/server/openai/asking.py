@@ -78,7 +78,7 @@ def asked_settings(fields: ImageFields, service: Service, images: tuple[bytes, .
     opened = [service.picture(each, "image") for each in images[:1]]
     size = fields.pixels()
     if size is not None:
-        check_sides(size, facts.factor)
+        check_sides(size, facts.factor, service.settings.limits.side)
     elif opened:
         size = usual_area(opened[0].size, facts)
     if size is not None:
@@ -141,8 +141,10 @@ def check_tags(prompt: str, library: Library) -> None:
         library.loras.find(name)
 
 
-def check_sides(size: tuple[int, int], factor: int) -> None:
-    """InvalidRequest where a side is no multiple of the model's factor."""
+def check_sides(size: tuple[int, int], factor: int, most: int) -> None:
+    """InvalidRequest where a side is no multiple of the model's factor, or longer than the server's limit."""
+    if max(size) > most:
+        raise InvalidRequest(f"size is {size[0]}x{size[1]}; this server makes sides of at most {most} pixels")
     near = [max(1, round(side / factor)) * factor for side in size]
     if list(size) != near:
         raise InvalidRequest(

@@ -7,6 +7,7 @@ import { start, online, queue, running, queued, caps } from "./core/server.js";
 import { bindKeys, startKeys } from "./core/keys.js";
 import { generate, generateNow, stop, chosen, useAgain, editPicture, readFile, followPictures } from "./core/actions.js";
 import { star, discard } from "./core/gallery.js";
+import { offerSettings } from "./core/devices.js";
 import { Icon, IconButton, Toasts } from "./components/basics.js";
 import Paint from "./views/paint.js";
 
@@ -68,8 +69,8 @@ function Bar() {
         <a key=${name} href=${`#/${name}`} aria-current=${view.value === name ? "page" : undefined} aria-label=${t(`view.${name}`)}><${Icon} name=${each.icon} />
           <span>${t(`view.${name}`)}</span>${name === "queue" && waiting > 0 && html`<em>${waiting}</em>`}</a>`)}</nav>
       <div class="bar-end">
-        ${!online.value && html`<span class="chip bad" role="status">${t("offline")}</span>`}
-        ${queue.value.paused && html`<a class="chip" href="#/queue">${t("queue.paused")}</a>`}
+        ${!online.value ? html`<span class="chip bad" role="status"><${Icon} name="triangle-alert" size=${14} /><span>${t("offline")}</span></span>`
+          : queue.value.paused && html`<a class="chip" href="#/queue" title=${t("queue.paused")}><${Icon} name="pause" size=${14} /><span>${t("queue.paused")}</span></a>`}
         <button type="button" class="tool lang" lang=${other === "zh" ? "zh-CN" : "en"} aria-label=${`${t("language")}: ${LANGUAGES[other]}`} title=${LANGUAGES[other]}
           onClick=${() => { setUi("lang", other); useLanguage(other); }}>${other === "zh" ? "中" : "EN"}</button>
         <${IconButton} icon=${THEMES[theme]} label=${`${t("theme")}: ${t(`theme.${theme}`)}`} onClick=${nextTheme} />
@@ -141,7 +142,7 @@ async function main() {
   root.textContent = "";
   await route();
   render(html`<${App} />`, root);
-  const begin = () => start().catch((error) => { if (!locked.peek()) { toast(error.message, { kind: "error" }); setTimeout(begin, 3000); } });
+  const begin = () => start().then(() => { offerSettings().catch(() => {}); }).catch((error) => { if (!locked.peek()) { toast(error.message, { kind: "error" }); setTimeout(begin, 3000); } });
   locked.subscribe((on) => { if (!on && !caps.peek()) begin(); });
   if ("serviceWorker" in navigator && isSecureContext) navigator.serviceWorker.register("sw.js").catch(() => {});
 }

@@ -5,6 +5,7 @@ import { buildRequest, applyRequest, startFrom } from "./request.js";
 import { allSettings, set, setting, setUi, ui, faults, toast, dialog } from "./state.js";
 import { submit, running, queued, cancel, skip, modelOf, act, onEvent } from "./server.js";
 import { find, recent } from "./gallery.js";
+import { keepSettings } from "./devices.js";
 import { t } from "./i18n.js";
 
 export const sending = signal(false);
@@ -21,6 +22,7 @@ export async function generate(changes = {}) {
   try {
     const request = { ...buildRequest(), ...changes };
     const job = await submit(request);
+    keepSettings();
     setUi("follow", true);
     return job;
   } catch (error) {

@@ -4,7 +4,7 @@ import { api, post, remove } from "./api.js";
 import { toast, ui, setUi } from "./state.js";
 import { t } from "./i18n.js";
 
-const PAGE = 200;
+const PAGE = 200, LARGEST = 500;
 
 class PictureList {
   constructor(page) {
@@ -18,9 +18,9 @@ class PictureList {
     this.run = this.wanted = 0;
   }
 
-  url(before) {
+  url(before, limit = this.page) {
     const { search, starred, deleted } = this.query.peek();
-    const params = new URLSearchParams({ limit: this.page });
+    const params = new URLSearchParams({ limit });
     if (search) params.set("search", search);
     if (starred) params.set("starred", "true");
     if (deleted) params.set("deleted", "true");
@@ -52,7 +52,8 @@ class PictureList {
   async #fill() {
     const run = this.run;
     while (this.next && this.items.peek().length < this.wanted && run === this.run) {
-      const answer = await api(this.url(this.next));
+      const missing = this.wanted - this.items.peek().length;
+      const answer = await api(this.url(this.next, Math.min(LARGEST, Math.max(this.page, missing))));
       if (run !== this.run) return;
       this.next = answer.next;
       const known = new Set(this.items.peek().map((each) => each.id));

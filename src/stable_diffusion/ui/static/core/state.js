@@ -17,7 +17,6 @@ function read(key) {
 function shelf(key, defaults) {
   const cells = new Map(), saved = { ...defaults, ...read(key) };
   let timer = 0;
-  const listeners = new Set();
   const cell = (path) => {
     if (!cells.has(path)) cells.set(path, signal(saved[path]));
     return cells.get(path);
@@ -32,7 +31,6 @@ function shelf(key, defaults) {
     clearTimeout(timer);
     timer = 0;
     try { localStorage.setItem(key, JSON.stringify(all())); } catch { /* full or forbidden: the page works without */ }
-    for (const each of listeners) each();
   };
   const set = (path, value) => {
     const each = cell(path);
@@ -56,12 +54,12 @@ function shelf(key, defaults) {
       }
     });
   });
-  return { cell, set, all, replace, flush, onSave: (f) => listeners.add(f), known: () => Object.keys(read(key)).length > 0 };
+  return { cell, set, all, replace, known: () => Object.keys(read(key)).length > 0 };
 }
 
 const settings = shelf(SETTINGS, { prompt: "", count: 1 });
 export const setting = settings.cell, set = settings.set, allSettings = settings.all, replaceSettings = settings.replace;
-export const onSettingsSaved = settings.onSave, flushSettings = settings.flush, settingsKnown = settings.known;
+export const settingsKnown = settings.known;
 
 /** View state: which groups are open, the chosen picture, theme and language. */
 const view = shelf(UI, { theme: "auto", open: ["size"], panel: false });

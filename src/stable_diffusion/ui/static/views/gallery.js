@@ -10,6 +10,9 @@ import { Shown } from "../components/stage.js";
 const GAP = 8, OVERSCAN = 2;
 
 function Tile({ picture, size, chosen, onChoose, onOpen, tabbable }) {
+  const image = useRef();
+  // A tile that has left the screen asks for nothing: those in sight would wait for all that was passed.
+  useEffect(() => () => { if (image.current && !image.current.complete) image.current.removeAttribute("src"); }, []);
   const drag = (event) => {
     event.dataTransfer.setData("application/x-sd-picture", JSON.stringify(picture));
     event.dataTransfer.effectAllowed = "copy";
@@ -17,7 +20,7 @@ function Tile({ picture, size, chosen, onChoose, onOpen, tabbable }) {
   return html`
     <button type="button" role="option" class="tile" id=${`tile-${picture.id}`} style=${{ width: `${size}px`, height: `${size}px` }} aria-selected=${String(chosen)} tabindex=${tabbable ? 0 : -1}
       aria-label=${picture.prompt || t("picture")} draggable="true" onDragStart=${drag} onClick=${() => onChoose(picture)} onDblClick=${() => onOpen(picture)}>
-      <img src=${picture.thumbnail} alt="" decoding="async" loading="lazy" onError=${(event) => event.target.parentElement.classList.add("missing")} />
+      <img ref=${image} src=${picture.thumbnail} alt="" decoding="async" loading="lazy" onError=${(event) => event.target.parentElement.classList.add("missing")} />
       ${picture.starred && html`<${Icon} name="star" size=${14} />`}</button>`;
 }
 

@@ -1,5 +1,5 @@
 // The first view: picture, strip, prompt and button; the settings beside it when wanted.
-import { html, useEffect, signal } from "../vendor/preact.js";
+import { html, useEffect, useRef, signal } from "../vendor/preact.js";
 import { ui, setUi } from "../core/state.js";
 import { bindKeys } from "../core/keys.js";
 import { t } from "../core/i18n.js";
@@ -19,6 +19,12 @@ export default function Paint() {
   }), []);
   const open = Boolean(ui("panel").value);
   useEffect(() => { if (open && !panel.value) import("../components/panel.js").then((module) => { panel.value = module.Panel; }); }, [open]);
+  const before = useRef(open);
+  useEffect(() => {
+    if (open && !panel.value) return;
+    if (open && !before.current) document.getElementById("panel").scrollIntoView({ block: "start" }); // on a phone it is below
+    before.current = open;
+  }, [open, panel.value]);
   return html`
     <div class=${`paint ${open ? "with-panel" : ""}`}>
       <div class="desk"><${Stage} /><${Strip} /><${Composer} /></div>
