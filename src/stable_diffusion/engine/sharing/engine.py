@@ -34,6 +34,7 @@ class SharingEngine(Engine):
         super().__init__()
         self.wrapped, self.mode = inner, mode
         self.name, self.precision, self.sharing = inner.name, inner.precision, str(mode)
+        self.threads = 1 if mode.kind == "fixed" else None
         self.rendezvous = Rendezvous(mode)
         self._known: weakref.WeakKeyDictionary[nn.Module, weakref.WeakSet[nn.Module]] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
@@ -58,7 +59,7 @@ class SharingEngine(Engine):
     @property
     def together(self) -> int:
         """How many guided runs at once pay, as far as was measured; 1 before the first call."""
-        return max(self.rendezvous.cap // 2, 1)
+        return max(self.rendezvous.cap // 2, 1) * self.rendezvous.lanes
 
     def _with_equal_weights(self, module: nn.Module) -> nn.Module:
         """The network that was first asked for of those with the very same weights."""

@@ -3,7 +3,10 @@
 Each run goes on in a thread of its own and calls its network as if it were alone. What arrives while the network
 computes is the next call. After a call its runs are expected back for a moment (`WINDOW`), since their steps between
 two calls are short; a run that ends, fails, is cancelled or skips a call is not waited for longer than that, so that
-nobody can hold up the others. There is one thread for all networks: two at once would only share the processor.
+nobody can hold up the others.
+
+There is one thread for all networks: two at once would only share the processor. Where calls have a fixed number of rows
+there is one for each thread that torch has, and operators use one each: bits then depend on no number of threads.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from torch import Tensor, nn
 from ...nn.sharing import origin
 from ..base import Network
 from ..memory import is_out_of_memory
+from ..threads import keep_threads
 from .cap import measured_cap, places_agree
 from .mode import ShareMode
 from .rows import CallRows, Shape
@@ -31,7 +35,14 @@ WINDOW = 0.3
 LEAST_WINDOW, MOST_WINDOW = 0.001, 0.02
 """The same in seconds, at least and at most."""
 IDLE = 2.0
-"""Seconds without a call after which the thread ends; the next call starts another."""
+"""Seconds without a call after which a thread ends; the next call starts another."""
+MOST_LANES = 8
+"""Threads at most that compute calls of a fixed number of rows."""
+
+
+def lanes_of(mode: ShareMode) -> int:
+    """Threads that compute calls at once."""
+    return min(torch.get_num_threads(), MOST_LANES) if mode.kind == "fixed" else 1
 
 
 @dataclass(eq=False)
@@ -53,11 +64,16 @@ class Waiting:
     inference: bool = field(default_factory=torch.is_inference_mode_enabled)
     answer: Future[Any] = field(default_factory=Future)
     taken: int = 0
-    parts: list[Tensor] = field(default_factory=list)
+    parts: dict[int, Tensor] = field(default_factory=dict)
     shape: Shape = ()
 
     def __post_init__(self) -> None:
         self.shape = () if self.rows is None else self.rows.shape
+
+    @property
+    def key(self) -> tuple[Shape, int]:
+        """By which a network's measured number of rows is known."""
+        return self.shape, self.threads
 
     @property
     def group(self) -> Hashable:
@@ -75,42 +91,56 @@ class Taken:
 
 
 class Rendezvous:
-    """The line of waiting calls, and the thread that computes them; `calls` and `rows` count what was computed."""
+    """The line of waiting calls, and the threads that compute them; `calls` and `rows` count what was computed.
+
+    lanes   threads that compute at once: torch's number of threads where calls have a fixed number of rows, else one
+    """
 
     def __init__(self, mode: ShareMode) -> None:
         self.mode = mode
         self.calls = self.rows = 0
         self.cap = mode.rows
         """Rows of a call that pay, as was last measured; 0 before."""
+        self.lanes = lanes_of(mode)
         self._limits: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Shape, int], int]] = weakref.WeakKeyDictionary()
         self._line: list[Waiting] = []
+        self._measured: list[Waiting] = []
         self._expected: dict[object, tuple[Hashable, float]] = {}
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._threads = self._idle = 0
 
     def compute(self, call: Waiting) -> Any:
         """The answer to a call, when its turn has come; what the network raises is raised here."""
         with self._changed:
             self._expected.pop(call.caller, None)
             self._line.append(call)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="shared network calls", daemon=True)
-                self._thread.start()
-            self._changed.notify()
+            if not self._idle and self._threads < self.lanes:
+                self._threads += 1
+                threading.Thread(target=self._work, name="shared network calls", daemon=True).start()
+            self._changed.notify_all()
         return call.answer.result()
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                until = time.monotonic() + IDLE
-                while not (batch := self._next_batch()):
-                    left = (self._patience() if self._line else until) - time.monotonic()
-                    if left > 0:
-                        self._changed.wait(left)
-                    elif not self._line:
-                        self._thread = None
-                        return
+        if self.mode.kind == "fixed":
+            keep_threads(1)
+        while (batch := self._wait()) is not None:
             self._compute(batch)
+
+    def _wait(self) -> list[Taken] | None:
+        """What this thread computes next; None where it ends."""
+        with self._changed:
+            until = time.monotonic() + IDLE
+            while not (batch := self._next_batch()):
+                now = time.monotonic()
+                self._expected = {run: each for run, each in self._expected.items() if each[1] > now}
+                if not self._line and until <= now:
+                    self._threads -= 1
+                    return None
+                wake = min((end for _, end in self._expected.values()), default=until) if self._line else until
+                self._idle += 1
+                self._changed.wait(max(wake - now, LEAST_WINDOW))
+                self._idle -= 1
+            return batch
 
     # --- what is computed next; under the lock ------------------------------------------------------------------------
 
@@ -126,7 +156,10 @@ class Rendezvous:
                 return [Taken(calls[0], 0, 0)]
             most = self._most_rows(calls[0])
             if not most:
-                return [Taken(calls[0], 0, 0)]  # to be measured; it stays in the line
+                if not any(each.module is calls[0].module and each.key == calls[0].key for each in self._measured):
+                    self._measured.append(calls[0])
+                    return [Taken(calls[0], 0, 0)]  # to be measured; it stays in the line
+                continue
             waiting = sum(call.rows.count - call.taken for call in calls if call.rows is not None)
             if waiting >= most or not self._expects(group, now):
                 return self._taken(calls, most)
@@ -155,21 +188,15 @@ class Rendezvous:
     def _expects(self, group: Hashable, now: float) -> bool:
         return any(known == group and until > now for known, until in self._expected.values())
 
-    def _patience(self) -> float:
-        """Until when the next run is expected."""
-        now = time.monotonic()
-        self._expected = {run: each for run, each in self._expected.items() if each[1] > now}
-        return min((until for _, until in self._expected.values()), default=now)
-
     def _most_rows(self, call: Waiting) -> int:
         """Of this network for rows of this shape; 0 before it was measured."""
-        return self._limits.get(origin(call.module), {}).get((call.shape, call.threads), 0)
+        return self._limits.get(origin(call.module), {}).get(call.key, 0)
 
     # --- computing ----------------------------------------------------------------------------------------------------
 
     def _compute(self, batch: list[Taken]) -> None:
         first = batch[0].call
-        if torch.get_num_threads() != first.threads:
+        if self.mode.kind != "fixed" and torch.get_num_threads() != first.threads:
             torch.set_num_threads(first.threads)
         began = time.monotonic()
         with torch.no_grad(), torch.inference_mode(first.inference):
@@ -204,13 +231,19 @@ class Rendezvous:
             together = together.filled(self._most_rows(batch[0].call))
         arguments, named = together.arguments()
         output: Tensor = batch[0].call.network(*arguments, **named)
-        self.calls, self.rows, first = self.calls + 1, self.rows + sum(part.count for part in parts), 0
-        for each, part in zip(batch, parts, strict=True):
-            each.call.parts.append(output[first : first + part.count].clone())
-            first += part.count
-            if each.call.rows is not None and each.last == each.call.rows.count and not each.call.answer.done():
-                whole = each.call.parts[0] if len(each.call.parts) == 1 else torch.cat(each.call.parts)
-                each.call.answer.set_result(whole)
+        with self._changed:
+            self.calls, self.rows, first = self.calls + 1, self.rows + sum(part.count for part in parts), 0
+            for each, part in zip(batch, parts, strict=True):
+                self._give(each, output[first : first + part.count].clone())
+                first += part.count
+
+    def _give(self, taken: Taken, part: Tensor) -> None:
+        """Gives a call some of its rows; answers it where they were the last ones. Under the lock."""
+        call = taken.call
+        call.parts[taken.first] = part
+        whole = [call.parts[first] for first in sorted(call.parts)]
+        if call.rows is not None and sum(map(len, whole)) == call.rows.count and not call.answer.done():
+            call.answer.set_result(whole[0] if len(whole) == 1 else torch.cat(whole))
 
     def _failed(self, batch: Sequence[Taken], error: BaseException) -> None:
         """Each call again by itself, so that one that fails fails alone; with less at once where memory ran out."""
@@ -218,8 +251,8 @@ class Rendezvous:
             call = batch[0].call
             with self._changed:
                 self._line = [each for each in self._line if each is not call]
-            if not call.answer.done():
-                call.answer.set_exception(error)
+                if not call.answer.done():
+                    call.answer.set_exception(error)
             return
         call = batch[0].call
         if is_out_of_memory(error) and self.mode.kind == "free":
@@ -252,6 +285,9 @@ class Rendezvous:
         self._set_limit(call, found)
 
     def _set_limit(self, call: Waiting, rows: int) -> None:
-        self._limits.setdefault(origin(call.module), {})[call.shape, call.threads] = rows
-        if self.mode.kind == "free":
-            self.cap = rows
+        with self._changed:
+            self._limits.setdefault(origin(call.module), {})[call.key] = rows
+            self._measured = [each for each in self._measured if each is not call]
+            if self.mode.kind == "free":
+                self.cap = rows
+            self._changed.notify_all()
