@@ -87,9 +87,9 @@ class LocalRunner:
         """The most that `together` may be."""
         if self.share.kind != "fixed":
             return MOST_FREE if self.share.kind == "free" else 1
-        from .engine.sharing.rendezvous import lanes_of
+        from .engine.sharing.rendezvous import lanes_here
 
-        return max(self.share.rows // 2, 1) * (lanes_of(self.share) if self._on_processor() else 1)
+        return max(self.share.rows // 2, 1) * (lanes_here() if self._on_processor() else 1)
 
     def _on_processor(self) -> bool:
         import torch

@@ -1,8 +1,8 @@
 """How many threads torch's operators use in one thread of the program, while the others keep their number.
 
-`torch.set_num_threads` sets two numbers: that of the thread that calls it, and the one that threads take which use torch
-for the first time later. Products are cut into as many parts as there are threads, and with some shapes the parts are
-summed in another order (`mm`, `addmm`, convolutions of 1x1), so that a picture's last bits depend on the first of them.
+`torch.set_num_threads` sets two numbers: that of the thread that calls it, and the one for threads that use torch for
+the first time later. The first of them decides last bits: products are cut into as many parts as there are threads, and
+with some shapes the parts are summed in another order (`mm`, `addmm`, convolutions of 1x1).
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from typing import TypeVar
 import torch
 
 T = TypeVar("T")
+_LOCK = threading.Lock()
 
 
 def keep_threads(count: int) -> None:
     """From now on operators that this thread calls use so many threads; those of other threads as many as before."""
-    before = torch.get_num_threads()
-    if before == count:
-        return
-    torch.set_num_threads(count)
-    other = threading.Thread(target=torch.set_num_threads, args=(before,))
-    other.start()  # it sets the number that later threads take
-    other.join()
+    with _LOCK:
+        before = torch.get_num_threads()
+        if before == count:
+            return
+        torch.set_num_threads(count)
+        other = threading.Thread(target=torch.set_num_threads, args=(before,))
+        other.start()  # it sets the number that later threads take
+        other.join()
 
 
 @contextmanager

@@ -1,221 +1,107 @@
-"""Where runs meet: calls of the network wait here for each other, and one thread computes them together.
+"""Where runs meet: calls of the network wait here for each other, and are computed together.
 
 Each run goes on in a thread of its own and calls its network as if it were alone. What arrives while the network
-computes is the next call. After a call its runs are expected back for a moment (`WINDOW`), since their steps between
-two calls are short; a run that ends, fails, is cancelled or skips a call is not waited for longer than that, so that
-nobody can hold up the others.
+computes is the next call. After a call its runs are expected back for a moment (`line.WINDOW`), since their steps
+between two calls are short; a run that ends, fails, is cancelled or skips a call is not waited for longer than that, so
+that nobody can hold up the others.
 
-There is one thread for all networks: two at once would only share the processor. Where calls have a fixed number of rows
-there is one for each thread that torch has, and operators use one each: bits then depend on no number of threads.
+Calls are computed by lanes, threads that all networks share: one that uses all of torch's threads, and as many as these
+that use one each (see `line.Line`). A small network gains more by a call on each core than by a call on all of them.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-import weakref
-from collections.abc import Hashable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...nn.sharing import origin
-from ..base import Network
 from ..memory import is_out_of_memory
 from ..threads import keep_threads
-from .cap import measured_cap, places_agree
+from .cap import Pays, places_agree, what_pays
+from .line import LEAST_WINDOW, WIDE, Line, Taken, Waiting
 from .mode import ShareMode
-from .rows import CallRows, Shape
+from .rows import CallRows
 
-WINDOW = 0.3
-"""How long runs are waited for after a call, as a share of the time that it took."""
-LEAST_WINDOW, MOST_WINDOW = 0.001, 0.02
-"""The same in seconds, at least and at most."""
 IDLE = 2.0
-"""Seconds without a call after which a thread ends; the next call starts another."""
+"""Seconds without a call after which a lane's thread ends; the next call starts another."""
 MOST_LANES = 8
-"""Threads at most that compute calls of a fixed number of rows."""
+"""Calls at most that are computed at once, by one thread each."""
 
 
-def lanes_of(mode: ShareMode) -> int:
-    """Threads that compute calls at once."""
-    return min(torch.get_num_threads(), MOST_LANES) if mode.kind == "fixed" else 1
-
-
-@dataclass(eq=False)
-class Waiting:
-    """A call that waits for its answer.
-
-    caller   the run, as far as it is known here: two calls of one run are never in the line at once
-    module   the network that computes it, of those with equal weights the same object
-    rows     None for a call that is computed as it is, by itself
-    """
-
-    caller: object
-    module: nn.Module
-    network: Network
-    arguments: Sequence[Any]
-    named: dict[str, Any]
-    rows: CallRows | None
-    threads: int = field(default_factory=torch.get_num_threads)
-    inference: bool = field(default_factory=torch.is_inference_mode_enabled)
-    answer: Future[Any] = field(default_factory=Future)
-    taken: int = 0
-    parts: dict[int, Tensor] = field(default_factory=dict)
-    shape: Shape = ()
-
-    def __post_init__(self) -> None:
-        self.shape = () if self.rows is None else self.rows.shape
-
-    @property
-    def key(self) -> tuple[Shape, int]:
-        """By which a network's measured number of rows is known."""
-        return self.shape, self.threads
-
-    @property
-    def group(self) -> Hashable:
-        """Calls of one group may be joined."""
-        return (id(self.module), self.shape, self.threads, self.inference)
-
-
-@dataclass(frozen=True)
-class Taken:
-    """Rows of a waiting call that are computed now."""
-
-    call: Waiting
-    first: int
-    last: int
+def lanes_here() -> int:
+    """Calls that are computed at once where that pays."""
+    return min(torch.get_num_threads(), MOST_LANES)
 
 
 class Rendezvous:
-    """The line of waiting calls, and the threads that compute them; `calls` and `rows` count what was computed.
-
-    lanes   threads that compute at once: torch's number of threads where calls have a fixed number of rows, else one
-    """
+    """The line of waiting calls, and the threads that compute them; `calls` and `rows` count what was computed."""
 
     def __init__(self, mode: ShareMode) -> None:
-        self.mode = mode
+        self.mode, self.threads = mode, torch.get_num_threads()
         self.calls = self.rows = 0
-        self.cap = mode.rows
-        """Rows of a call that pay, as was last measured; 0 before."""
-        self.lanes = lanes_of(mode)
-        self._limits: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Shape, int], int]] = weakref.WeakKeyDictionary()
-        self._line: list[Waiting] = []
-        self._measured: list[Waiting] = []
-        self._expected: dict[object, tuple[Hashable, float]] = {}
+        self.together = 1
+        """Guided runs at once that pay, as was last measured: a call of each has two rows."""
+        self.line = Line(mode, lanes_here())
         self._changed = threading.Condition()
-        self._threads = self._idle = 0
+        self._alive: set[int] = set()
 
     def compute(self, call: Waiting) -> Any:
         """The answer to a call, when its turn has come; what the network raises is raised here."""
         with self._changed:
-            self._expected.pop(call.caller, None)
-            self._line.append(call)
-            if not self._idle and self._threads < self.lanes:
-                self._threads += 1
-                threading.Thread(target=self._work, name="shared network calls", daemon=True).start()
-            self._changed.notify_all()
+            self.line.add(call)
+            self._start(self.line.lanes_for(call))
         return call.answer.result()
 
-    def _work(self) -> None:
-        if self.mode.kind == "fixed":
-            keep_threads(1)
-        while (batch := self._wait()) is not None:
-            self._compute(batch)
+    def _start(self, lanes: Sequence[int]) -> None:
+        """Lets these lanes look at the line; under the lock."""
+        for lane in lanes:
+            if lane not in self._alive:
+                self._alive.add(lane)
+                name = f"shared network calls {lane}"
+                threading.Thread(target=self._work, args=(lane,), name=name, daemon=True).start()
+        self._changed.notify_all()
 
-    def _wait(self) -> list[Taken] | None:
-        """What this thread computes next; None where it ends."""
+    def _work(self, lane: int) -> None:
+        keep_threads(self.threads if lane == WIDE else 1)
+        while batch := self._wait(lane):
+            began = time.monotonic()
+            self._compute(batch)
+            with self._changed:
+                self.line.finished(lane, time.monotonic() - began)
+                self._changed.notify_all()
+
+    def _wait(self, lane: int) -> Sequence[Taken]:
+        """What a lane computes next; nothing where its thread ends."""
         with self._changed:
             until = time.monotonic() + IDLE
-            while not (batch := self._next_batch()):
-                now = time.monotonic()
-                self._expected = {run: each for run, each in self._expected.items() if each[1] > now}
-                if not self._line and until <= now:
-                    self._threads -= 1
-                    return None
-                wake = min((end for _, end in self._expected.values()), default=until) if self._line else until
-                self._idle += 1
-                self._changed.wait(max(wake - now, LEAST_WINDOW))
-                self._idle -= 1
+            while not (batch := self.line.take(lane)):
+                now, change = time.monotonic(), self.line.next_change()
+                if self.line.waiting:
+                    until = now + IDLE
+                elif until <= now:
+                    self._alive.discard(lane)
+                    return ()
+                self._changed.wait(max((until if change is None else min(until, change)) - now, LEAST_WINDOW))
             return batch
-
-    # --- what is computed next; under the lock ------------------------------------------------------------------------
-
-    def _next_batch(self) -> list[Taken]:
-        """The calls of the first group, by age, that is full or expects nobody; [] where all groups still wait."""
-        groups: dict[Hashable, list[Waiting]] = {}
-        for call in self._line:
-            groups.setdefault(call.group, []).append(call)
-        now = time.monotonic()
-        for group, calls in groups.items():
-            if calls[0].rows is None:
-                self._line.remove(calls[0])
-                return [Taken(calls[0], 0, 0)]
-            most = self._most_rows(calls[0])
-            if not most:
-                if not any(each.module is calls[0].module and each.key == calls[0].key for each in self._measured):
-                    self._measured.append(calls[0])
-                    return [Taken(calls[0], 0, 0)]  # to be measured; it stays in the line
-                continue
-            waiting = sum(call.rows.count - call.taken for call in calls if call.rows is not None)
-            if waiting >= most or not self._expects(group, now):
-                return self._taken(calls, most)
-        return []
-
-    def _taken(self, calls: Sequence[Waiting], most: int) -> list[Taken]:
-        """The first calls with `most` rows together. With a fixed number a call may be parted; else it stays whole."""
-        batch: list[Taken] = []
-        room = most
-        for call in calls:
-            assert call.rows is not None
-            left = call.rows.count - call.taken
-            if self.mode.kind == "fixed":
-                left = min(left, room)
-            elif left > room and batch:
-                break
-            batch.append(Taken(call, call.taken, call.taken + left))
-            call.taken += left
-            room -= left
-            if call.taken == call.rows.count:
-                self._line.remove(call)
-            if room <= 0:
-                break
-        return batch
-
-    def _expects(self, group: Hashable, now: float) -> bool:
-        return any(known == group and until > now for known, until in self._expected.values())
-
-    def _most_rows(self, call: Waiting) -> int:
-        """Of this network for rows of this shape; 0 before it was measured."""
-        return self._limits.get(origin(call.module), {}).get(call.key, 0)
 
     # --- computing ----------------------------------------------------------------------------------------------------
 
-    def _compute(self, batch: list[Taken]) -> None:
+    def _compute(self, batch: Sequence[Taken]) -> None:
         first = batch[0].call
-        if self.mode.kind != "fixed" and torch.get_num_threads() != first.threads:
-            torch.set_num_threads(first.threads)
-        began = time.monotonic()
         with torch.no_grad(), torch.inference_mode(first.inference):
             if first.rows is None:
                 self._answer_alone(first)
-                return
-            if not batch[0].last:
+            elif not batch[0].last:
                 self._measure(first)
-                return
-            try:
-                self._answer(batch)
-            except BaseException as error:
-                self._failed(batch, error)
-        now = time.monotonic()
-        until = now + min(max(WINDOW * (now - began), LEAST_WINDOW), MOST_WINDOW)
-        with self._changed:
-            here = {call.caller for call in self._line}  # back already, or with more rows than went in
-            away = [each.call for each in batch if each.call.caller not in here]
-            self._expected |= {call.caller: (call.group, until) for call in away}
+            else:
+                try:
+                    self._answer(batch)
+                except BaseException as error:
+                    self._failed(batch, error)
 
     def _answer_alone(self, call: Waiting) -> None:
         try:
@@ -228,7 +114,8 @@ class Rendezvous:
         parts = [each.call.rows.part(each.first, each.last) for each in batch if each.call.rows is not None]
         together = CallRows.joined(parts)
         if self.mode.kind == "fixed":
-            together = together.filled(self._most_rows(batch[0].call))
+            limit = self.line.limit(batch[0].call)
+            together = together.filled(self.mode.rows if limit is None else limit.rows)
         arguments, named = together.arguments()
         output: Tensor = batch[0].call.network(*arguments, **named)
         with self._changed:
@@ -250,14 +137,14 @@ class Rendezvous:
         if len(batch) == 1:
             call = batch[0].call
             with self._changed:
-                self._line = [each for each in self._line if each is not call]
+                self.line.waiting = [each for each in self.line.waiting if each is not call]
                 if not call.answer.done():
                     call.answer.set_exception(error)
             return
         call = batch[0].call
         if is_out_of_memory(error) and self.mode.kind == "free":
             smaller = max(sum(each.last - each.first for each in batch) // 2, 1)
-            self._set_limit(call, smaller)
+            self._set_limit(call, Pays(smaller))
         for each in batch:
             try:
                 self._answer([each])
@@ -272,22 +159,23 @@ class Rendezvous:
 
         def run(given: CallRows) -> Tensor:
             arguments, named = given.arguments()
-            output: Tensor = call.network(*arguments, **named)
+            with torch.no_grad(), torch.inference_mode(call.inference):  # of each thread
+                output: Tensor = call.network(*arguments, **named)
             return output
 
         try:
             if self.mode.kind == "fixed":
-                found = self.mode.rows if places_agree(run, rows, self.mode.rows) else 1
+                found = Pays(self.mode.rows if places_agree(run, rows, self.mode.rows) else 1)
             else:
-                found = measured_cap(lambda many: run(rows.filled(many)), count)
+                lanes = self.line.lanes if call.on_processor else 1
+                found = what_pays(lambda many: run(rows.filled(many)), count, lanes)
         except Exception:  # a call that fails says so when it is computed
-            found = self.mode.rows or count
+            found = Pays(self.mode.rows or count)
         self._set_limit(call, found)
 
-    def _set_limit(self, call: Waiting, rows: int) -> None:
+    def _set_limit(self, call: Waiting, found: Pays) -> None:
         with self._changed:
-            self._limits.setdefault(origin(call.module), {})[call.key] = rows
-            self._measured = [each for each in self._measured if each is not call]
+            self.line.set_limit(call, found)
             if self.mode.kind == "free":
-                self.cap = rows
-            self._changed.notify_all()
+                self.together = max(found.rows // 2, 1) * (self.line.lanes if found.apart else 1)
+            self._start(self.line.lanes_for(call))
