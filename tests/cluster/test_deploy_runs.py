@@ -53,6 +53,10 @@ class Containers:
             (folder / place[1:]).mkdir()
             text = text.replace(f'"{place}', f'"{folder}{place}')
         text = text.replace('model = "embedded"', 'model = "embedded-fast"').replace("7860", str(self.http))
+        command = folder / "bin" / "stable-diffusion"  # of this tree, wherever the package is installed
+        command.parent.mkdir()
+        command.write_text(f'#!/bin/sh\nexec {sys.executable} -m stable_diffusion "$@"\n')
+        command.chmod(0o755)
         self.settings = folder / "server.toml"
         self.settings.write_text(text.replace("0.0.0.0", "127.0.0.1"))
 
@@ -64,10 +68,11 @@ class Containers:
         scripts, paths = Path(sys.executable).parent, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
         environment = {
             **os.environ,
-            "PATH": os.pathsep.join([str(scripts), os.environ["PATH"]]),
+            "PATH": os.pathsep.join([str(self.folder / "bin"), str(scripts), os.environ["PATH"]]),
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "RAY_AUTH_MODE": self.services[name]["environment"]["RAY_AUTH_MODE"],
             "RAY_AUTH_TOKEN": TOKEN,
+            "STABLE_DIFFUSION_TEST_FOLDER": str(self.folder),
             "STABLE_DIFFUSION_SERVER_TOKEN": TOKEN,
             "RAY_worker_niceness": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -77,10 +82,10 @@ class Containers:
             return subprocess.Popen(words, stdout=log, stderr=log, env=environment, start_new_session=True)
 
     def of_this_cluster(self) -> list[Any]:
-        """Every process that names the address of this test's head."""
-        found = []
-        for each in psutil.process_iter(["cmdline"]):
-            if any(f"127.0.0.1:{self.ray}" in word for word in each.info["cmdline"] or ()):
+        """Every process that was started with this test's folder: Ray's own live on without who started them."""
+        mine, found = str(self.folder), []
+        for each in psutil.process_iter(["environ"]):
+            if (each.info["environ"] or {}).get("STABLE_DIFFUSION_TEST_FOLDER") == mine:
                 found.append(each)
         return found
 

@@ -63,7 +63,6 @@ class Engine(ABC):
     precision  None where it is that of the weights
     one_row    it computes the rows of a batch one at a time, so that more rows at once gain nothing
     sharing    how its runs share calls, for the text of pictures; None where they do not
-    threads    of torch's operators in all of a run, where its bits are not to depend on their number; None leaves it
     wrapped    the engine that runs what this one refuses; None is torch
     """
 
@@ -71,11 +70,15 @@ class Engine(ABC):
     precision: str | None = None
     one_row: bool = False
     sharing: str | None = None
-    threads: int | None = None
     wrapped: Engine | None = None
 
     def __init__(self) -> None:
         _ENGINES.add(self)
+
+    @property
+    def threads(self) -> int | None:
+        """Of torch's operators in all of a run that begins now; None leaves their number as it is."""
+        return None
 
     @abstractmethod
     def network(self, module: nn.Module, part: Part) -> Network:

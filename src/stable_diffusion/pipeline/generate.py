@@ -96,10 +96,11 @@ def generate(
         raise InvalidRequest(f"the request is {what_is(request)}; expected a Request, or a prompt alone")
     _check_options(request, ready, options)
     engine = engine or ready.engine
-    with threads_of_torch(engine.threads):
+    threads = engine.threads
+    with threads_of_torch(threads):
         plan = prepare(ready, request, engine=engine, **options)
     events = _stream(plan, output, batch, preview_every)
-    return events if engine.threads is None else with_threads(events, engine.threads)
+    return events if threads is None else with_threads(events, threads)
 
 
 _SETTINGS = [field for field in dataclasses.fields(Request) if field.kw_only]

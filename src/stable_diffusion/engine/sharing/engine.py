@@ -35,7 +35,6 @@ class SharingEngine(Engine):
         super().__init__()
         self.wrapped, self.mode = inner, mode
         self.name, self.precision, self.sharing = inner.name, inner.precision, str(mode)
-        self.threads = 1 if mode.kind == "fixed" else None
         self.rendezvous = Rendezvous(mode)
         self._known: weakref.WeakKeyDictionary[nn.Module, weakref.WeakSet[nn.Module]] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
@@ -56,6 +55,12 @@ class SharingEngine(Engine):
         """Calls of runs that began before may hold the old weights, and are no longer joined with later ones."""
         with self._lock:
             self._known.pop(origin(module), None)
+
+    @property
+    def threads(self) -> int | None:
+        """One where bits are not to depend on their number, and where other runs keep all cores busy, so that the parts
+        of an operator would wait for each other."""
+        return 1 if self.mode.kind == "fixed" or self.rendezvous.is_busy_apart() else None
 
     @property
     def together(self) -> int:

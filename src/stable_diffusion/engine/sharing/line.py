@@ -166,11 +166,12 @@ class Line:
             return 1
         limit = self.limit(call)
         apart = limit.apart if limit is not None else self.apart and call.rows is None
-        return 1 if apart and self._runs() > 1 else WIDE
+        return 1 if apart and self.runs() > 1 else WIDE
 
-    def _runs(self) -> int:
+    def runs(self) -> int:
         """Runs that are here, are computed, or are expected."""
-        known = {call.run for call in self.waiting} | set(self._expected)
+        now = time.monotonic()
+        known = {call.run for call in self.waiting} | {run for run, each in self._expected.items() if each.until > now}
         return len(known | {taken.call.run for batch in self.busy.values() for taken in batch})
 
     def _batch(self, lane: int, calls: Sequence[Waiting]) -> Sequence[Taken]:

@@ -56,6 +56,11 @@ class Rendezvous:
             self._start(self.line.lanes_for(call))
         return call.answer.result()
 
+    def is_busy_apart(self) -> bool:
+        """Whether runs go on whose calls are, or will be with one run more, computed by one thread each."""
+        with self._changed:
+            return self.line.apart and self.line.runs() > 0
+
     def _start(self, lanes: Sequence[int]) -> None:
         """Lets these lanes look at the line; under the lock."""
         for lane in lanes:
