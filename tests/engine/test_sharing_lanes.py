@@ -139,19 +139,22 @@ def test_rows_are_added_while_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("apart", "expected"),
     [
-        (0.4, Pays(8, apart=True)),  # a call of one thread costs the processor less: no more rows than all lanes need
-        (0.95, Pays(32)),
+        (lambda rows: 0.02 * rows + 0.04, Pays(8, apart=True)),  # no more rows than 16 runs need in two lanes
+        (lambda rows: 0.02 * rows + 0.002, Pays(2, apart=True)),  # a row is cheap at once
+        (lambda rows: 0.03 * rows, Pays(4)),
     ],
 )
 def test_calls_are_computed_side_by_side_where_that_costs_less(
-    apart: float, expected: Pays, monkeypatch: pytest.MonkeyPatch
+    apart: Callable[[int], float], expected: Pays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Together a row costs 0.045, 0.0275 and from eight rows on 0.04."""
+
     def together(call: Callable[[int], object], rows: int) -> float:
-        return 0.1
+        return 0.04 * rows if rows > 4 else 0.01 * rows + 0.07
 
     def beside(call: Callable[[int], object], rows: int, lanes: int) -> float:
         assert lanes == 2
-        return apart * 0.1
+        return apart(rows)
 
     monkeypatch.setattr(cap, "_seconds", together)
     monkeypatch.setattr(cap, "_seconds_apart", beside)

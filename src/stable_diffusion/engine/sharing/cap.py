@@ -39,33 +39,22 @@ def what_pays(call: Callable[[int], object], first: int, lanes: int) -> Pays:
     lanes  calls that one thread each could compute at once; 1 where that is not possible
     """
     call(first)  # memory and kernels of the first call are not the network's time
-    together = _seconds(call, first)
-    if lanes > 1 and together < SHORT:
-        apart = _seconds_apart(call, first, lanes)
-        if apart <= GAIN * together:
-
-            def seconds(call: Callable[[int], object], rows: int) -> float:
-                return _seconds_apart(call, rows, lanes)
-
-            return Pays(_doubled(call, first, apart, LARGEST // (2 * lanes), seconds), apart=True)
-    return Pays(_doubled(call, first, together, LARGEST, _seconds))
+    rows, a_row = _doubled(lambda many: _seconds(call, many), first, LARGEST)
+    if lanes == 1 or a_row * first >= SHORT:
+        return Pays(rows)
+    own, own_row = _doubled(lambda many: _seconds_apart(call, many, lanes), first, LARGEST // (2 * lanes))
+    return Pays(own, apart=True) if own_row <= a_row else Pays(rows)
 
 
-def _doubled(
-    call: Callable[[int], object],
-    first: int,
-    known: float,
-    largest: int,
-    seconds: Callable[[Callable[[int], object], int], float],
-) -> int:
-    """The rows of a call up to which t(n) / n falls by a tenth or more when n doubles; `known` is t(first)."""
-    rows, a_row = first, known / first
+def _doubled(seconds: Callable[[int], float], first: int, largest: int) -> tuple[int, float]:
+    """The rows of a call up to which t(n) / n falls by a tenth or more when n doubles, and what it then is."""
+    rows, a_row = first, seconds(first) / first
     while 2 * rows <= largest:
-        doubled = seconds(call, 2 * rows) / (2 * rows)
+        doubled = seconds(2 * rows) / (2 * rows)
         if doubled > GAIN * a_row:
             break
         rows, a_row = 2 * rows, doubled
-    return rows
+    return rows, a_row
 
 
 def places_agree(call: Callable[[CallRows], Tensor], like: CallRows, rows: int) -> bool:
