@@ -85,7 +85,16 @@ class LocalRunner:
     @property
     def most_together(self) -> int:
         """The most that `together` may be."""
-        return {"alone": 1, "fixed": max(self.share.rows // 2, 1), "free": MOST_FREE}[self.share.kind]
+        if self.share.kind != "fixed":
+            return MOST_FREE if self.share.kind == "free" else 1
+        from .engine.sharing.rendezvous import lanes_here
+
+        return max(self.share.rows // 2, 1) * (lanes_here() if self._on_processor() else 1)
+
+    def _on_processor(self) -> bool:
+        import torch
+
+        return self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available())
 
     def run(self, request: Request, *, wants_preview: Callable[[], bool] | None = None) -> Iterator[Event]:
         """Loads the request's model where it is not in memory, checks everything, then returns the events.

@@ -53,3 +53,26 @@ def test_kubernetes_lets_only_the_cluster_reach_ray() -> None:
         if "persistent" in str(each)
     }
     assert used == claims
+
+
+def test_kubernetes_asks_only_what_plain_ray_answers() -> None:
+    """KubeRay's own probes ask the dashboard's agent; its autoscaler is a container of its own, and needs the token."""
+    (cluster,) = (each for each in documents() if each["kind"] == "RayCluster")
+    spec = cluster["spec"]
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    for group, port in zip(groups, (6379, 6380), strict=True):
+        (container,) = group["template"]["spec"]["containers"]
+        assert {container[f"{kind}Probe"]["tcpSocket"]["port"] for kind in ("readiness", "liveness")} == {port}
+        assert container["env"] == spec["autoscalerOptions"]["env"]
+    assert spec["workerGroupSpecs"][0]["rayStartParams"]["node-manager-port"] == "6380"
+
+
+def test_the_images_user_may_write_where_it_writes() -> None:
+    kinds = {each["kind"]: each for each in documents()}
+    image = (DEPLOY / "Containerfile").read_text()
+    assert (
+        "--uid 1000" in image and kinds["Deployment"]["spec"]["template"]["spec"]["securityContext"]["fsGroup"] == 1000
+    )
+    (replicas,) = kinds["RayCluster"]["spec"]["workerGroupSpecs"]
+    (first,) = replicas["template"]["spec"]["initContainers"]
+    assert first["command"] == ["chown", "1000:1000", "/cache"] and first["securityContext"]["runAsUser"] == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,15 +12,14 @@ import pytest
 import torch
 from adapter_files import ALL, kohya, lora_state
 from safetensors.torch import save_file
+from sharing_helpers import at_once, calls_of, fixed, picture
 from torch import nn
 
 from stable_diffusion import SAMPLERS, load
-from stable_diffusion.engine.sharing.cap import measured_cap
 from stable_diffusion.engine.sharing.engine import SharingEngine, shared
 from stable_diffusion.engine.sharing.mode import ShareMode
 from stable_diffusion.engine.torch import TORCH, TorchEngine
 from stable_diffusion.errors import InvalidRequest
-from stable_diffusion.events import Images
 from stable_diffusion.models.unet import UNet
 from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.models import StableDiffusion
@@ -42,54 +40,6 @@ def threads() -> Iterator[Callable[[int], None]]:
 @pytest.fixture(scope="module")
 def fast() -> StableDiffusion:
     return load("embedded-fast")
-
-
-def fixed(rows: int) -> SharingEngine:
-    return SharingEngine(TORCH, ShareMode("fixed", rows))
-
-
-def picture(model: StableDiffusion, request: Request, engine: Any) -> bytes:
-    *_, last = generate(model, request, engine=engine)
-    assert isinstance(last, Images)
-    return last.images[0].tobytes()
-
-
-def at_once(jobs: list[Callable[[], Any]], most: int | None = None) -> list[Any]:
-    """What the jobs give, in their order; so many threads take them in turn. Errors are given as they are."""
-    found: list[Any] = [None] * len(jobs)
-    numbers, lock = iter(range(len(jobs))), threading.Lock()
-
-    def work() -> None:
-        while True:
-            with lock:
-                number = next(numbers, None)
-            if number is None:
-                return
-            try:
-                found[number] = jobs[number]()
-            except Exception as error:
-                found[number] = error
-
-    running = [threading.Thread(target=work, daemon=True) for _ in range(most or len(jobs))]
-    for thread in running:
-        thread.start()
-    for thread in running:
-        thread.join(60)
-        assert not thread.is_alive(), "a run waits for ever"
-    return found
-
-
-def calls_of(unet: UNet, rows: int, side: int = 8) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(rows)
-    config = unet.config
-    call = {
-        "x": torch.randn(rows, config.in_channels, side, side, generator=generator),
-        "timestep": torch.rand(rows, generator=generator) * 900,
-        "tokens": torch.randn(rows, 9, config.context_dim, generator=generator),
-    }
-    if config.vector_dim is not None:
-        call["vector"] = torch.randn(rows, config.vector_dim, generator=generator)
-    return call
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -159,11 +109,12 @@ def test_a_fixed_number_gives_the_same_bytes_in_every_order_and_load(
         found = at_once([lambda k=k: picture(model, requests[k], engine) for k in order], most)
         return [found[order.index(k)] for k in range(len(requests))]
 
-    for count, order, most in ((1, [4, 2, 0, 3, 1], 5), (2, [3, 4, 1, 0, 2], 3)):
-        threads(count)  # whose number may change bits, as it may in a run alone
-        known = run([0, 1, 2, 3, 4], 1)
-        assert len(set(known)) == 5
+    known = run([0, 1, 2, 3, 4], 1)
+    assert len(set(known)) == 5
+    for count, order, most in ((1, [4, 2, 0, 3, 1], 5), (2, [3, 4, 1, 0, 2], 3), (2, [0, 1, 2, 3, 4], 1)):
+        threads(count)
         assert run(order, most) == known
+        assert torch.get_num_threads() == count
 
 
 def test_a_call_of_more_rows_than_the_fixed_number_is_parted(tiny_model: StableDiffusion) -> None:
@@ -180,7 +131,7 @@ def test_alone_is_the_engine_itself_and_free_by_itself_gives_its_bytes(tiny_mode
     engine = SharingEngine(TORCH, ShareMode.parse("free"))
     assert engine.together == 1  # not measured yet
     assert picture(tiny_model, request, engine) == picture(tiny_model, request, TORCH)
-    assert engine.rendezvous.cap >= 2
+    assert engine.together >= 1 and engine.rendezvous.rows == engine.rendezvous.calls * 2
 
 
 def test_the_mode_is_in_the_picture(tiny_model: StableDiffusion) -> None:
@@ -279,21 +230,6 @@ def test_what_cannot_be_shared_runs_alone_and_says_so(tiny_model: StableDiffusio
         tiny_model, Request("a cat", steps=1, **SMALL), engine=SharingEngine(RowByRow(), ShareMode("free"))
     )
     assert any("one row at a time" in note for note in last.notes)
-
-
-def test_rows_are_added_while_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(time, "process_time", lambda: now[0])
-
-    def cap(seconds: Callable[[int], float], first: int = 1) -> int:
-        def call(rows: int) -> None:
-            now[0] += seconds(rows)
-
-        return measured_cap(call, first)
-
-    assert cap(lambda rows: 0.1 * rows) == 1  # nothing is gained
-    assert cap(lambda rows: 0.1 + 0.1 * rows, 2) == 8  # 0.15, 0.125, 0.1125, then 0.10625: less than a tenth
-    assert cap(lambda rows: 1.0) == 32
 
 
 @pytest.mark.parametrize("text", ["", "fixed", "fixed:0", "fixed:65", "FREE", "fixed:-1", "shared"])

@@ -75,6 +75,11 @@ class Engine(ABC):
     def __init__(self) -> None:
         _ENGINES.add(self)
 
+    @property
+    def threads(self) -> int | None:
+        """Of torch's operators in all of a run that begins now; None leaves their number as it is."""
+        return None
+
     @abstractmethod
     def network(self, module: nn.Module, part: Part) -> Network:
         """The module as a callable of its own signature (for autoencoders that of the method that `part` names).

@@ -25,6 +25,7 @@ from .. import __version__
 from ..diffusion.samplers import solver
 from ..engine.base import Engine, Features
 from ..engine.choose import engine_named
+from ..engine.threads import threads_of_torch, with_threads
 from ..engine.torch import engine_for
 from ..errors import InvalidRequest, StableDiffusionError, unknown_choice, what_is
 from ..events import Event, Images, Progress
@@ -96,7 +97,12 @@ def generate(
     if not isinstance(request, Request):
         raise InvalidRequest(f"the request is {what_is(request)}; expected a Request, or a prompt alone")
     _check_options(request, ready, options)
-    return _stream(prepare(ready, request, engine=engine or ready.engine, **options), output, batch, preview_every)
+    engine = engine or ready.engine
+    threads = engine.threads
+    with threads_of_torch(threads):
+        plan = prepare(ready, request, engine=engine, **options)
+    events = _stream(plan, output, batch, preview_every)
+    return events if threads is None else with_threads(events, threads)
 
 
 _SETTINGS = [field for field in dataclasses.fields(Request) if field.kw_only]
@@ -112,7 +118,9 @@ def _check_options(request: Request, model: StableDiffusion, options: dict[str, 
             raise unknown_option("option of generate", name, sampler, ["final"])
 
 
-def _stream(plan: Plan, output: Output, together: int | None, preview_every: PreviewEvery) -> Iterator[Event]:
+def _stream(
+    plan: Plan, output: Output, together: int | None, preview_every: PreviewEvery
+) -> Generator[Event, None, None]:
     for batch in plan.batches(together):
         latent = yield from _denoise(plan, batch, preview_every)
         notes = (*batch.prompts.notes, *plan.resolved.notes, *plan.controls.notes, *filter(None, [batch.note]))

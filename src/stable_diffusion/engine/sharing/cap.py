@@ -2,36 +2,59 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..threads import keep_threads
 from .rows import CallRows
 
 LARGEST = 32
-"""Rows at most where each added row still pays."""
+"""Rows at most where each added row still pays, of all calls at once."""
 GAIN = 0.9
 """Twice the rows pay where a row then takes at most this share of the time."""
 SHORT = 0.5
-"""Seconds of a call under which it is measured three times, and the least time counts."""
+"""Seconds of a call under which it is measured three times, and the least time counts. What takes longer is not
+measured on one thread: such networks keep all of them busy."""
 
 
-def measured_cap(call: Callable[[int], object], first: int = 1, *, largest: int = LARGEST) -> int:
-    """The rows of a call up to which t(n) / n falls by a tenth or more when n doubles.
+@dataclass(frozen=True)
+class Pays:
+    """What pays for calls of a network: so many rows in one at most, and whether several calls at once, of one thread
+    each, cost the processor less than one of all threads (`apart`)."""
 
-    call   runs the network on so many rows, to the end
+    rows: int
+    apart: bool = False
+
+
+def what_pays(call: Callable[[int], object], first: int, lanes: int) -> Pays:
+    """What pays for a network.
+
+    call   runs it on so many rows, to the end
     first  rows to start at: those of one run's call
+    lanes  calls that one thread each could compute at once; 1 where that is not possible
     """
     call(first)  # memory and kernels of the first call are not the network's time
-    rows, a_row = first, _seconds(call, first) / first
+    rows, a_row = _doubled(lambda many: _seconds(call, many), first, LARGEST)
+    if lanes == 1 or a_row * first >= SHORT:
+        return Pays(rows)
+    own, own_row = _doubled(lambda many: _seconds_apart(call, many, lanes), first, LARGEST // (2 * lanes))
+    return Pays(own, apart=True) if own_row <= a_row else Pays(rows)
+
+
+def _doubled(seconds: Callable[[int], float], first: int, largest: int) -> tuple[int, float]:
+    """The rows of a call up to which t(n) / n falls by a tenth or more when n doubles, and what it then is."""
+    rows, a_row = first, seconds(first) / first
     while 2 * rows <= largest:
-        doubled = _seconds(call, 2 * rows) / (2 * rows)
+        doubled = seconds(2 * rows) / (2 * rows)
         if doubled > GAIN * a_row:
             break
         rows, a_row = 2 * rows, doubled
-    return rows
+    return rows, a_row
 
 
 def places_agree(call: Callable[[CallRows], Tensor], like: CallRows, rows: int) -> bool:
@@ -64,3 +87,35 @@ def _seconds(call: Callable[[int], object], rows: int) -> float:
             torch.cuda.synchronize()
         times.append(clock() - began)
     return min(times)
+
+
+def _seconds_apart(call: Callable[[int], object], rows: int, lanes: int) -> float:
+    """Of the processor's time what one call takes while others are computed as well, each in a thread with one of
+    torch's threads: they share caches and memory."""
+    times: list[list[float]] = []
+    errors: list[Exception] = []
+    begin = threading.Barrier(lanes)
+
+    def lane() -> None:
+        keep_threads(1)
+        taken: list[float] = []
+        try:
+            call(rows)
+            begin.wait()
+            while len(taken) < 3 and (not taken or taken[0] < SHORT):
+                began = time.thread_time()
+                call(rows)
+                taken.append(time.thread_time() - began)
+        except Exception as error:
+            begin.abort()
+            errors.append(error)
+        times.append(taken)
+
+    threads = [threading.Thread(target=lane) for _ in range(lanes)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    if errors:
+        raise errors[0]
+    return sum(map(min, times)) / lanes

@@ -11,8 +11,9 @@ from torch import nn
 
 from ...nn.sharing import origin
 from ..base import Engine, Features, Network, Part
+from .line import Waiting
 from .mode import ShareMode
-from .rendezvous import Rendezvous, Waiting
+from .rendezvous import Rendezvous
 from .rows import CallRows
 
 _REFUSED = {
@@ -56,9 +57,15 @@ class SharingEngine(Engine):
             self._known.pop(origin(module), None)
 
     @property
+    def threads(self) -> int | None:
+        """One where bits are not to depend on their number, and where other runs keep all cores busy, so that the parts
+        of an operator would wait for each other."""
+        return 1 if self.mode.kind == "fixed" or self.rendezvous.is_busy_apart() else None
+
+    @property
     def together(self) -> int:
         """How many guided runs at once pay, as far as was measured; 1 before the first call."""
-        return max(self.rendezvous.cap // 2, 1)
+        return self.rendezvous.together
 
     def _with_equal_weights(self, module: nn.Module) -> nn.Module:
         """The network that was first asked for of those with the very same weights."""
@@ -82,7 +89,7 @@ class _SharedNetwork:
         if torch.is_grad_enabled() or torch._C._len_torch_function_stack():
             return self.network(*arguments, **named)
         rows = CallRows.of(arguments, named) if self.shared else None
-        return self.rendezvous.compute(Waiting(self, self.module, self.network, arguments, named, rows))
+        return self.rendezvous.compute(Waiting(self.module, self.network, arguments, named, rows))
 
 
 def _equal(one: nn.Module, other: nn.Module) -> bool:

@@ -1,194 +1,112 @@
-"""Where runs meet: calls of the network wait here for each other, and one thread computes them together.
+"""Where runs meet: calls of the network wait here for each other, and are computed together.
 
 Each run goes on in a thread of its own and calls its network as if it were alone. What arrives while the network
-computes is the next call. After a call its runs are expected back for a moment (`WINDOW`), since their steps between
-two calls are short; a run that ends, fails, is cancelled or skips a call is not waited for longer than that, so that
-nobody can hold up the others. There is one thread for all networks: two at once would only share the processor.
+computes is the next call. After a call its runs are expected back for a moment (`line.WINDOW`), since their steps
+between two calls are short; a run that ends, fails, is cancelled or skips a call is not waited for longer than that, so
+that nobody can hold up the others.
+
+Calls are computed by lanes, threads that all networks share: one that uses all of torch's threads, and as many as these
+that use one each (see `line.Line`). A small network gains more by a call on each core than by a call on all of them.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-import weakref
-from collections.abc import Hashable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...nn.sharing import origin
-from ..base import Network
 from ..memory import is_out_of_memory
-from .cap import measured_cap, places_agree
+from ..threads import keep_threads
+from .cap import Pays, places_agree, what_pays
+from .line import LEAST_WINDOW, WIDE, Line, Taken, Waiting
 from .mode import ShareMode
-from .rows import CallRows, Shape
+from .rows import CallRows
 
-WINDOW = 0.3
-"""How long runs are waited for after a call, as a share of the time that it took."""
-LEAST_WINDOW, MOST_WINDOW = 0.001, 0.02
-"""The same in seconds, at least and at most."""
 IDLE = 2.0
-"""Seconds without a call after which the thread ends; the next call starts another."""
+"""Seconds without a call after which a lane's thread ends; the next call starts another."""
+MOST_LANES = 8
+"""Calls at most that are computed at once, by one thread each."""
 
 
-@dataclass(eq=False)
-class Waiting:
-    """A call that waits for its answer.
-
-    caller   the run, as far as it is known here: two calls of one run are never in the line at once
-    module   the network that computes it, of those with equal weights the same object
-    rows     None for a call that is computed as it is, by itself
-    """
-
-    caller: object
-    module: nn.Module
-    network: Network
-    arguments: Sequence[Any]
-    named: dict[str, Any]
-    rows: CallRows | None
-    threads: int = field(default_factory=torch.get_num_threads)
-    inference: bool = field(default_factory=torch.is_inference_mode_enabled)
-    answer: Future[Any] = field(default_factory=Future)
-    taken: int = 0
-    parts: list[Tensor] = field(default_factory=list)
-    shape: Shape = ()
-
-    def __post_init__(self) -> None:
-        self.shape = () if self.rows is None else self.rows.shape
-
-    @property
-    def group(self) -> Hashable:
-        """Calls of one group may be joined."""
-        return (id(self.module), self.shape, self.threads, self.inference)
-
-
-@dataclass(frozen=True)
-class Taken:
-    """Rows of a waiting call that are computed now."""
-
-    call: Waiting
-    first: int
-    last: int
+def lanes_here() -> int:
+    """Calls that are computed at once where that pays."""
+    return min(torch.get_num_threads(), MOST_LANES)
 
 
 class Rendezvous:
-    """The line of waiting calls, and the thread that computes them; `calls` and `rows` count what was computed."""
+    """The line of waiting calls, and the threads that compute them; `calls` and `rows` count what was computed."""
 
     def __init__(self, mode: ShareMode) -> None:
-        self.mode = mode
+        self.mode, self.threads = mode, torch.get_num_threads()
         self.calls = self.rows = 0
-        self.cap = mode.rows
-        """Rows of a call that pay, as was last measured; 0 before."""
-        self._limits: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Shape, int], int]] = weakref.WeakKeyDictionary()
-        self._line: list[Waiting] = []
-        self._expected: dict[object, tuple[Hashable, float]] = {}
+        self.together = 1
+        """Guided runs at once that pay, as was last measured: a call of each has two rows."""
+        self.line = Line(mode, lanes_here())
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._alive: set[int] = set()
 
     def compute(self, call: Waiting) -> Any:
         """The answer to a call, when its turn has come; what the network raises is raised here."""
         with self._changed:
-            self._expected.pop(call.caller, None)
-            self._line.append(call)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="shared network calls", daemon=True)
-                self._thread.start()
-            self._changed.notify()
+            self.line.add(call)
+            self._start(self.line.lanes_for(call))
         return call.answer.result()
 
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                until = time.monotonic() + IDLE
-                while not (batch := self._next_batch()):
-                    left = (self._patience() if self._line else until) - time.monotonic()
-                    if left > 0:
-                        self._changed.wait(left)
-                    elif not self._line:
-                        self._thread = None
-                        return
+    def is_busy_apart(self) -> bool:
+        """Whether runs go on whose calls are, or will be with one run more, computed by one thread each."""
+        with self._changed:
+            return self.line.apart and self.line.runs() > 0
+
+    def _start(self, lanes: Sequence[int]) -> None:
+        """Lets these lanes look at the line; under the lock."""
+        for lane in lanes:
+            if lane not in self._alive:
+                self._alive.add(lane)
+                name = f"shared network calls {lane}"
+                threading.Thread(target=self._work, args=(lane,), name=name, daemon=True).start()
+        self._changed.notify_all()
+
+    def _work(self, lane: int) -> None:
+        keep_threads(self.threads if lane == WIDE else 1)
+        while batch := self._wait(lane):
+            began = time.monotonic()
             self._compute(batch)
+            with self._changed:
+                self.line.finished(lane, time.monotonic() - began)
+                self._changed.notify_all()
 
-    # --- what is computed next; under the lock ------------------------------------------------------------------------
-
-    def _next_batch(self) -> list[Taken]:
-        """The calls of the first group, by age, that is full or expects nobody; [] where all groups still wait."""
-        groups: dict[Hashable, list[Waiting]] = {}
-        for call in self._line:
-            groups.setdefault(call.group, []).append(call)
-        now = time.monotonic()
-        for group, calls in groups.items():
-            if calls[0].rows is None:
-                self._line.remove(calls[0])
-                return [Taken(calls[0], 0, 0)]
-            most = self._most_rows(calls[0])
-            if not most:
-                return [Taken(calls[0], 0, 0)]  # to be measured; it stays in the line
-            waiting = sum(call.rows.count - call.taken for call in calls if call.rows is not None)
-            if waiting >= most or not self._expects(group, now):
-                return self._taken(calls, most)
-        return []
-
-    def _taken(self, calls: Sequence[Waiting], most: int) -> list[Taken]:
-        """The first calls with `most` rows together. With a fixed number a call may be parted; else it stays whole."""
-        batch: list[Taken] = []
-        room = most
-        for call in calls:
-            assert call.rows is not None
-            left = call.rows.count - call.taken
-            if self.mode.kind == "fixed":
-                left = min(left, room)
-            elif left > room and batch:
-                break
-            batch.append(Taken(call, call.taken, call.taken + left))
-            call.taken += left
-            room -= left
-            if call.taken == call.rows.count:
-                self._line.remove(call)
-            if room <= 0:
-                break
-        return batch
-
-    def _expects(self, group: Hashable, now: float) -> bool:
-        return any(known == group and until > now for known, until in self._expected.values())
-
-    def _patience(self) -> float:
-        """Until when the next run is expected."""
-        now = time.monotonic()
-        self._expected = {run: each for run, each in self._expected.items() if each[1] > now}
-        return min((until for _, until in self._expected.values()), default=now)
-
-    def _most_rows(self, call: Waiting) -> int:
-        """Of this network for rows of this shape; 0 before it was measured."""
-        return self._limits.get(origin(call.module), {}).get((call.shape, call.threads), 0)
+    def _wait(self, lane: int) -> Sequence[Taken]:
+        """What a lane computes next; nothing where its thread ends."""
+        with self._changed:
+            until = time.monotonic() + IDLE
+            while not (batch := self.line.take(lane)):
+                now, change = time.monotonic(), self.line.next_change()
+                if self.line.waiting:
+                    until = now + IDLE
+                elif until <= now:
+                    self._alive.discard(lane)
+                    return ()
+                self._changed.wait(max((until if change is None else min(until, change)) - now, LEAST_WINDOW))
+            return batch
 
     # --- computing ----------------------------------------------------------------------------------------------------
 
-    def _compute(self, batch: list[Taken]) -> None:
+    def _compute(self, batch: Sequence[Taken]) -> None:
         first = batch[0].call
-        if torch.get_num_threads() != first.threads:
-            torch.set_num_threads(first.threads)
-        began = time.monotonic()
         with torch.no_grad(), torch.inference_mode(first.inference):
             if first.rows is None:
                 self._answer_alone(first)
-                return
-            if not batch[0].last:
+            elif not batch[0].last:
                 self._measure(first)
-                return
-            try:
-                self._answer(batch)
-            except BaseException as error:
-                self._failed(batch, error)
-        now = time.monotonic()
-        until = now + min(max(WINDOW * (now - began), LEAST_WINDOW), MOST_WINDOW)
-        with self._changed:
-            here = {call.caller for call in self._line}  # back already, or with more rows than went in
-            away = [each.call for each in batch if each.call.caller not in here]
-            self._expected |= {call.caller: (call.group, until) for call in away}
+            else:
+                try:
+                    self._answer(batch)
+                except BaseException as error:
+                    self._failed(batch, error)
 
     def _answer_alone(self, call: Waiting) -> None:
         try:
@@ -201,30 +119,37 @@ class Rendezvous:
         parts = [each.call.rows.part(each.first, each.last) for each in batch if each.call.rows is not None]
         together = CallRows.joined(parts)
         if self.mode.kind == "fixed":
-            together = together.filled(self._most_rows(batch[0].call))
+            limit = self.line.limit(batch[0].call)
+            together = together.filled(self.mode.rows if limit is None else limit.rows)
         arguments, named = together.arguments()
         output: Tensor = batch[0].call.network(*arguments, **named)
-        self.calls, self.rows, first = self.calls + 1, self.rows + sum(part.count for part in parts), 0
-        for each, part in zip(batch, parts, strict=True):
-            each.call.parts.append(output[first : first + part.count].clone())
-            first += part.count
-            if each.call.rows is not None and each.last == each.call.rows.count and not each.call.answer.done():
-                whole = each.call.parts[0] if len(each.call.parts) == 1 else torch.cat(each.call.parts)
-                each.call.answer.set_result(whole)
+        with self._changed:
+            self.calls, self.rows, first = self.calls + 1, self.rows + sum(part.count for part in parts), 0
+            for each, part in zip(batch, parts, strict=True):
+                self._give(each, output[first : first + part.count].clone())
+                first += part.count
+
+    def _give(self, taken: Taken, part: Tensor) -> None:
+        """Gives a call some of its rows; answers it where they were the last ones. Under the lock."""
+        call = taken.call
+        call.parts[taken.first] = part
+        whole = [call.parts[first] for first in sorted(call.parts)]
+        if call.rows is not None and sum(map(len, whole)) == call.rows.count and not call.answer.done():
+            call.answer.set_result(whole[0] if len(whole) == 1 else torch.cat(whole))
 
     def _failed(self, batch: Sequence[Taken], error: BaseException) -> None:
         """Each call again by itself, so that one that fails fails alone; with less at once where memory ran out."""
         if len(batch) == 1:
             call = batch[0].call
             with self._changed:
-                self._line = [each for each in self._line if each is not call]
-            if not call.answer.done():
-                call.answer.set_exception(error)
+                self.line.waiting = [each for each in self.line.waiting if each is not call]
+                if not call.answer.done():
+                    call.answer.set_exception(error)
             return
         call = batch[0].call
         if is_out_of_memory(error) and self.mode.kind == "free":
             smaller = max(sum(each.last - each.first for each in batch) // 2, 1)
-            self._set_limit(call, smaller)
+            self._set_limit(call, Pays(smaller))
         for each in batch:
             try:
                 self._answer([each])
@@ -239,19 +164,23 @@ class Rendezvous:
 
         def run(given: CallRows) -> Tensor:
             arguments, named = given.arguments()
-            output: Tensor = call.network(*arguments, **named)
+            with torch.no_grad(), torch.inference_mode(call.inference):  # of each thread
+                output: Tensor = call.network(*arguments, **named)
             return output
 
         try:
             if self.mode.kind == "fixed":
-                found = self.mode.rows if places_agree(run, rows, self.mode.rows) else 1
+                found = Pays(self.mode.rows if places_agree(run, rows, self.mode.rows) else 1)
             else:
-                found = measured_cap(lambda many: run(rows.filled(many)), count)
+                lanes = self.line.lanes if call.on_processor else 1
+                found = what_pays(lambda many: run(rows.filled(many)), count, lanes)
         except Exception:  # a call that fails says so when it is computed
-            found = self.mode.rows or count
+            found = Pays(self.mode.rows or count)
         self._set_limit(call, found)
 
-    def _set_limit(self, call: Waiting, rows: int) -> None:
-        self._limits.setdefault(origin(call.module), {})[call.shape, call.threads] = rows
-        if self.mode.kind == "free":
-            self.cap = rows
+    def _set_limit(self, call: Waiting, found: Pays) -> None:
+        with self._changed:
+            self.line.set_limit(call, found)
+            if self.mode.kind == "free":
+                self.together = max(found.rows // 2, 1) * (self.line.lanes if found.apart else 1)
+            self._start(self.line.lanes_for(call))
