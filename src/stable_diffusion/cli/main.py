@@ -18,6 +18,7 @@ import click
 
 from .command import CONTEXT_SETTINGS, debug_option, is_debug
 from .explain import explain
+from .start.leave import leave
 
 COMMANDS = {
     "generate": "generate",
@@ -139,4 +140,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminated)
     if hasattr(sys.stderr, "reconfigure"):
         sys.stderr.reconfigure(errors="replace")  # half blocks on a terminal that has none
-    cli(prog_name="stable-diffusion")
+    try:
+        cli(prog_name="stable-diffusion")
+    except SystemExit as end:
+        leave(end.code)
+        raise

@@ -1,0 +1,47 @@
+"""Work that a new process does beside its imports: torch's libraries are mapped and the model's file is read by a thread.
+
+Both wait for the disk and the linker, not for Python, so that another core does them meanwhile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib.util
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+GLOBAL, LIBRARY = "libtorch_global_deps.so", "libtorch_cpu.so"
+"""Those that `import torch` loads: the first with its names for all, the second with nine tenths of the code."""
+
+
+def begin() -> None:
+    """Start the thread, on Linux, where torch has not been imported yet."""
+    if sys.platform == "linux" and "torch" not in sys.modules:
+        threading.Thread(target=_load_libraries, daemon=True).start()
+
+
+def _load_libraries() -> None:
+    """Whatever fails here is for `import torch` to say."""
+    with suppress(Exception):
+        found = importlib.util.find_spec("torch")
+        if found is not None and found.origin is not None:
+            folder = Path(found.origin).parent / "lib"
+            ctypes.CDLL(str(folder / GLOBAL), mode=ctypes.RTLD_GLOBAL)
+            ctypes.CDLL(str(folder / LIBRARY))
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No search for unreachable objects while modules are read, of which none becomes garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()  # what was imported is not looked through at every later search
+        if enabled:
+            gc.enable()
