@@ -136,6 +136,8 @@ def _run_here(request: Request, output: Output, *, several: bool) -> Iterator[Sa
     begin()
     with _display(output) as display:
         with uncollected():
+            from .. import images  # noqa: F401  # while the thread is at work
+
             if is_light(request):
                 import_torch_lightly()
             from ..pipeline.generate import generate

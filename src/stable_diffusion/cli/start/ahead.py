@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib.util
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,9 +19,16 @@ GLOBAL, LIBRARY = "libtorch_global_deps.so", "libtorch_cpu.so"
 """Those that `import torch` loads: the first with its names for all, the second with nine tenths of the code."""
 
 
+_begun = False
+
+
 def begin() -> None:
-    """Start the thread, on Linux, where torch has not been imported yet."""
-    if sys.platform == "linux" and "torch" not in sys.modules:
+    """Start the thread, on Linux, where torch has not been imported yet; nothing where it was started."""
+    global _begun
+    # As in the package's `__getattr__`, for torch reads it with its first tensor.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if sys.platform == "linux" and "torch" not in sys.modules and not _begun:
+        _begun = True
         threading.Thread(target=_load_libraries, daemon=True).start()
 
 
