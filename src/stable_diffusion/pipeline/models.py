@@ -23,7 +23,6 @@ from ..engine.torch import TORCH
 from ..errors import InvalidRequest, ModelFileError, nearest, unknown_choice, what_is
 from ..images import ModelTable
 from ..models.mmdit import MMDiT
-from ..models.tiny_vae import TinyVAE
 from ..request.names import automatic_schedule, resolve_sampler
 from ..text.encode import TextEncoder
 from ..weights.load import load_parts, read_blueprint
@@ -272,7 +271,9 @@ class ModelCache(FileCache):
             parts = distilled(parts, fast)
         model = StableDiffusion.from_parts(parts, name=name, cache=self)
         if preview_vae is not None:
-            model.image_decoder.tiny = _tiny(preview_vae, parts, device, dtype)
+            from ..weights.checkpoints.components import load_tiny_vae
+
+            model.image_decoder.tiny = load_tiny_vae(preview_vae, parts.latents, dtype=dtype, device=device)
         model.image_decoder.tiling = vae_tiling
         return model
 
@@ -344,17 +345,6 @@ def placement(module: torch.nn.Module) -> tuple[torch.device, torch.dtype]:
 def _denoiser_weights(path: Path, *, preview_vae: object = None, **chosen: Any) -> int:
     """How many weights the denoising network of a file has; only names and shapes are read."""
     return sum(map(prod, read_blueprint(path, **chosen).networks["unet"].tensors.shapes().values()))
-
-
-def _tiny(path: str, parts: Parts, device: torch.device, dtype: torch.dtype) -> TinyVAE:
-    """A tiny autoencoder for the previews of a model; InvalidRequest where it is none, or for other latents."""
-    from ..weights.checkpoints.components import check_latents, load_vae
-
-    vae = load_vae(path, device=device, dtype=dtype)
-    if not isinstance(vae, TinyVAE):
-        raise InvalidRequest(f"{path} is a whole autoencoder, too slow for previews; a tiny one (TAESD) is expected")
-    check_latents(parts.latents, vae.config)
-    return vae
 
 
 def model_names() -> dict[str, Path]:

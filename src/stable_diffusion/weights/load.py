@@ -1,7 +1,7 @@
 """Loading a model from a single file (LDM layout or our own) or from a diffusers folder, strictly.
 
-A reader makes a `Blueprint` of what is on disk, and `build_parts` the model of the blueprint. Readers of foreign layouts
-are imported when a file needs them: a new process with the built-in model starts sooner.
+A reader makes a `Blueprint` of what is on disk, and `build_parts` the model of the blueprint. Readers of foreign
+layouts are imported when a file needs them: a new process with the built-in model starts sooner.
 """
 
 from __future__ import annotations

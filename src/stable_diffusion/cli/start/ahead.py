@@ -1,6 +1,5 @@
-"""Work that a new process does beside its imports: torch's libraries are mapped and the model's file is read by a thread.
-
-Both wait for the disk and the linker, not for Python, so that another core does them meanwhile.
+"""Work that a new process does beside its imports: a thread maps torch's libraries, which waits for the linker and not
+for Python, so that another core does it meanwhile.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The end of a process that has made its pictures, without taking torch and the model apart object by object (0.4 s)."""
+"""The end of a process that has made its pictures: torch and the model are not taken apart object by object (0.4 s)."""
 
 from __future__ import annotations
 
