@@ -16,8 +16,11 @@ from typing import Any, NoReturn, TextIO
 
 import click
 
+from ..server.resident.place import is_own_socket, socket_path
 from .command import CONTEXT_SETTINGS, debug_option, is_debug
 from .explain import explain
+from .start.ahead import begin
+from .start.leave import leave
 
 COMMANDS = {
     "generate": "generate",
@@ -62,6 +65,8 @@ class Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name == DEFAULT and _makes_pictures_here(ctx):
+            begin()
         module = importlib.import_module(f"stable_diffusion.cli.commands.{COMMANDS[cmd_name]}")
         command: click.Command = module.command
         return command
@@ -88,6 +93,14 @@ class Group(click.Group):
             if plain is None:
                 raise
             raise plain from None
+
+
+def _makes_pictures_here(ctx: click.Context) -> bool:
+    """Whether this process is likely to need torch: it is to do more than to show its help, and no server runs."""
+    if ctx.resilient_parsing or {"--help", "-h", "--server"} & set(sys.argv):
+        return False
+    place = socket_path()
+    return place is None or not is_own_socket(place)
 
 
 def _note(
@@ -139,4 +152,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminated)
     if hasattr(sys.stderr, "reconfigure"):
         sys.stderr.reconfigure(errors="replace")  # half blocks on a terminal that has none
-    cli(prog_name="stable-diffusion")
+    try:
+        cli(prog_name="stable-diffusion")
+    except SystemExit as end:
+        leave(end.code)
+        raise

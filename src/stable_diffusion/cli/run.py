@@ -20,6 +20,9 @@ from .options import chosen, load_model
 from .output import Output
 from .served.client import served_pictures
 from .served.picture import NotServed, Watch
+from .start.ahead import begin, uncollected
+from .start.leave import finished
+from .start.light_torch import import_torch_lightly
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,6 +45,7 @@ def run_all(requests: Sequence[Request], output: Output, start: float) -> None:
         click.echo(cost(time.monotonic() - start), err=True)
     if output.as_json:
         echo_json({"images": records, "seconds": round(time.monotonic() - start, 3)})
+    finished()
 
 
 def cost(seconds: float) -> str:
@@ -129,13 +133,18 @@ class Lines:
 
 def _run_here(request: Request, output: Output, *, several: bool) -> Iterator[Saved]:
     """The pictures of this process."""
-    from .terminal import Display, stderr_console
+    begin()
+    with _display(output) as display:
+        with uncollected():
+            from .. import images  # noqa: F401  # while the thread is at work
 
-    with Display(stderr_console(), preview=output.preview) as display:
-        from ..pipeline.generate import generate
+            if is_light(request):
+                import_torch_lightly()
+            from ..pipeline.generate import generate
 
+            model = load_model(request.model)
         said: set[str] = set()
-        for event in generate(load_model(request.model), request, preview_every=int(display.preview)):
+        for event in generate(model, request, preview_every=int(display.preview)):
             if isinstance(event, Progress):
                 display.advance(event.index, event.total, _which(event.picture, event.pictures), event.preview)
                 continue
@@ -148,6 +157,15 @@ def _run_here(request: Request, output: Output, *, several: bool) -> Iterator[Sa
                 stem = f"{seed}-{files.slug(single.prompt)}"
                 path = output.save(image, stem, apart=seed if several else None)
                 yield Saved(path, seed, image.width, image.height)
+
+
+def is_light(request: Request) -> bool:
+    """Whether a picture needs no part of torch but its networks': the built-in model, where it runs by itself."""
+    ordinary = {"device": ("auto", "cpu"), "dtype": ("auto", "float32", "bfloat16"), "engine": ("auto", "torch")}
+    said = {name: value for name, value in chosen().items() if value}
+    return request.model in (None, "embedded", "embedded-fast") and all(
+        value in ordinary.get(name, ()) for name, value in said.items()
+    )
 
 
 def run_cells(model: StableDiffusion, requests: Sequence[Request]) -> Iterator[Image]:

@@ -14,11 +14,6 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from ..adapters.attach import Matched, match
-from ..adapters.file import read_adapter
-from ..adapters.folder import in_folder, listing
-from ..adapters.patch import Layer, patched
-from ..adapters.textual_inversion import Embedding, read_embedding
 from ..errors import BrokenModel
 from ..request.lora import Lora
 from ..request.metadata import Used
@@ -26,6 +21,9 @@ from ..text.embeddings import mentioned
 from ..text.lora_tags import LoraTag, take_tags
 
 if TYPE_CHECKING:
+    from ..adapters.attach import Matched
+    from ..adapters.patch import Layer
+    from ..adapters.textual_inversion import Embedding
     from ..request.request import Request
     from .models import StableDiffusion
 
@@ -89,6 +87,12 @@ class LoraWeights:
         return self._last[1]
 
     def _patched(self, loras: tuple[Lora, ...]) -> PatchedNetworks:
+        if not loras:
+            return PatchedNetworks(networks={}, names=(), hashes={}, notes=())
+        from ..adapters.attach import match
+        from ..adapters.file import read_adapter
+        from ..adapters.patch import patched
+
         networks = self.model.networks
         layers: dict[str, list[Layer]] = {network.role: [] for network in networks}
         found = [match(read_adapter(lora.path), networks) for lora in loras]
@@ -147,6 +151,8 @@ def _seen_by(
 
 
 def _resolved(tag: LoraTag, folder: Path | None) -> Lora:
+    from ..adapters.folder import in_folder
+
     path = in_folder(tag.name, folder, LORAS, "lora_dir (--lora-dir on the command line)")
     return Lora.of((path, tag.strength, tag.text_strength))
 
@@ -170,7 +176,12 @@ def _unmatched_note(matched: Matched) -> list[str]:
 def _mentioned_in(folder: Path | None, text: str) -> dict[str, Embedding]:
     """The embeddings of a folder that a text mentions: by the names of files, and those of pivotal tuning also by the
     words that such files have themselves."""
-    files = {} if folder is None else listing(folder, EMBEDDINGS)
+    if folder is None:
+        return {}
+    from ..adapters.folder import in_folder, listing
+    from ..adapters.textual_inversion import read_embedding
+
+    files = listing(folder, EMBEDDINGS)
     found = {
         name: read_embedding(in_folder(name, folder, EMBEDDINGS, "embeddings_dir"), name)
         for name in mentioned(list(files), text)

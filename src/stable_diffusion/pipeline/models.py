@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..adapters.attach import Attachment, attach
-from ..adapters.distilled import distilled
 from ..adapters.targets import Network, networks
-from ..adapters.textual_inversion import Embedding, read_embedding
 from ..diffusion.forward import DiffusionProcess
 from ..diffusion.schedule import FlowSchedule
 from ..diffusion.sigmas import Table
@@ -26,10 +23,8 @@ from ..engine.torch import TORCH
 from ..errors import InvalidRequest, ModelFileError, nearest, unknown_choice, what_is
 from ..images import ModelTable
 from ..models.mmdit import MMDiT
-from ..models.tiny_vae import TinyVAE
 from ..request.names import automatic_schedule, resolve_sampler
 from ..text.encode import TextEncoder
-from ..weights.checkpoints.components import AnyPath, as_paths, check_latents, load_vae
 from ..weights.load import load_parts, read_blueprint
 from ..weights.parts import Defaults, Parts
 from .cache import FileCache
@@ -38,6 +33,11 @@ from .denoiser import AnySchedule, LatentNetwork
 from .process import DenoisingProcess
 from .resolve import PixelGrid
 from .text import text_encoder
+
+if TYPE_CHECKING:
+    from ..adapters.attach import Attachment
+    from ..adapters.textual_inversion import Embedding
+    from ..weights.checkpoints.components import AnyPath
 
 EMBEDDED = "embedded"
 """Name of the model that comes with the package."""
@@ -175,6 +175,8 @@ class StableDiffusion(ModelTable):
         they were, bit for bit. A model from `load` may be shared: it stays in memory and so do its attachments.
         Raises ModelFileError where the file is damaged, no adapter, or fits nothing in this model.
         """
+        from ..adapters.attach import attach
+
         return attach(self.networks, path, strength, text_strength, self._attachments)
 
     def add_embedding(self, path: str | os.PathLike[str], name: str | None = None) -> Embedding:
@@ -182,6 +184,8 @@ class StableDiffusion(ModelTable):
 
         Raises ModelFileError where the file is damaged, no embedding, or not made for a text encoder of this width.
         """
+        from ..adapters.textual_inversion import read_embedding
+
         embedding = read_embedding(path, name)
         vectors = embedding.fitting(self.text_widths)
         self.text_encoder.embeddings = {**self.text_encoder.embeddings, **dict.fromkeys(embedding.names, vectors)}
@@ -262,10 +266,14 @@ class ModelCache(FileCache):
             raise unknown_choice("vae_tiling", str(vae_tiling), TILINGS)
         parts = load_parts(path, device=device, dtype=dtype, **chosen)
         if fast is not None:
+            from ..adapters.distilled import distilled
+
             parts = distilled(parts, fast)
         model = StableDiffusion.from_parts(parts, name=name, cache=self)
         if preview_vae is not None:
-            model.image_decoder.tiny = _tiny(preview_vae, parts, device, dtype)
+            from ..weights.checkpoints.components import load_tiny_vae
+
+            model.image_decoder.tiny = load_tiny_vae(preview_vae, parts.latents, dtype=dtype, device=device)
         model.image_decoder.tiling = vae_tiling
         return model
 
@@ -279,7 +287,7 @@ OTHER_PARTS = ("vae", "text_encoders", "preview_vae")
 def _hashable(name: str, value: Any) -> Any:
     """An argument of `load` as the key of a cache needs it."""
     if name == "text_encoders":
-        return tuple(map(str, as_paths(value)))
+        return tuple(map(str, (value,) if isinstance(value, (str, os.PathLike)) else value))
     if name in OTHER_PARTS and value:
         return str(value)
     return tuple(value) if isinstance(value, list) else value
@@ -337,15 +345,6 @@ def placement(module: torch.nn.Module) -> tuple[torch.device, torch.dtype]:
 def _denoiser_weights(path: Path, *, preview_vae: object = None, **chosen: Any) -> int:
     """How many weights the denoising network of a file has; only names and shapes are read."""
     return sum(map(prod, read_blueprint(path, **chosen).networks["unet"].tensors.shapes().values()))
-
-
-def _tiny(path: str, parts: Parts, device: torch.device, dtype: torch.dtype) -> TinyVAE:
-    """A tiny autoencoder for the previews of a model; InvalidRequest where it is none, or for other latents."""
-    vae = load_vae(path, device=device, dtype=dtype)
-    if not isinstance(vae, TinyVAE):
-        raise InvalidRequest(f"{path} is a whole autoencoder, too slow for previews; a tiny one (TAESD) is expected")
-    check_latents(parts.latents, vae.config)
-    return vae
 
 
 def model_names() -> dict[str, Path]:

@@ -18,6 +18,7 @@ from ..engine.base import Engine, Features
 from ..engine.torch import TORCH, engine_for
 from ..models.ip_adapter import IPAdapter
 from ..nn.sharing import origin
+from ..request.control import Control
 from ..request.metadata import Used
 from ..request.request import Request
 from ..text.prompt_schedule import Timeline
@@ -26,7 +27,7 @@ from .denoiser import Expert, Final, Guidance, Pass
 from .loras import LoraWeights
 from .prompts import EncodedPrompts, choose_variants, encode_prompts, join_styles, varies
 from .resolve import Resolved, ResolvedPass, resolve
-from .tasks.control_files import LoadedControls, load_controls
+from .tasks.control import LoadedControls
 from .tasks.init_image import InitImage, image_conditioning, prepare_init
 from .tasks.panorama import controls_with_horizon, share_horizon
 from .tasks.sdxl import check_refiner
@@ -209,7 +210,7 @@ def prepare(
         resolved=resolved,
         refiner=refiner,
         init=init,
-        controls=load_controls(model, controls),
+        controls=_loaded(model, controls),
         channels=tuple(
             image_conditioning(model, filled, each.size, InitImage() if index else init)
             for index, each in enumerate(resolved.passes)
@@ -223,6 +224,14 @@ def prepare(
     for each in plan.batch(0, [plan.single(0)]).passes:
         each.check()
     return plan
+
+
+def _loaded(model: StableDiffusion, controls: Sequence[Control]) -> LoadedControls:
+    if not controls:
+        return LoadedControls()
+    from .tasks.control_files import load_controls
+
+    return load_controls(model, controls)
 
 
 def _encoder(

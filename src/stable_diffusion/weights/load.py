@@ -1,13 +1,14 @@
 """Loading a model from a single file (LDM layout or our own) or from a diffusers folder, strictly.
 
-A reader makes a `Blueprint` of what is on disk, and `build_parts` the model of the blueprint.
+A reader makes a `Blueprint` of what is on disk, and `build_parts` the model of the blueprint. Readers of foreign
+layouts are imported when a file needs them: a new process with the built-in model starts sooner.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,14 +17,13 @@ from ..errors import BrokenModel, InvalidRequest
 from ..models.tiny_vae import TinyVAEConfig
 from ..models.unet import UNet
 from .checkpoints.blueprint import Blueprint, NetworkPlan, Overrides
-from .checkpoints.components import AnyPath, as_paths, read_vae, with_text, with_vae
-from .checkpoints.folder import INDEX, read_folder
 from .checkpoints.native import is_native, read_native
-from .checkpoints.single import read_single, with_prediction
 from .containers.open import existing, read_tensors
 from .containers.tensors import TensorFile
-from .foreign import refuse_foreign
 from .parts import Card, Defaults, Parts, Source, TokenizerSource
+
+if TYPE_CHECKING:
+    from .checkpoints.components import AnyPath
 
 __all__ = ["Card", "Defaults", "Parts", "Source", "TokenizerSource", "load_parts"]
 
@@ -64,7 +64,13 @@ def read_blueprint(
     **overrides: Any,
 ) -> Blueprint:
     """What the model at `path` is, from names, shapes and configs alone; arguments and errors as of `load_parts`."""
-    given, place, texts = Overrides.parse(overrides), existing(path), as_paths(text_encoders)
+    given, place = Overrides.parse(overrides), existing(path)
+    if place.suffix == ".safetensors" and not place.is_dir() and vae is None and not text_encoders:
+        return read_file(*read_tensors(place), given)
+    from .checkpoints.components import as_paths, read_vae, with_text, with_vae
+    from .checkpoints.folder import INDEX, read_folder
+
+    texts = as_paths(text_encoders)
     place = place.parent if place.name == INDEX else place
     other_vae = None if vae is None else read_vae(vae)
     if not place.is_dir():
@@ -92,10 +98,17 @@ def read_file(
         found = read_native(tensors, metadata)
     else:
         given.refuse("ldm")
+        from .checkpoints.single import read_single
+        from .foreign import refuse_foreign
+
         refuse_foreign(tensors)
         whole = None if vae is None or isinstance(vae.config, TinyVAEConfig) else vae
         found = read_single(tensors, metadata, given, vae=whole, texts=texts)
-    return given.apply(found if vae is None else with_vae(found, vae))
+    if vae is None:
+        return given.apply(found)
+    from .checkpoints.components import with_vae
+
+    return given.apply(with_vae(found, vae))
 
 
 def build_parts(
@@ -148,6 +161,8 @@ def _probed(unet: UNet, found: Blueprint) -> Blueprint:
             answer = float((unet(x, torch.tensor([999.0], device=device), tokens) - x).mean())
     except BrokenModel:  # numbers that are not finite, which are for the first use to tell
         return found
+    from .checkpoints.single import with_prediction
+
     prediction: Prediction = "v" if answer < -1 else "eps"
     others = (guess for guess in found.guesses if guess not in guessed)
     asked = f"prediction {prediction!r} is inferred from the network's answer to a constant input"

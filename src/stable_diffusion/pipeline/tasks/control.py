@@ -168,6 +168,15 @@ def _total_of(units: Sequence[ControlUnit]) -> Callable[[Tensor, Tensor, Conditi
     return total
 
 
+@dataclass(frozen=True)
+class LoadedControls:
+    """The controls of a request, ready; their entries for the picture's text, and notes on what has no effect."""
+
+    units: tuple[ControlUnit, ...] = ()
+    entries: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 def controlled(
     base: NetworkDenoiser, units: Sequence[ControlUnit], sigmas: Tensor, unet: UNet | MMDiT | None = None
 ) -> CondDenoiser:

@@ -6,7 +6,6 @@ Networks stay in the model's cache for the next request with the same model. The
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,22 +28,13 @@ from ...weights.networks.clip_vision import load_clip_vision
 from ...weights.networks.controlnet import UNION_TASKS
 from ..image import to_straight
 from ..loras import HASH
-from .control import ControlUnit, Hint
+from .control import ControlUnit, Hint, LoadedControls
 from .preprocess import THRESHOLDS, control_picture
 
 if TYPE_CHECKING:
     from ..models import StableDiffusion
 
 IMAGE_ENCODER = "image_encoder"
-
-
-@dataclass(frozen=True)
-class LoadedControls:
-    """The controls of a request, ready; their entries for the picture's text, and notes on what has no effect."""
-
-    units: tuple[ControlUnit, ...] = ()
-    entries: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 def load_controls(model: StableDiffusion, controls: Sequence[Control]) -> LoadedControls:

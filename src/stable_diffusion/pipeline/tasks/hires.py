@@ -16,8 +16,6 @@ from torch.nn import functional as F
 
 from ...errors import InvalidRequest
 from ...request.settings import Wrap
-from ...upscaling.network import load_upscaler
-from ...upscaling.picture import enlarged_tensor, last_value
 from ..image import from_model
 from .masks import lanczos
 from .seamless import resized
@@ -91,6 +89,9 @@ RESIZES: dict[str, Callable[[Tensor, int, int], Tensor]] = {
 
 def _network_resize(path: str, device: str) -> Callable[[Tensor, int, int], Tensor]:
     """Enlarges pictures as the model has them by the upscaler in a file, then resamples to the size."""
+    from ...upscaling.network import load_upscaler
+    from ...upscaling.picture import enlarged_tensor, last_value
+
     upscaler = load_upscaler(path, device)
 
     def resize(picture: Tensor, height: int, width: int) -> Tensor:

@@ -1,6 +1,7 @@
 """One door to model files: what is at a path, and its tensors and metadata, whatever the container.
 
 The first bytes say which container it is, not the name: a pickle called .safetensors gets the pickle reader's checks.
+Readers of other containers than safetensors are imported when a file needs them: a new process starts sooner.
 """
 
 from __future__ import annotations
@@ -10,11 +11,9 @@ import os
 from pathlib import Path
 
 from ...errors import BrokenModel, InvalidRequest, ModelFileError, UnknownModel, what_is
-from .gguf import read_gguf
 from .safetensors import read_safetensors
 from .scaled import unscaled
 from .tensors import TensorFile
-from .torch_file import read_stream, read_zip
 from .wrappers import without_wrappers
 
 SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
@@ -48,14 +47,20 @@ def _read_container(file: Path) -> tuple[TensorFile, dict[str, str]]:
     """Tensors and metadata as they stand in a file."""
     start = _first_bytes(file)
     if start[:4] == b"PK\x03\x04":
+        from .torch_file import read_zip
+
         return read_zip(file)
     # The first 8 bytes of safetensors are a length, which may look like anything; what follows opens a JSON object.
     if start[8:9] == b"{" or (len(start) < 9 and file.suffix == ".safetensors"):
         tensors, metadata = read_safetensors(file)
         return unscaled(tensors), metadata
     if start[:4] == b"GGUF":
+        from .gguf import read_gguf
+
         return read_gguf(file)
     if start[:1] == b"\x80":
+        from .torch_file import read_stream
+
         return read_stream(file)
     for magic, what in _FOREIGN:
         if start[: len(magic)].lower() == magic.lower():

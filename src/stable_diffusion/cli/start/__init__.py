@@ -1,0 +1,1 @@
+"""A process that makes one picture and ends: what it need not wait for."""
