@@ -22,8 +22,8 @@ from house import (
     rooms_imported,
 )
 
-GROUND = {"errors", "types", "latents", "stop"}
-STANDARD = {"collections", "contextlib", "contextvars", "dataclasses", "typing", "__future__", "difflib"}
+GROUND = {"errors", "types", "latents", "stop", "user_cache"}
+STANDARD = {"collections", "contextlib", "contextvars", "dataclasses", "typing", "__future__", "difflib", "os", "sys", "pathlib"}
 NETWORKS = {"nn", "models", "diffusion", "text", "weights", "engine", "adapters", "embedded", "request"}
 RESULTS = {"events", "images"}
 DOORS = {*NETWORKS, *RESULTS, "upscaling", "pipeline", "runner", "live", "convert", "hub", "data"}
@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
     "latents": set(),
     "stop": set(),
+    "user_cache": set(),
     "embedded": set(),
     "former": set(),
     "nn": set(),
@@ -62,7 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": {*DOORS, "jobs", "ui"},
     "cluster": {*DOORS, "jobs", "bulk"},
 }
-"""Room -> the rooms it may import besides itself and the ground floor (errors, types, latents, stop)."""
+"""Room -> the rooms it may import besides itself and the ground floor (errors, types, latents, stop, user_cache)."""
 
 PUBLIC = [
     "BrokenModel",

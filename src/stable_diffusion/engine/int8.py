@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from ..errors import InvalidRequest
 from ..nn.sharing import origin, with_layers
+from ..user_cache import cache_folder
 from .base import Features, Network, Part
 from .cpu_layers import fused, in_channels_last
 from .int8_layers import can_quantise, quantised
-from .processor import cache_folder
 from .torch import TORCH, TorchEngine, gains_from_fusing, method_of
 
 _REFUSED = {

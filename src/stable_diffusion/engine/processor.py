@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import platform
-import sys
 import tempfile
 import threading
 import time
@@ -24,8 +23,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-CACHE_FOLDER = "STABLE_DIFFUSION_CACHE"
-"""Environment variable: the folder of what can be made again."""
+from ..user_cache import cache_folder
+
 WINS = 1.3
 """How many times faster bfloat16 must be than float32 to be the default."""
 
@@ -49,21 +48,6 @@ class Measured:
     def chunked(self) -> bool:
         """Whether our attention is clearly faster than torch's for long sequences."""
         return self.chunked_attention * 1.1 < self.fused_attention
-
-
-def cache_folder() -> Path:
-    """Where this user keeps what can be made again: STABLE_DIFFUSION_CACHE, or `stable-diffusion` in the system's
-    folder for such files."""
-    given = os.environ.get(CACHE_FOLDER)
-    if given:
-        return Path(given).expanduser()
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "stable-diffusion"
 
 
 def measured() -> Measured:

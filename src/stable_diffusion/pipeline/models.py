@@ -263,6 +263,8 @@ class ModelCache(FileCache):
         parts = load_parts(path, device=device, dtype=dtype, **chosen)
         if fast is not None:
             parts = distilled(parts, fast)
+        if parts.source is not None:
+            parts.source.hash_in_background()
         model = StableDiffusion.from_parts(parts, name=name, cache=self)
         if preview_vae is not None:
             model.image_decoder.tiny = _tiny(preview_vae, parts, device, dtype)

@@ -96,6 +96,12 @@ def build(
     return network.eval().requires_grad_(False)
 
 
+def computes_channels_last(dtype: torch.dtype) -> bool:
+    """Whether convolutions in this type have their weights in channels_last on the CPU, as `engine.cpu_layers` wants
+    them: the same numbers, ordered once while they are cast."""
+    return dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 class _Cast:
     """Weights as they are used: of one dtype, on one device. What is copied for that is let go of in the file."""
 
@@ -111,7 +117,8 @@ class _Cast:
         assert self._dtype is not None
         if self._arena is None:
             self._arena = Arena(room_for(list(self._network.state_dict().values()), self._dtype))
-        return self._arena.cast(tensor, self._dtype)
+        kernel = tensor.ndim == 4 and tensor.shape[2:].numel() > 1
+        return self._arena.cast(tensor, self._dtype, channels_last=kernel and computes_channels_last(self._dtype))
 
     def release(self, name: str) -> None:
         if isinstance(self._tensors, Prefixed):
