@@ -23,7 +23,8 @@ from house import (
 )
 
 GROUND = {"errors", "types", "latents", "stop", "user_cache"}
-STANDARD = {"collections", "contextlib", "contextvars", "dataclasses", "typing", "__future__", "difflib", "os", "sys", "pathlib"}
+STANDARD = {"collections", "contextlib", "contextvars", "dataclasses", "typing", "__future__", "difflib"}
+STANDARD |= {"os", "sys", "pathlib"}
 NETWORKS = {"nn", "models", "diffusion", "text", "weights", "engine", "adapters", "embedded", "request"}
 RESULTS = {"events", "images"}
 DOORS = {*NETWORKS, *RESULTS, "upscaling", "pipeline", "runner", "live", "convert", "hub", "data"}

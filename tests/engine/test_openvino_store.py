@@ -14,8 +14,8 @@ from torch import nn
 from stable_diffusion.engine.openvino import mapped
 from stable_diffusion.engine.openvino.mapped import map_weights
 from stable_diffusion.engine.openvino.store import Store
-from stable_diffusion.user_cache import CACHE_LIMIT, cache_limit
 from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.user_cache import CACHE_LIMIT, cache_limit
 
 
 def write(size: int = 10):

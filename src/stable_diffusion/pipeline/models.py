@@ -21,7 +21,7 @@ from ..diffusion.sigmas import Table
 from ..embedded import fast_path, model_path
 from ..engine.base import Engine
 from ..engine.choose import AUTO, choose
-from ..engine.precision import computed_in, resolve_dtype
+from ..engine.precision import computed_in, resolve_device, resolve_dtype
 from ..engine.torch import TORCH
 from ..errors import InvalidRequest, ModelFileError, nearest, unknown_choice, what_is
 from ..images import ModelTable
@@ -379,22 +379,6 @@ def find_model(path_or_name: str | os.PathLike[str]) -> Path:
         f"there is no model {str(path_or_name)!r}: {hint}expected the path of a model file or diffusers folder, "
         f"'{EMBEDDED}' or '{EMBEDDED_FAST}', or the name of a model in a folder of {MODEL_FOLDERS}"
     )
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """ "auto" -> a CUDA GPU where there is one, else the CPU. InvalidRequest where the device cannot be used."""
-    if isinstance(device, str) and device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise unknown_choice("device", device, ["auto", "cpu", "cuda", "mps"]) from None
-    missing = (found.type == "cuda" and not torch.cuda.is_available()) or (
-        found.type == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
-        raise InvalidRequest(f"device {str(device)!r} is not available on this machine; choose 'cpu' or 'auto'")
-    return found
 
 
 def _name(parts: Parts) -> str:

@@ -33,6 +33,10 @@ class Arena:
         self._bytes, self._used = torch.frombuffer(block, dtype=torch.uint8), 0
         self._wide, self._scratch = torch.empty(PIECE), torch.empty(0)
 
+    def clear(self) -> None:
+        """Use the room once more: what was cast so far is overwritten."""
+        self._used = 0
+
     def cast(self, tensor: Tensor, dtype: torch.dtype, *, channels_last: bool = False) -> Tensor:
         """A copy of the tensor in `dtype`, contiguous, or a convolution's weight [O,I,h,w] in channels_last; outside of
         the block where that is full."""

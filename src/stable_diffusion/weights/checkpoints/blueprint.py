@@ -64,11 +64,18 @@ class NetworkPlan:
     tokenizer: TokenizerSource | None = None
     packed: bool = False
 
-    def build(self, *, dtype: torch.dtype | None = torch.float32, device: torch.device | str = "cpu") -> Any:
+    def build(
+        self,
+        *,
+        dtype: torch.dtype | None = torch.float32,
+        device: torch.device | str = "cpu",
+        mapped: bool = False,
+    ) -> Any:
         """The network, strictly; BrokenModel where its tensors do not fit (see `weights.build`)."""
         tensors = unpack(dict(self.tensors)) if self.packed else self.tensors
         make, table = NETWORKS[type(self.config)], None if self.table is None else self.table(self.config)
-        return build(lambda: make(self.config), tensors, table, what=self.what, dtype=dtype, device=device)
+        placed: dict[str, Any] = {"dtype": dtype, "device": device, "mapped": mapped}
+        return build(lambda: make(self.config), tensors, table, what=self.what, **placed)
 
 
 @dataclass(frozen=True, kw_only=True)

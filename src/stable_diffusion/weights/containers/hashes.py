@@ -117,7 +117,9 @@ def stand_back() -> None:
 
 
 def _place_of(found: Identity) -> Path:
-    return cache_folder() / "hashes" / f"{hashlib.sha256(found[0].encode(errors='surrogatepass')).hexdigest()[:32]}.json"
+    return (
+        cache_folder() / "hashes" / f"{hashlib.sha256(found[0].encode(errors='surrogatepass')).hexdigest()[:32]}.json"
+    )
 
 
 def _read(found: Identity) -> str | None:
