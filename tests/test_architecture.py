@@ -22,9 +22,9 @@ from house import (
     rooms_imported,
 )
 
-GROUND = {"errors", "types", "latents", "stop", "user_cache"}
+GROUND = {"errors", "types", "latents", "stop", "user_cache", "mapped_pages"}
 STANDARD = {"collections", "contextlib", "contextvars", "dataclasses", "typing", "__future__", "difflib"}
-STANDARD |= {"os", "sys", "pathlib"}
+STANDARD |= {"os", "sys", "pathlib", "mmap", "threading", "weakref"}
 NETWORKS = {"nn", "models", "diffusion", "text", "weights", "engine", "adapters", "embedded", "request"}
 RESULTS = {"events", "images"}
 DOORS = {*NETWORKS, *RESULTS, "upscaling", "pipeline", "runner", "live", "convert", "hub", "data"}
@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "latents": set(),
     "stop": set(),
     "user_cache": set(),
+    "mapped_pages": set(),
     "embedded": set(),
     "former": set(),
     "nn": set(),
@@ -64,7 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": {*DOORS, "jobs", "ui"},
     "cluster": {*DOORS, "jobs", "bulk"},
 }
-"""Room -> the rooms it may import besides itself and the ground floor (errors, types, latents, stop, user_cache)."""
+"""Room -> the rooms it may import besides itself and the ground floor (`GROUND`)."""
 
 PUBLIC = [
     "BrokenModel",

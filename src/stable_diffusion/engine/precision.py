@@ -3,6 +3,7 @@
 float32   the reference
 bfloat16  the range of float32 with 8 bits of precision, float16  11 bits with a small range
 int8      weights and activations of linear layers and convolutions in 8 bits, the rest in what `auto` is
+int8-weights  their weights alone in 8 bits, for memory
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ DTYPES = {
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
-QUANTISED: dict[str, Precision] = {"int8": "int8"}
+QUANTISED: dict[str, Precision] = {"int8": "int8", "int8-weights": "int8-weights"}
 """Names of number types in which an engine computes, and no weight is stored."""
 LARGE = 50_000_000
 """Weights of a denoising network from which the CPU's faster precision is the default. Smaller ones, the built-in

@@ -10,10 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..weights.checkpoints.components import as_paths
+
 T = TypeVar("T")
 
 LIMITS: Mapping[str, int] = {"built-in": 3, "model": 1, "refiner": 1, "control": 4, "hash": 64, "weights": 64}
 """Kind of thing -> how many are kept; of kinds with an owner, for each owner."""
+
+
+OTHER_PARTS = ("vae", "text_encoders", "preview_vae")
+"""Arguments of `load` that name files."""
+
+
+def hashable(name: str, value: Any) -> Any:
+    """An argument of `load` as the key of a cache needs it."""
+    if name == "text_encoders":
+        return tuple(map(str, as_paths(value)))
+    if name in OTHER_PARTS and value:
+        return str(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 @dataclass(eq=False)

@@ -24,6 +24,7 @@ from ..latents import LatentFormat
 from ..models.tiny_vae import TinyVAE
 from ..models.vae import VAE
 from ..request.pictures import open_picture
+from ..weights.checkpoints.components import check_latents, load_vae
 from .image import from_model, to_images, to_model
 from .tasks.tiles import LEAST, TILE, decode_tiled, decoding_bytes
 
@@ -202,3 +203,12 @@ class ImageDecoder:
     @functools.cached_property
     def _full(self) -> AnyVAE:
         return copy.deepcopy(self.vae).float()
+
+
+def tiny_decoder(path: str, latents: LatentFormat, device: torch.device, dtype: torch.dtype) -> TinyVAE:
+    """A tiny autoencoder for previews; InvalidRequest where it is none, or for other latents than these."""
+    vae = load_vae(path, device=device, dtype=dtype)
+    if not isinstance(vae, TinyVAE):
+        raise InvalidRequest(f"{path} is a whole autoencoder, too slow for previews; a tiny one (TAESD) is expected")
+    check_latents(latents, vae.config)
+    return vae

@@ -97,17 +97,16 @@ def build(
         raise BrokenModel(f"{what} does not fit: {'; '.join(problems)}")
     kept = _conversion(network, tensors, table, dtype, torch.device(device))
     state = None if kept is None else read_or_write(kept) if mapped else kept.read()
-    if state is not None:  # finite: others are not kept
-        network.load_state_dict(state, strict=True, assign=True)
-        return network.eval().requires_grad_(False)
-    cast = _Cast(network, tensors, dtype, torch.device(device))
-    state = table.convert(tensors, cast, cast.release)
+    known = state is not None  # to be finite: other weights are not kept
+    if state is None:
+        cast = _Cast(network, tensors, dtype, torch.device(device))
+        state = table.convert(tensors, cast, cast.release)
+        if kept is not None:
+            write_later(kept)
     network.load_state_dict(state, strict=True, assign=True)
-    if kept is not None:
-        write_later(kept)
     full_name = tensors.full_name if isinstance(tensors, Prefixed) else str
     sources = {ours: [full_name(name) for name in theirs] for ours, theirs in table.sources(tensors).items()}
-    check_at_first_use(network, what, sources)
+    check_at_first_use(network, what, sources, done=known)
     return network.eval().requires_grad_(False)
 
 

@@ -150,7 +150,7 @@ class Conversion:
         if not_finite({"": cast}):
             raise Abandoned
         flat = (cast.permute(0, 2, 3, 1) if reordered else cast).contiguous().view(-1)
-        return memoryview(flat.view(torch.uint8).numpy())
+        return flat.view(torch.uint8).numpy().data
 
     def _header(self) -> bytes:
         entries, place = {}, 0

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ class NetworkPlan:
     tokenizer: TokenizerSource | None = None
     packed: bool = False
 
+    @property
+    def count(self) -> int:
+        """How many weights it has."""
+        return sum(map(prod, self.tensors.shapes().values()))
+
     def build(
         self,
         *,
@@ -106,6 +112,11 @@ class Blueprint:
     card: Card = field(default_factory=Card)
     guesses: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many weights all networks have."""
+        return sum(plan.count for plan in self.networks.values())
 
     def shown(self) -> list[tuple[str, NetworkPlan]]:
         """The networks in the order in which people are shown them."""

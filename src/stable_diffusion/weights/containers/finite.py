@@ -75,8 +75,10 @@ class _FirstUse:
     It stays where it is: removing it while it runs, or from a copy of the network, would need the module's internals.
     """
 
-    def __init__(self, module: nn.Module, what: str, names: Mapping[str, Sequence[str]], prefix: str = "") -> None:
-        self.what, self.names, self.prefix, self.done = what, names, prefix, False
+    def __init__(
+        self, module: nn.Module, what: str, names: Mapping[str, Sequence[str]], prefix: str = "", *, done: bool = False
+    ) -> None:
+        self.what, self.names, self.prefix, self.done = what, names, prefix, done
         # A tracer may only call what takes no argument but the hook, which therefore knows its module.
         self.module: weakref.ref[nn.Module] | None = weakref.ref(module)
 
@@ -123,17 +125,20 @@ class _FirstUse:
         return made
 
 
-def check_at_first_use(network: nn.Module, what: str, names: Mapping[str, Sequence[str]]) -> None:
+def check_at_first_use(
+    network: nn.Module, what: str, names: Mapping[str, Sequence[str]], *, done: bool = False
+) -> None:
     """Let the first call of a network raise BrokenModel where it holds numbers that are not finite.
 
     `what` names network and file, `names` maps each of our names to those in the file. An autoencoder is looked at by
-    halves, since a picture that is only decoded does not need the encoder.
+    halves, since a picture that is only decoded does not need the encoder. `done` says that they are known to be
+    finite: then the network has the same hooks as others, which look at nothing.
     """
     if not hasattr(network, "decode"):
-        network.register_forward_pre_hook(_FirstUse(network, what, names))
+        network.register_forward_pre_hook(_FirstUse(network, what, names, done=done))
         return
     for name, part in network.named_children():
-        part.register_forward_pre_hook(_FirstUse(part, what, names, f"{name}."))
+        part.register_forward_pre_hook(_FirstUse(part, what, names, f"{name}.", done=done))
 
 
 def check_now(network: nn.Module) -> Iterator[tuple[str, list[str]]]:
