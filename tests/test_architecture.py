@@ -22,10 +22,11 @@ from house import (
     rooms_imported,
 )
 
-GROUND = {"errors", "types", "latents", "stop", "atomic"}
+GROUND = {"errors", "types", "latents", "stop", "atomic", "user_cache", "mapped_pages"}
 STANDARD = {"collections", "contextlib", "contextvars", "dataclasses", "typing", "__future__", "difflib"}
-FILES = {"os", "pathlib", "secrets", "shutil"}
-"""What `atomic` may use besides: it alone of the ground floor touches the disk."""
+STANDARD |= {"os", "sys", "pathlib", "mmap", "threading", "weakref"}
+FILES = {"secrets", "shutil"}
+"""What `atomic` may use besides: it alone of the ground floor writes to the disk."""
 NETWORKS = {"nn", "models", "diffusion", "text", "weights", "engine", "adapters", "embedded", "request"}
 RESULTS = {"events", "images"}
 DOORS = {*NETWORKS, *RESULTS, "upscaling", "pipeline", "runner", "live", "convert", "hub", "data"}
@@ -35,6 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "latents": set(),
     "stop": set(),
     "atomic": set(),
+    "user_cache": set(),
+    "mapped_pages": set(),
     "embedded": set(),
     "former": set(),
     "nn": set(),
@@ -65,7 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": {*DOORS, "jobs", "ui"},
     "cluster": {*DOORS, "jobs", "bulk"},
 }
-"""Room -> the rooms it may import besides itself and the ground floor (errors, types, latents, stop, atomic)."""
+"""Room -> the rooms it may import besides itself and the ground floor (`GROUND`)."""
 
 PUBLIC = [
     "BrokenModel",

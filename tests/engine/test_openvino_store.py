@@ -13,8 +13,9 @@ from torch import nn
 
 from stable_diffusion.engine.openvino import mapped
 from stable_diffusion.engine.openvino.mapped import map_weights
-from stable_diffusion.engine.openvino.store import LIMIT, Store, cache_limit
+from stable_diffusion.engine.openvino.store import Store
 from stable_diffusion.errors import InvalidRequest
+from stable_diffusion.user_cache import CACHE_LIMIT, cache_limit
 
 
 def write(size: int = 10):
@@ -91,9 +92,9 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
 
 def test_folder_and_limit_are_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STABLE_DIFFUSION_CACHE", str(tmp_path))
-    monkeypatch.setenv(LIMIT, "0.5")
+    monkeypatch.setenv(CACHE_LIMIT, "0.5")
     assert Store().folder == tmp_path / "openvino" and cache_limit() == 500_000_000
-    monkeypatch.setenv(LIMIT, "much")
+    monkeypatch.setenv(CACHE_LIMIT, "much")
     with pytest.raises(InvalidRequest, match="'much'; expected gigabytes"):
         cache_limit()
 

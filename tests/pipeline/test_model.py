@@ -13,11 +13,12 @@ from PIL import Image
 
 from stable_diffusion.diffusion.forward import DiffusionProcess
 from stable_diffusion.diffusion.schedule import FlowSchedule, ddpm_schedule
+from stable_diffusion.engine.precision import resolve_device, resolve_dtype
 from stable_diffusion.errors import BrokenModel, InvalidRequest, ModelFileError
 from stable_diffusion.models.vae import VAE
 from stable_diffusion.pipeline import models as model_module
 from stable_diffusion.pipeline.codec import ImageDecoder
-from stable_diffusion.pipeline.models import StableDiffusion, find_model, load, resolve_device, resolve_dtype
+from stable_diffusion.pipeline.models import StableDiffusion, find_model, load
 from stable_diffusion.types import Conditioning
 from stable_diffusion.weights.checkpoints.native import save_native
 from stable_diffusion.weights.parts import Parts, TokenizerSource

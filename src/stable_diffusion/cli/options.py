@@ -94,7 +94,7 @@ device_options = [
     _kept("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps."),
     _kept(
         "--dtype",
-        type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
+        type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8", "int8-weights"]),
         default="auto",
         show_default=True,
         help="Number type of the networks.",
@@ -112,7 +112,12 @@ tiling_option = _kept(
     type=click.Choice(["auto", "always", "never"]),
     help="Decode in tiles; auto where memory does not suffice.",
 )
-loading_options = apply([*device_options, tiling_option, *_parts("Another autoencoder; TAESD too.")])
+offload_option = _kept(
+    "--offload",
+    type=click.Choice(["auto", "none", "model"]),
+    help="Networks in memory in turns; auto where memory does not suffice for all.",
+)
+loading_options = apply([*device_options, tiling_option, offload_option, *_parts("Another autoencoder; TAESD too.")])
 """Where a model runs, and what takes the place of its parts."""
 model_options = apply([setting_option(named_setting("model"), SECTION), loading_options])
 """Those, and which model."""

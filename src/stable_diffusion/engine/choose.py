@@ -3,8 +3,8 @@
 An engine is a module of this folder, imported when it is asked for, with two functions:
 
     unavailable() -> str | None          one plain sentence where this machine cannot use it, else None; cheap to ask
-    make_engine(precision) -> Engine     `precision` is "stored" (the weights as they are) or "int8"; InvalidRequest
-                                         where the engine cannot compute so here
+    make_engine(precision) -> Engine     `precision` is "stored" (the weights as they are), "int8" or
+                                         "int8-weights"; InvalidRequest where the engine cannot compute so here
 
 What is made is kept, so that a name and a precision mean one engine in a process.
 """
@@ -20,13 +20,14 @@ from typing import Literal, TypeAlias
 from ..errors import InvalidRequest, unknown_choice
 from .base import Engine
 
-Precision: TypeAlias = Literal["stored", "int8"]
-"""How an engine computes: with the weights as they are stored in memory, or with weights and activations in 8 bits."""
+Precision: TypeAlias = Literal["stored", "int8", "int8-weights"]
+"""How an engine computes: with the weights as they are stored in memory, with weights and activations in 8 bits, or
+with weights alone in 8 bits."""
 
 AUTO = "auto"
 MODULES = {"torch": "torch", "openvino": "openvino"}
 """Name of an engine -> its module in this folder."""
-_OTHERS = {("torch", "int8"): "int8"}
+_OTHERS = {("torch", "int8"): "int8", ("torch", "int8-weights"): "int8_weights"}
 """(engine, precision) -> the module that has it, where that is another one."""
 LEAST = 50_000_000
 """Weights of a denoising network from which `auto` considers another engine: converting a smaller one takes longer

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from ..errors import InvalidRequest
 from ..nn.sharing import origin, with_layers
+from ..user_cache import cache_folder
 from .base import Features, Network, Part
 from .cpu_layers import fused, in_channels_last
 from .int8_layers import can_quantise, quantised
-from .processor import cache_folder
 from .torch import TORCH, TorchEngine, gains_from_fusing, method_of
 
 _REFUSED = {
@@ -77,16 +77,28 @@ class Int8Engine(TorchEngine):
                 self._kept[base] = read_kept(base)
             return self._kept[base]
 
+    def quantisable(self, layer: nn.Module) -> bool:
+        """Whether a layer is computed in 8 bits, as long as nobody keeps it."""
+        return can_quantise(layer)
+
+    def quantised(self, layer: nn.Module) -> nn.Module:
+        """A layer that is `quantisable`, in 8 bits."""
+        return quantised(layer)
+
+    def whole(self, name: str, layer: nn.Module) -> nn.Module | None:
+        """What takes the place of a layer that is not computed in 8 bits; None leaves it."""
+        return fused(name, layer) if isinstance(layer, nn.Conv2d) else None
+
     def _converted(self, module: nn.Module) -> nn.Module:
         kept, known = self.kept(module), self._layers.setdefault(origin(module), {})
         own = module is origin(module)
 
         def layer(name: str, part: nn.Module) -> nn.Module | None:
-            if not can_quantise(part) or name in kept:
-                return fused(name, part) if isinstance(part, nn.Conv2d) else None
+            if not self.quantisable(part) or name in kept:
+                return self.whole(name, part)
             made = known.get(name)
             if made is None or not made.of(part.weight):  # type: ignore[arg-type]  # linear layers and convolutions
-                made = _Made(part)
+                made = _Made(part, self.quantised(part))
                 if own:
                     known[name] = made
             return made.layer
@@ -97,9 +109,9 @@ class Int8Engine(TorchEngine):
 class _Made:
     """A layer in 8 bits, and the tensor that it was made of."""
 
-    def __init__(self, layer: nn.Module) -> None:
-        self.layer = quantised(layer)
-        self._tensor = self.layer.weight.detach()  # holds the memory, so that its address means this tensor
+    def __init__(self, layer: nn.Module, made: nn.Module) -> None:
+        self.layer = made
+        self._tensor: Tensor = layer.weight.detach()  # type: ignore[operator]  # holds the memory, so that its address means this tensor
         self._version = self._tensor._version
 
     def of(self, weight: Tensor) -> bool:

@@ -1,8 +1,9 @@
-"""Number types by name, and which one `auto` is.
+"""Number types and devices by name, and which ones `auto` is.
 
 float32   the reference
 bfloat16  the range of float32 with 8 bits of precision, float16  11 bits with a small range
 int8      weights and activations of linear layers and convolutions in 8 bits, the rest in what `auto` is
+int8-weights  their weights alone in 8 bits, for memory
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ DTYPES = {
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
-QUANTISED: dict[str, Precision] = {"int8": "int8"}
+QUANTISED: dict[str, Precision] = {"int8": "int8", "int8-weights": "int8-weights"}
 """Names of number types in which an engine computes, and no weight is stored."""
 LARGE = 50_000_000
 """Weights of a denoising network from which the CPU's faster precision is the default. Smaller ones, the built-in
@@ -58,3 +59,19 @@ def _automatic(device: torch.device, weights: int) -> torch.dtype:
     from .processor import fast_bfloat16
 
     return torch.bfloat16 if fast_bfloat16() else torch.float32
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """ "auto" -> a CUDA GPU where there is one, else the CPU. InvalidRequest where the device cannot be used."""
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise unknown_choice("device", device, ["auto", "cpu", "cuda", "mps"]) from None
+    missing = (found.type == "cuda" and not torch.cuda.is_available()) or (
+        found.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise InvalidRequest(f"device {str(device)!r} is not available on this machine; choose 'cpu' or 'auto'")
+    return found

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,9 +22,8 @@ import torch
 from torch.nn import functional as F
 
 from ..atomic import whole_file
+from ..user_cache import cache_folder
 
-CACHE_FOLDER = "STABLE_DIFFUSION_CACHE"
-"""Environment variable: the folder of what can be made again."""
 WINS = 1.3
 """How many times faster bfloat16 must be than float32 to be the default."""
 
@@ -50,21 +47,6 @@ class Measured:
     def chunked(self) -> bool:
         """Whether our attention is clearly faster than torch's for long sequences."""
         return self.chunked_attention * 1.1 < self.fused_attention
-
-
-def cache_folder() -> Path:
-    """Where this user keeps what can be made again: STABLE_DIFFUSION_CACHE, or `stable-diffusion` in the system's
-    folder for such files."""
-    given = os.environ.get(CACHE_FOLDER)
-    if given:
-        return Path(given).expanduser()
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "stable-diffusion"
 
 
 def measured() -> Measured:

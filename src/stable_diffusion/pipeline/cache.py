@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections import OrderedDict
@@ -14,6 +15,19 @@ T = TypeVar("T")
 
 LIMITS: Mapping[str, int] = {"built-in": 3, "model": 1, "refiner": 1, "control": 4, "hash": 64, "weights": 64}
 """Kind of thing -> how many are kept; of kinds with an owner, for each owner."""
+
+
+OTHER_PARTS = ("vae", "text_encoders", "preview_vae")
+"""Arguments of `load` that name files."""
+
+
+def hashable(name: str, value: Any) -> Any:
+    """An argument of `load` as the key of a cache needs it."""
+    if name == "text_encoders":
+        return tuple(map(str, (value,) if isinstance(value, (str, os.PathLike)) else value))
+    if name in OTHER_PARTS and value:
+        return str(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 @dataclass(eq=False)

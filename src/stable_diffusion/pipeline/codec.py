@@ -202,3 +202,14 @@ class ImageDecoder:
     @functools.cached_property
     def _full(self) -> AnyVAE:
         return copy.deepcopy(self.vae).float()
+
+
+def tiny_decoder(path: str, latents: LatentFormat, device: torch.device, dtype: torch.dtype) -> TinyVAE:
+    """A tiny autoencoder for previews; InvalidRequest where it is none, or for other latents than these."""
+    from ..weights.checkpoints.components import check_latents, load_vae
+
+    vae = load_vae(path, device=device, dtype=dtype)
+    if not isinstance(vae, TinyVAE):
+        raise InvalidRequest(f"{path} is a whole autoencoder, too slow for previews; a tiny one (TAESD) is expected")
+    check_latents(latents, vae.config)
+    return vae

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +17,19 @@ from ..diffusion.sigmas import Table
 from ..embedded import fast_path, model_path
 from ..engine.base import Engine
 from ..engine.choose import AUTO, choose
-from ..engine.precision import computed_in, resolve_dtype
+from ..engine.memory import available_memory
+from ..engine.precision import computed_in, resolve_device, resolve_dtype
 from ..engine.torch import TORCH
 from ..errors import InvalidRequest, ModelFileError, nearest, unknown_choice, what_is
 from ..images import ModelTable
 from ..models.mmdit import MMDiT
 from ..request.names import automatic_schedule, resolve_sampler
 from ..text.encode import TextEncoder
-from ..weights.load import load_parts, read_blueprint
+from ..weights.load import build_parts, read_blueprint
+from ..weights.offload import Offload, Turns, offloads
 from ..weights.parts import Defaults, Parts
-from .cache import FileCache
-from .codec import TILINGS, ImageDecoder, ImageEncoder, Tiling
+from .cache import OTHER_PARTS, FileCache, hashable
+from .codec import TILINGS, ImageDecoder, ImageEncoder, Tiling, tiny_decoder
 from .denoiser import AnySchedule, LatentNetwork
 from .process import DenoisingProcess
 from .resolve import PixelGrid
@@ -61,6 +62,7 @@ class StableDiffusion(ModelTable):
     device, dtype      of the denoising network
     cache              what it is loaded from, and what is loaded for it: its refiner, its controls
     engine             what runs its networks in `generate`
+    memory             in sentences, how much of it there is and how it is used
     """
 
     parts: Parts
@@ -74,17 +76,29 @@ class StableDiffusion(ModelTable):
     diffusion_process: DiffusionProcess
     denoising_process: DenoisingProcess
     engine: Engine = TORCH
+    memory: list[str] = field(default_factory=list, repr=False)
     _attachments: list[Attachment] = field(default_factory=list, repr=False)
     _embeddings: list[Embedding] = field(default_factory=list, repr=False)
     _by_engine: dict[Engine, StableDiffusion] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def from_parts(cls, parts: Parts, *, name: str | None = None, cache: ModelCache | None = None) -> StableDiffusion:
-        """Put the parts together; BrokenModel where they do not fit one another."""
+    def from_parts(
+        cls,
+        parts: Parts,
+        *,
+        name: str | None = None,
+        cache: ModelCache | None = None,
+        device: torch.device | None = None,
+    ) -> StableDiffusion:
+        """Put the parts together; BrokenModel where they do not fit one another. `device` is where they run, if they
+        are not there yet."""
         encode_text, schedule = text_encoder(parts), parts.schedule
         assert isinstance(schedule, AnySchedule)
-        device, dtype = placement(parts.unet)
+        where, dtype = placement(parts.unet)
+        device = where if device is None else device
         vae = placement(parts.vae)
+        if device is not None:
+            vae = device, vae[1]
         encoder = ImageEncoder(parts.vae, parts.latents, *vae)
         network = LatentNetwork(
             unet=parts.unet,
@@ -213,7 +227,8 @@ class ModelCache(FileCache):
     ) -> StableDiffusion:
         """The model of a path or name; arguments and errors are those of `load`."""
         where, precision = resolve_device(device), computed_in(dtype)
-        model = self._stored(path_or_name, where, dtype, **chosen)
+        small = {"small": True} if precision == "int8-weights" else {}
+        model = self._stored(path_or_name, where, dtype, **chosen, **small)
         weights = sum(each.numel() for each in model.parts.unet.parameters())
         return model.on(choose(engine, device=where.type, weights=weights, precision=precision).engine)
 
@@ -222,12 +237,15 @@ class ModelCache(FileCache):
     ) -> StableDiffusion:
         """The model as its weights are stored in memory, run by torch."""
         place = where, resolve_dtype(dtype, where)
-        parts = {name: _hashable(name, value) for name, value in chosen.items()}
+        parts = {name: hashable(name, value) for name, value in chosen.items()}
         parts = {name: value for name, value in parts.items() if value or name not in OTHER_PARTS}
         more = (*place, *sorted(parts.items()))
         if path_or_name is not None and str(path_or_name) not in BUILT_IN:
             path = find_model(path_or_name)
-            weights = self.kept("weights", path, lambda: _denoiser_weights(path, **chosen), *sorted(parts.items()))
+            named = {name: value for name, value in parts.items() if name not in LOADING}
+            weights = self.kept(
+                "weights", path, lambda: read_blueprint(path, **named).networks["unet"].count, *sorted(named.items())
+            )
             place = where, resolve_dtype(dtype, where, weights)
             more = (*place, *more[2:])
             return self.kept("model", path, lambda: self._read(path, *place, **parts), *more)
@@ -260,37 +278,36 @@ class ModelCache(FileCache):
         fast: Path | None = None,
         preview_vae: str | None = None,
         vae_tiling: Tiling = "auto",
+        offload: Offload = "auto",
+        small: bool = False,
         **chosen: Any,
     ) -> StableDiffusion:
         if vae_tiling not in TILINGS:
             raise unknown_choice("vae_tiling", str(vae_tiling), TILINGS)
-        parts = load_parts(path, device=device, dtype=dtype, **chosen)
+        found = read_blueprint(path, **chosen)
+        turns, memory = offloads(offload, found.count * dtype.itemsize, available_memory(device))
+        first = torch.device("cpu") if turns else device
+        parts = build_parts(found, device=first, dtype=dtype, mapped=small or turns)
         if fast is not None:
             from ..adapters.distilled import distilled
 
             parts = distilled(parts, fast)
-        model = StableDiffusion.from_parts(parts, name=name, cache=self)
+        if parts.source is not None:
+            parts.source.hash_in_background()
+        model = StableDiffusion.from_parts(parts, name=name, cache=self, device=device if turns else None)
+        model.memory.append(memory)
+        if turns:
+            Turns((*(each.module for each in model.networks), parts.vae), device)
         if preview_vae is not None:
-            from ..weights.checkpoints.components import load_tiny_vae
-
-            model.image_decoder.tiny = load_tiny_vae(preview_vae, parts.latents, dtype=dtype, device=device)
+            model.image_decoder.tiny = tiny_decoder(preview_vae, parts.latents, device, dtype)
         model.image_decoder.tiling = vae_tiling
         return model
 
 
 MODELS = ModelCache()
 """The cache of `load`."""
-OTHER_PARTS = ("vae", "text_encoders", "preview_vae")
-"""Arguments of `load` that name files."""
-
-
-def _hashable(name: str, value: Any) -> Any:
-    """An argument of `load` as the key of a cache needs it."""
-    if name == "text_encoders":
-        return tuple(map(str, (value,) if isinstance(value, (str, os.PathLike)) else value))
-    if name in OTHER_PARTS and value:
-        return str(value)
-    return tuple(value) if isinstance(value, list) else value
+LOADING = ("preview_vae", "vae_tiling", "offload", "small")
+"""Arguments of loading that say nothing of the model itself."""
 
 
 def load(
@@ -302,6 +319,7 @@ def load(
     text_encoders: AnyPath | Sequence[AnyPath] = (),
     preview_vae: str | os.PathLike[str] | None = None,
     vae_tiling: Tiling = "auto",
+    offload: Offload = "auto",
     engine: str = AUTO,
     **overrides: Any,
 ) -> StableDiffusion:
@@ -310,21 +328,24 @@ def load(
     A path is a single file (.safetensors, .gguf or .ckpt of Stable Diffusion 1.x, 2.x, XL or 3.x, or our own format)
     or a diffusers folder. device "auto" is a CUDA GPU where there is one, else the CPU; dtype "auto" is float16 on a
     GPU, and on a CPU bfloat16 for large networks where the processor is measured to be faster in it, else float32
-    (always for the embedded models); "int8" computes with weights and activations in 8 bits. "embedded-fast" is the
+    (always for the embedded models); "int8" computes with weights and activations in 8 bits, "int8-weights" keeps the
+    denoiser's weights in 8 bits for memory. "embedded-fast" is the
     embedded model made to generate in a few steps. The embedded models and the last one loaded from a path stay in
     memory, so loading them again costs nothing.
 
     vae, text_encoders  files or folders whose networks take the place of the model's own, or that it lacks
     preview_vae         a tiny autoencoder (TAESD) for previews alone
     vae_tiling          when pictures are decoded in tiles: "always", "never", or "auto" where memory does not suffice
+    offload             "model": networks are in memory in turns, "none": all at once, "auto": as memory suffices
     engine              what runs the networks: "torch", "openvino", or "auto" for the fastest here
     overrides           what detection would decide otherwise: prediction="v", family=..., see `weights.load.load_parts`
 
     Raises ModelFileError or InvalidRequest.
     """
     parts = {"vae": vae, "text_encoders": text_encoders, "preview_vae": preview_vae}
-    tiling = {} if vae_tiling == "auto" else {"vae_tiling": vae_tiling}
-    return MODELS.get(path_or_name, device, dtype, engine, **parts, **tiling, **overrides)
+    chosen = {"vae_tiling": vae_tiling, "offload": offload}
+    chosen = {name: value for name, value in chosen.items() if value != "auto"}
+    return MODELS.get(path_or_name, device, dtype, engine, **parts, **chosen, **overrides)
 
 
 def as_model(model: object) -> StableDiffusion:
@@ -340,11 +361,6 @@ def placement(module: torch.nn.Module) -> tuple[torch.device, torch.dtype]:
     """Where the weights of a network are, and their precision."""
     first = next(module.parameters())
     return first.device, first.dtype
-
-
-def _denoiser_weights(path: Path, *, preview_vae: object = None, **chosen: Any) -> int:
-    """How many weights the denoising network of a file has; only names and shapes are read."""
-    return sum(map(prod, read_blueprint(path, **chosen).networks["unet"].tensors.shapes().values()))
 
 
 def model_names() -> dict[str, Path]:
@@ -376,22 +392,6 @@ def find_model(path_or_name: str | os.PathLike[str]) -> Path:
         f"there is no model {str(path_or_name)!r}: {hint}expected the path of a model file or diffusers folder, "
         f"'{EMBEDDED}' or '{EMBEDDED_FAST}', or the name of a model in a folder of {MODEL_FOLDERS}"
     )
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """ "auto" -> a CUDA GPU where there is one, else the CPU. InvalidRequest where the device cannot be used."""
-    if isinstance(device, str) and device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise unknown_choice("device", device, ["auto", "cpu", "cuda", "mps"]) from None
-    missing = (found.type == "cuda" and not torch.cuda.is_available()) or (
-        found.type == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
-        raise InvalidRequest(f"device {str(device)!r} is not available on this machine; choose 'cpu' or 'auto'")
-    return found
 
 
 def _name(parts: Parts) -> str:

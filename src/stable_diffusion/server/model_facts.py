@@ -13,7 +13,7 @@ from ..models.mmdit import MMDiTConfig
 from ..models.unet import UNetConfig
 from ..models.vae import VAEConfig
 from ..pipeline.models import EMBEDDED_FAST
-from ..weights.containers.hashes import SHORT, sha256
+from ..weights.containers.hashes import SHORT, known_sha256
 from ..weights.load import read_blueprint
 from ..weights.parts import Defaults
 from .library import Entry
@@ -58,7 +58,7 @@ class FactsOfModels:
         with self._lock:
             if key in self._hashes:
                 return self._hashes[key]
-        found = sha256(path)[:SHORT] if path is not None and path.is_file() else None
+        found = known_sha256(path)[:SHORT] if path is not None and path.is_file() else None
         with self._lock:
             self._hashes[key] = found
         return found

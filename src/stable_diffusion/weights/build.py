@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -12,6 +13,7 @@ from ..errors import BrokenModel
 from .arena import Arena, room_for
 from .containers.finite import check_at_first_use
 from .containers.tensors import TensorFile
+from .converted import Conversion, read_or_write, write_later
 from .keys import KeyTable, own_names
 from .skeleton import skeleton
 
@@ -48,6 +50,10 @@ class Prefixed(Mapping[str, Tensor]):
         """A copy of the tensor was made; see `TensorFile.release`."""
         self.file.release(self._names[name])
 
+    def origins(self) -> tuple[Path, ...]:
+        """The files that the tensors are in."""
+        return tuple(sorted({self.file.origin(name) for name in self._names.values()}))
+
     def full_name(self, name: str) -> str:
         """The name in the file, and which file that is where it is not the one of the others."""
         full = self._names[name]
@@ -72,6 +78,7 @@ def build(
     what: str,
     dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
+    mapped: bool = False,
 ) -> Network:
     """The network of `make` with `tensors` in the layout of `table`, cast and moved once, in evaluation mode; without
     a table they have the network's own names.
@@ -79,7 +86,8 @@ def build(
     It is built without memory, its names and shapes are compared with those of the file, and then its parameters are
     the file's tensors; `dtype` None keeps each tensor's own. BrokenModel lists what is missing, unexpected, and of
     another shape. `what` names the network and the file in that message. Gradients are off; training switches them on
-    where it wants them. Numbers that are not finite are found at the first use (see `finite`).
+    where it wants them. Numbers that are not finite are found at the first use (see `finite`). A large network that
+    was cast before is mapped from the disk (see `converted`); `mapped` sees to it that it is.
     """
     network = skeleton(make)
     table = own_names(network) if table is None else table
@@ -87,13 +95,52 @@ def build(
     problems = compare(expected, {name: _shape(tensors, name) for name in tensors}, table)
     if problems:
         raise BrokenModel(f"{what} does not fit: {'; '.join(problems)}")
-    cast = _Cast(network, tensors, dtype, torch.device(device))
-    state = table.convert(tensors, cast, cast.release)
+    kept = _conversion(network, tensors, table, dtype, torch.device(device))
+    state = None if kept is None else read_or_write(kept) if mapped else kept.read()
+    known = state is not None  # to be finite: other weights are not kept
+    if state is None:
+        cast = _Cast(network, tensors, dtype, torch.device(device))
+        state = table.convert(tensors, cast, cast.release)
+        if kept is not None:
+            write_later(kept)
     network.load_state_dict(state, strict=True, assign=True)
     full_name = tensors.full_name if isinstance(tensors, Prefixed) else str
     sources = {ours: [full_name(name) for name in theirs] for ours, theirs in table.sources(tensors).items()}
-    check_at_first_use(network, what, sources)
+    check_at_first_use(network, what, sources, done=known)
     return network.eval().requires_grad_(False)
+
+
+def _conversion(
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    table: KeyTable,
+    dtype: torch.dtype | None,
+    device: torch.device,
+) -> Conversion | None:
+    """What the network is kept as on the disk; None where nothing is cast, or it is not worth a file."""
+    if not isinstance(tensors, Prefixed) or device.type != "cpu" or dtype is None:
+        return None
+    if all(tensors.dtype(name) == dtype for name in tensors):
+        return None
+    found = Conversion(
+        tensors=tensors,
+        release=tensors.release,
+        table=table,
+        shapes={name: tuple(tensor.shape) for name, tensor in network.state_dict().items()},
+        dtype=dtype,
+        channels_last=computes_channels_last(dtype),
+        origins=tensors.origins(),
+    )
+    try:
+        return found if found.wanted and found.path else None
+    except OSError:
+        return None
+
+
+def computes_channels_last(dtype: torch.dtype) -> bool:
+    """Whether convolutions in this type have their weights in channels_last on the CPU, as `engine.cpu_layers` wants
+    them: the same numbers, ordered once while they are cast."""
+    return dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class _Cast:
@@ -111,7 +158,8 @@ class _Cast:
         assert self._dtype is not None
         if self._arena is None:
             self._arena = Arena(room_for(list(self._network.state_dict().values()), self._dtype))
-        return self._arena.cast(tensor, self._dtype)
+        kernel = tensor.ndim == 4 and tensor.shape[2:].numel() > 1
+        return self._arena.cast(tensor, self._dtype, channels_last=kernel and computes_channels_last(self._dtype))
 
     def release(self, name: str) -> None:
         if isinstance(self._tensors, Prefixed):

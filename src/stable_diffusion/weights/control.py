@@ -22,7 +22,7 @@ from ..models.unet import UNet
 from .checkpoints.blueprint import main_dtype
 from .checkpoints.families import family_of_width
 from .checkpoints.folder import component
-from .containers.hashes import sha256
+from .containers.hashes import known_sha256
 from .containers.open import existing, read_tensors
 from .containers.tensors import TensorFile
 from .foreign import refuse_foreign
@@ -113,6 +113,6 @@ def control_facts(path: Path, *, hashes: bool = True) -> dict[str, Any] | None:
     if kind in IP_NOT_RUN:
         facts["not_run"] = IP_NOT_RUN[kind]
     if hashes and path.is_file():
-        full = sha256(path)
+        full = known_sha256(path)
         facts |= {"hash": full, "short_hash": full[:12]}
     return facts

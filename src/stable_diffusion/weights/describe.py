@@ -18,7 +18,7 @@ from .checkpoints.components import read_text, vae_plan
 from .checkpoints.folder import INDEX, component
 from .checkpoints.native import is_native
 from .checkpoints.places import CLIP_END, T5_ENDS
-from .containers.hashes import SHORT, legacy_hash, sha256
+from .containers.hashes import SHORT, known_sha256, legacy_hash
 from .containers.open import read_tensors
 from .containers.tensors import TensorFile
 from .foreign import refuse_foreign
@@ -52,7 +52,7 @@ def describe(found: Blueprint, *, hashes: bool = True) -> dict[str, Any]:
     if isinstance(unet.config, MMDiTConfig):
         counts = {"mmdit" if name == "unet" else name: count for name, count in counts.items()}
     hashed = hashes and found.path.is_file()
-    full = sha256(found.path) if hashed else None
+    full = known_sha256(found.path) if hashed else None
     native = found.layout == "native"
     return {
         "path": str(found.path),
@@ -130,7 +130,7 @@ def part_facts(path: Path, *, hashes: bool = True) -> dict[str, Any] | None:
     facts = {"kind": found.pop("kind"), "path": str(path), "container": tensors.kind, **found}
     facts |= {"dtype": main_dtype(tensors, ""), "parameters": {"network": count_under(tensors, "")}}
     if hashes and path.is_file():
-        full = sha256(path)
+        full = known_sha256(path)
         facts |= {"hash": full, "short_hash": full[:SHORT]}
     return facts
 

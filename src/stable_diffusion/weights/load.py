@@ -35,6 +35,7 @@ def load_parts(
     device: torch.device | str = "cpu",
     vae: AnyPath | None = None,
     text_encoders: AnyPath | Sequence[AnyPath] = (),
+    mapped: bool = False,
     **overrides: Any,
 ) -> Parts:
     """The model at `path`, which is a single file or a diffusers folder.
@@ -47,13 +48,14 @@ def load_parts(
     are cast to `dtype` (None: each stays as it is stored) and moved to `device` once; gradients are off. `overrides`
     name what detection would otherwise decide (fields of `Overrides`: family, prediction, heads, head_dim, clip_heads,
     clip_layer, latent_scale, zero_terminal_snr, variant, shift, t5, text_folder); None leaves it to detection.
-    `guesses` says what neither the model nor the caller said.
+    `guesses` says what neither the model nor the caller said. With `mapped` large networks on the CPU are views of
+    files even where they had to be cast, which then happens before this returns (see `converted`).
 
     Raises ModelFileError (with UnknownModel, BrokenModel and UnsafeFile below it) for what is wrong with the model,
     and InvalidRequest for an override that does not exist or does not fit.
     """
     found = read_blueprint(path, vae=vae, text_encoders=text_encoders, **overrides)
-    return build_parts(found, dtype=dtype, device=device)
+    return build_parts(found, dtype=dtype, device=device, mapped=mapped)
 
 
 def read_blueprint(
@@ -112,10 +114,14 @@ def read_file(
 
 
 def build_parts(
-    found: Blueprint, *, dtype: torch.dtype | None = torch.float32, device: torch.device | str = "cpu"
+    found: Blueprint,
+    *,
+    dtype: torch.dtype | None = torch.float32,
+    device: torch.device | str = "cpu",
+    mapped: bool = False,
 ) -> Parts:
     """The model of a blueprint; BrokenModel where the tensors of a network are not exactly those that it has."""
-    networks = {name: plan.build(dtype=dtype, device=device) for name, plan in found.networks.items()}
+    networks = {name: plan.build(dtype=dtype, device=device, mapped=mapped) for name, plan in found.networks.items()}
     if found.layout == "ldm" and isinstance(networks["unet"], UNet):
         found = _probed(networks["unet"], found)
     sources = {name: plan.tokenizer for name, plan in found.networks.items()}

@@ -14,7 +14,7 @@ from ..diffusion.prediction import Prediction
 from ..errors import InvalidRequest
 from ..latents import LatentFormat
 from ..types import Schedule
-from .containers.hashes import SHORT, sha256
+from .containers.hashes import SHORT, hash_in_background, known_sha256
 
 if TYPE_CHECKING:
     from ..models.clip import CLIPText
@@ -80,7 +80,12 @@ class Source:
     @cached_property
     def sha256(self) -> str | None:
         """sha256 of the file, or None for a folder, which has no one hash."""
-        return sha256(self.path) if self.path.is_file() else None
+        return known_sha256(self.path) if self.path.is_file() else None
+
+    def hash_in_background(self) -> None:
+        """Begin to compute `sha256`, in the time that other threads leave."""
+        if "sha256" not in self.__dict__ and self.path.is_file():
+            hash_in_background(self.path)
 
     @property
     def short_hash(self) -> str | None:

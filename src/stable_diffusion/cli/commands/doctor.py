@@ -130,8 +130,7 @@ def engine_facts() -> dict[str, Any]:
     """Which engine and precision large models get here, and why."""
     from ...engine.choose import MODULES, choose, unavailable
     from ...engine.int8 import without_int8
-    from ...engine.precision import LARGE, resolve_dtype
-    from ...pipeline.models import resolve_device
+    from ...engine.precision import LARGE, resolve_device, resolve_dtype
 
     device = resolve_device("auto")
     chosen = choose(device=device.type)

@@ -56,7 +56,7 @@ def command(
         raise click.UsageError("Give --scale or --size, not both", click.get_current_context())
     output.check(len(pictures))
     named = Upscaler(RESAMPLERS).check("upscaler", upscaler)
-    from ...pipeline.models import resolve_device
+    from ...engine.precision import resolve_device
     from ...upscaling.network import load_upscaler
     from ...upscaling.picture import Target, check_size, upscaled
     from ...upscaling.tiles import TILE

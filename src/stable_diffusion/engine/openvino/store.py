@@ -16,30 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...atomic import whole_folder
-from ...errors import InvalidRequest
-from ..processor import cache_folder
+from ...user_cache import cache_folder, cache_limit
 
-LIMIT = "STABLE_DIFFUSION_CACHE_GB"
-"""Environment variable: how many gigabytes converted networks may take in the cache folder."""
-DEFAULT_LIMIT = 20e9
-"""Bytes."""
 LIST = "files.json"
 ABANDONED = 24 * 3600
 """Seconds after which a temporary folder has no writer any more."""
-
-
-def cache_limit() -> int:
-    """Bytes that the cache may hold. InvalidRequest where the variable is no number of at least 0."""
-    given = os.environ.get(LIMIT, "")
-    if not given:
-        return int(DEFAULT_LIMIT)
-    try:
-        limit = float(given)
-    except ValueError:
-        limit = -1.0
-    if not 0 <= limit < 1e9:
-        raise InvalidRequest(f"{LIMIT} is {given!r}; expected gigabytes, such as 20")
-    return int(limit * 1e9)
 
 
 class Store:

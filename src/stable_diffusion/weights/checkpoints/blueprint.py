@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,23 @@ class NetworkPlan:
     tokenizer: TokenizerSource | None = None
     packed: bool = False
 
-    def build(self, *, dtype: torch.dtype | None = torch.float32, device: torch.device | str = "cpu") -> Any:
+    @property
+    def count(self) -> int:
+        """How many weights it has."""
+        return sum(map(prod, self.tensors.shapes().values()))
+
+    def build(
+        self,
+        *,
+        dtype: torch.dtype | None = torch.float32,
+        device: torch.device | str = "cpu",
+        mapped: bool = False,
+    ) -> Any:
         """The network, strictly; BrokenModel where its tensors do not fit (see `weights.build`)."""
         tensors = unpack(dict(self.tensors)) if self.packed else self.tensors
         make, table = NETWORKS[type(self.config)], None if self.table is None else self.table(self.config)
-        return build(lambda: make(self.config), tensors, table, what=self.what, dtype=dtype, device=device)
+        placed: dict[str, Any] = {"dtype": dtype, "device": device, "mapped": mapped}
+        return build(lambda: make(self.config), tensors, table, what=self.what, **placed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +112,11 @@ class Blueprint:
     card: Card = field(default_factory=Card)
     guesses: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many weights all networks have."""
+        return sum(plan.count for plan in self.networks.values())
 
     def shown(self) -> list[tuple[str, NetworkPlan]]:
         """The networks in the order in which people are shown them."""

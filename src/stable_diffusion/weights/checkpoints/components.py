@@ -135,15 +135,6 @@ def load_vae(
     return made
 
 
-def load_tiny_vae(path: AnyPath, latents: LatentFormat, *, dtype: torch.dtype, device: torch.device | str) -> TinyVAE:
-    """A tiny autoencoder for previews of these latents; InvalidRequest where it is none, or one of other latents."""
-    made = load_vae(path, dtype=dtype, device=device)
-    if not isinstance(made, TinyVAE):
-        raise InvalidRequest(f"{path} is a whole autoencoder, too slow for previews; a tiny one (TAESD) is expected")
-    check_latents(latents, made.config)
-    return made
-
-
 def read_component(path: AnyPath, part: str) -> TensorFile:
     """The tensors of a file, of a component's folder, or of the component `part` of a diffusers folder."""
     place = existing(path)

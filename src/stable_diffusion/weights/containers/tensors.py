@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...mapped_pages import remember
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -125,6 +127,7 @@ class MappedBytes:
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_COPY)
         self._bytes = torch.frombuffer(self._map, dtype=torch.uint8)
+        remember(self._bytes, self._map)
 
     def tensor(self, start: int, dtype: torch.dtype, count: int) -> Tensor:
         """`count` elements of `dtype` from byte `start`: a view, or a copy where `start` is not aligned for `dtype`."""
