@@ -105,7 +105,7 @@ def train(
 
     minutes: wall-clock budget of this call, loading and the last samples included; the learning-rate plan ends with it
     unless the config gives `steps` or `total_minutes`. resume: "auto" goes on where `out` has a checkpoint, "must"
-    insists on one, "never" starts from the beginning. Returns the last numbers. Errors: InvalidRequest for bad settings,
+    insists on one, "never" starts over. Returns the last numbers. Errors: InvalidRequest for bad settings,
     TrainingDiverged where the loss is no longer finite (the checkpoint is then the last good one). Ctrl-C saves a
     checkpoint, then raises KeyboardInterrupt.
     """
