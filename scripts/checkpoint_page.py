@@ -1,6 +1,6 @@
 """The transcripts and tables of docs/checkpoints.md: makes a file of every kind and writes down what `info` says of it.
 
-python scripts/checkpoint_page.py            writes the page anew
+python scripts/checkpoint_page.py            writes the page again
 python scripts/checkpoint_page.py --check    exits with 1 where the page differs
 """
 

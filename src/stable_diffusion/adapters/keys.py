@@ -152,7 +152,7 @@ def foreign_kind(names: Iterable[str]) -> str | None:
 
 def is_adapter(names: Iterable[str]) -> bool:
     """Whether most tensors of a file are parts of an adapter: a model has none of these suffixes, and an IP-Adapter,
-    whose FaceID form brings LoRAs, is told by its projection."""
+    whose FaceID form brings LoRAs, is recognised by its projection."""
     names = tuple(names)
     if any(name.startswith(IP_ADAPTER) for name in names):
         return False

@@ -33,7 +33,7 @@ def generate_many(
     """The pictures of many requests, in the order of the requests; an `Images` for each picture.
 
     requests  any number of them, also a generator without an end: a `Request`, a prompt, or a mapping of settings
-    workers   processes; 1 works in this one. More of them start anew, so that a script needs the usual
+    workers   processes; 1 works in this one. More of them import the script again, so that a script needs the usual
               `if __name__ == "__main__":`
     threads   of torch in each process; 0 leaves the number to torch
     devices   worker k works on device k, round and round: ("cuda:0", "cuda:1")
@@ -69,7 +69,7 @@ def _here(requests: Iterable[Request], runner: LocalRunner) -> Iterator[Images]:
 
 
 class _Pool:
-    """Processes that each hold a runner; made anew where one of them dies."""
+    """Processes that each hold a runner; replaced where one of them dies."""
 
     def __init__(self, workers: int, threads: int, devices: tuple[str, ...], dtype: str) -> None:
         self.workers, self.threads, self.devices, self.dtype = workers, threads, devices, dtype

@@ -72,10 +72,10 @@ def with_high_noise(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """`timestep` [B] with the first round(share B) of them drawn anew, evenly from `lowest` (0 to 1) to pure noise.
+    """`timestep` [B] with the first round(share B) of them drawn again, evenly from `lowest` (0 to 1) to pure noise.
 
     What a picture shows is settled at the highest noise levels, which a logit-normal distribution visits least. The
-    draws are stratified like those of `draw_times`. `lowest` is a noise level as the network is told it: timestep /
+    draws are stratified like those of `draw_times`. `lowest` is a noise level as the network reads it: timestep /
     number of timesteps, whatever shift the schedule has.
     """
     count = round(share * len(timestep))

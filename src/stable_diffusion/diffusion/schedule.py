@@ -252,7 +252,7 @@ def data_spread(schedule: Schedule) -> float:
 
 
 def network_time(schedule: Schedule, sigma: Tensor) -> Tensor:
-    """c_noise [B]: how a network is told the noise level. It is the timestep, and 0.25 log sigma for EDM models."""
+    """c_noise [B]: how a network is given the noise level. It is the timestep, and 0.25 log sigma for EDM models."""
     return sigma.log() / 4 if isinstance(schedule, EDMSchedule) else schedule.timestep(sigma)
 
 

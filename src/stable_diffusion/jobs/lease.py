@@ -66,7 +66,7 @@ class Leases:
     ) -> bool:
         """Ends a claimed job, and writes the rows of its last pictures in the same commit.
 
-        False, and nothing is written, where the job is no longer this worker's: the claim is told by its attempt.
+        False, and nothing is written, where the job is no longer this worker's: the claim is known by its attempt.
         """
         sa, jobs = sqlalchemy(), self.database.jobs
         values = {"state": state, "error": error, "notes": dumps(list(notes)), "finished": time.time(), "lease": None}

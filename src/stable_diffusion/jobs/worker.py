@@ -366,7 +366,7 @@ class Worker:
         self.bench.stream.publish(state, data, job=job.id, owner=job.owner)
 
     def _sentence(self, error: Exception) -> str:
-        """What a user is told of an error that nobody foresaw; the whole of it is in the log."""
+        """What a user reads of an error that nobody foresaw; the whole of it is in the log."""
         if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
             self.gate.forget()
             return "there is not enough memory for this; ask for a smaller picture, or fewer at once"

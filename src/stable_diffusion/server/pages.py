@@ -30,7 +30,7 @@ def page_folder() -> Path | None:
 
 
 class PageFiles(StaticFiles):
-    """Static files that a browser asks about anew, and that are never followed out of their folder."""
+    """Static files that a browser checks again each time, and that are never followed out of their folder."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         answer = await super().get_response(path, scope)

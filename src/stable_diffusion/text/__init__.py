@@ -1,4 +1,4 @@
-"""From a sentence to what the denoiser is told: tokens, weights, conditioning.
+"""From a sentence to what the denoiser is given: tokens, weights, conditioning.
 
 tokenizer.py  text to token ids (CLIP's vocabulary ships with the package; other vocabularies come with their model)
 prompt.py     the weighting syntax `(word:1.3)`, `[word]`, `BREAK`, as pure functions on strings

@@ -34,7 +34,7 @@ Clock = Callable[[], float]
 class Plan:
     """Where the run stands. seconds: training time over all invocations; total: planned last step, None while unknown.
 
-    With a time budget the total is estimated anew at every log line from the seconds per step, and is part of the
+    With a time budget the total is estimated again at every log line from the seconds per step, and is part of the
     checkpoint; with `steps` it is exact, and then a resumed run takes the same steps as an unbroken one, bit for bit.
     """
 
@@ -105,7 +105,7 @@ def train(
 
     minutes: wall-clock budget of this call, loading and the last samples included; the learning-rate plan ends with it
     unless the config gives `steps` or `total_minutes`. resume: "auto" goes on where `out` has a checkpoint, "must"
-    insists on one, "never" starts anew. Returns the last numbers. Errors: InvalidRequest for bad settings,
+    insists on one, "never" starts over. Returns the last numbers. Errors: InvalidRequest for bad settings,
     TrainingDiverged where the loss is no longer finite (the checkpoint is then the last good one). Ctrl-C saves a
     checkpoint, then raises KeyboardInterrupt.
     """

@@ -1,6 +1,6 @@
 """Starting a new run from weights that exist: a model file in the package's own format, or another run's folder.
 
-Unlike a resume nothing but weights is taken: the optimiser, the step count and the learning-rate plan begin anew.
+Unlike a resume nothing but weights is taken: the optimiser, the step count and the learning-rate plan start from zero.
 A U-Net that folds patches of latents into channels may start from one that does not: its coarser grid then begins with
 the features that the other had on its own, and only the two ends are new.
 """

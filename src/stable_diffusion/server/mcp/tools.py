@@ -35,7 +35,7 @@ COMMON = ("prompt", "negative_prompt", "model", "width", "height", "steps", "gui
 GENERATE = (*COMMON, "background", "hires", "canvas")
 EDIT = (*COMMON, "image", "mask", "strength", "inpaint")
 Tell = Callable[[float], Awaitable[None]]
-"""Is told the share of the work that is done."""
+"""Called with the share of the work that is done."""
 
 
 @dataclass(frozen=True)

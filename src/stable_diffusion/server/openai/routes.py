@@ -29,7 +29,7 @@ from .waiting import Waiting
 
 __all__ = ["ERRORS", "openai_router"]
 SINCE = 1_690_000_000
-"""When models were made, as far as this API is told: clients show a date, and files have others."""
+"""When models were made, as far as this API knows: clients show a date, and files have others."""
 OTHER_APIS = ("/v1/responses", "/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 FOREVER = {**KEPT, "Cross-Origin-Resource-Policy": "cross-origin"}
 """Pages of others may show a picture whose address they were given."""

@@ -93,6 +93,7 @@ async def file(service: ServiceIs, picture_id: PictureId, format: str | None = N
 async def thumbnail(service: ServiceIs, picture_id: PictureId, http: Request) -> Response:
     """At most 256 pixels a side, made once. Who scrolls past it does not wait for it, and it is not made."""
     at_once = state_of(http, "thumbnails", lambda: asyncio.Semaphore(THUMBNAILS))
+    await http.body()  # the news that the client has gone comes after it
     async with at_once:
         if await http.is_disconnected():
             return Response(status_code=499)

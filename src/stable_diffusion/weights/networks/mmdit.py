@@ -123,7 +123,7 @@ def _attentions(config: MMDiTConfig, index: int, stream: str) -> Iterator[tuple[
 
 
 def mmdit_fields(shapes: Shapes) -> dict[str, Any]:
-    """Fields of `MMDiTConfig` from the layout of single files; heads can be told only where queries are normed, and
+    """Fields of `MMDiTConfig` from the layout of single files; heads are known only where queries are normed, and
     are 64 wide elsewhere."""
     return _fields_of(
         shapes, "x_embedder.proj.weight", "pos_embed", "joint_blocks.{}.x_block.attn.ln_q.weight",
