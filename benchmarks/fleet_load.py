@@ -5,14 +5,19 @@ python -m benchmarks.fleet_load [--rates 0.5 0.8 1.3] [--seconds 30] [--out FILE
 Rates are shares of what one worker can do, which is measured first: with three requests always in flight the worker is
 never idle, and the time of each is its service; what a request alone takes beyond that is overhead, during which others
 may be served.
+
+The simulation is done twice: with that service, measured before the load; and with the time of each request that the
+queue wrote down during the load, which leaves only the queue to be foretold, whatever else the machine does meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import platform
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -91,6 +96,25 @@ async def under_load(address: str, arrivals: Sequence[Arrival]) -> Outcome:
     return outcome
 
 
+def served(folder: Path, count: int) -> tuple[list[float], float]:
+    """Of the last `count` requests, in the order in which they were begun: seconds each was worked on; and the seconds
+    from one's end to the beginning of the next where that one waited."""
+    with sqlite3.connect(f"file:{folder / 'jobs.db'}?mode=ro", uri=True) as database:
+        rows = database.execute("SELECT created, started, finished FROM jobs WHERE state = 'done' ORDER BY started")
+        jobs = rows.fetchall()[-count:]
+    pairs = itertools.pairwise(jobs)
+    between = [later[1] - one[2] for one, later in pairs if later[0] < one[2]]
+    return [finished - started for _, started, finished in jobs], statistics.median(between) if between else 0.0
+
+
+def as_it_was(arrivals: Sequence[Arrival], folder: Path, alone: float) -> Outcome:
+    """The simulation with the time of each request as the queue wrote it down; `alone` is what one takes besides."""
+    seconds, between = served(folder, len(arrivals))
+    known = [Arrival(each.at, round(1000 * (own + between))) for each, own in zip(arrivals, seconds, strict=True)]
+    machine = Machine(name="a millisecond a step", floor=0, fixed=0, each=1, decode=0)
+    return delayed(simulate(Fleet(machine=machine), known), alone - between)
+
+
 def delayed(outcome: Outcome, seconds: float) -> Outcome:
     """The same with so many seconds more for each."""
     return Outcome([each + seconds for each in outcome.latencies], [each + seconds for each in outcome.ends])
@@ -112,6 +136,7 @@ def main(given: list[str] | None = None) -> int:
     options = parser.parse_args(given)
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as address:
         alone = asyncio.run(one_by_one(address, options.alone))
+        besides = statistics.fmean(alone) - statistics.fmean(served(Path(folder), options.alone)[0])
         service = asyncio.run(always_busy(address, options.alone))
         apart = max(0.0, statistics.fmean(alone) - service)
         each = 1000 * service / STEPS
@@ -125,7 +150,10 @@ def main(given: list[str] | None = None) -> int:
             real = figures(asyncio.run(under_load(address, arrivals)))
             said = figures(delayed(simulate(Fleet(machine=machine), arrivals), apart))
             off = {name: round(real[name] / said[name] - 1, 3) for name in real}
-            compared.append({"rate": rate, "requests": len(arrivals), "real": real, "simulated": said, "off": off})
+            known = figures(as_it_was(arrivals, Path(folder), besides))
+            near = {name: round(real[name] / known[name] - 1, 3) for name in real}
+            found = {"rate": rate, "requests": len(arrivals), "real": real, "simulated": said, "off": off}
+            compared.append({**found, "simulated with the times of this load": known, "then off": near})
             print(json.dumps(compared[-1]))
     if options.out is not None:
         options.out.write_text(json.dumps({"machine": asdict(machine), "alone": alone, "load": compared}, indent=1))

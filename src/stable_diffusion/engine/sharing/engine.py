@@ -28,7 +28,7 @@ class SharingEngine(Engine):
 
     Rows of other calls never reach into a row's result. Of runs with LoRAs those with equal weights share. What the
     inner engine cannot share (`one_row`: it computes a row at a time in any case), and what is refused, runs on the
-    inner engine alone, with a note. Decoders are computed one at a time, in turn with the calls.
+    inner engine alone, with a note. Decoders are computed by the same threads, in turn with the calls.
     """
 
     def __init__(self, inner: Engine, mode: ShareMode) -> None:
