@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from pydantic import Field, StrictBool
 
@@ -16,7 +15,7 @@ from ...request.json import to_json
 from ...request.writers.forms import KEY
 from ..errors import ApiError
 from ..schema import FORMATS, Strict
-from ..service import Service, ServiceIs, state_of
+from ..service import Service, ServiceIs
 from .shapes import picture_json, settings_of
 
 router = APIRouter(prefix="/v1/gallery", tags=["gallery"])
@@ -25,8 +24,6 @@ TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 KEPT = {"Cache-Control": "private, max-age=31536000, immutable"}
 """A picture's file never changes."""
 MOST_OFFSET = 10_000_000
-THUMBNAILS = 4
-"""Thumbnails that are read or made at once."""
 
 
 class Star(Strict):
@@ -90,14 +87,9 @@ async def file(service: ServiceIs, picture_id: PictureId, format: str | None = N
 
 
 @router.get("/{picture_id}/thumbnail", response_class=Response, summary="A small WebP of it")
-async def thumbnail(service: ServiceIs, picture_id: PictureId, http: Request) -> Response:
-    """At most 256 pixels a side, made once. Who scrolls past it does not wait for it, and it is not made."""
-    at_once = state_of(http, "thumbnails", lambda: asyncio.Semaphore(THUMBNAILS))
-    await http.body()  # the news that the client has gone comes after it
-    async with at_once:
-        if await http.is_disconnected():
-            return Response(status_code=499)
-        data = await service.call(service.queue.gallery.thumbnail, picture_id)
+async def thumbnail(service: ServiceIs, picture_id: PictureId) -> Response:
+    """At most 256 pixels a side, made once."""
+    data = await service.call(service.queue.gallery.thumbnail, picture_id)
     return Response(data, media_type="image/webp", headers=KEPT)
 
 

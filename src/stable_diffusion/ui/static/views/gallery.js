@@ -8,11 +8,12 @@ import { Icon, IconButton, Button } from "../components/basics.js";
 import { Shown } from "../components/stage.js";
 
 const GAP = 8, OVERSCAN = 2;
+/** Pixels in a millisecond beyond which tiles only pass, and milliseconds after which the grid rests. */
+const FAST = 1.5, REST = 120;
 
-function Tile({ picture, size, chosen, onChoose, onOpen, tabbable }) {
-  const image = useRef();
-  // A tile that has left the screen asks for nothing: those in sight would wait for all that was passed.
-  useEffect(() => () => { if (image.current && !image.current.complete) image.current.removeAttribute("src"); }, []);
+function Tile({ picture, size, chosen, onChoose, onOpen, tabbable, passing }) {
+  const source = useRef();
+  if (!passing) source.current = picture.thumbnail;
   const drag = (event) => {
     event.dataTransfer.setData("application/x-sd-picture", JSON.stringify(picture));
     event.dataTransfer.effectAllowed = "copy";
@@ -20,12 +21,21 @@ function Tile({ picture, size, chosen, onChoose, onOpen, tabbable }) {
   return html`
     <button type="button" role="option" class="tile" id=${`tile-${picture.id}`} style=${{ width: `${size}px`, height: `${size}px` }} aria-selected=${String(chosen)} tabindex=${tabbable ? 0 : -1}
       aria-label=${picture.prompt || t("picture")} draggable="true" onDragStart=${drag} onClick=${() => onChoose(picture)} onDblClick=${() => onOpen(picture)}>
-      <img ref=${image} src=${picture.thumbnail} alt="" decoding="async" loading="lazy" onError=${(event) => event.target.parentElement.classList.add("missing")} />
+      <img src=${source.current} alt="" decoding="async" loading="lazy" onError=${(event) => event.target.parentElement.classList.add("missing")} />
       ${picture.starred && html`<${Icon} name="star" size=${14} />`}</button>`;
 }
 
 function Grid({ onOpen }) {
   const box = useRef(), sizes = useSignal({ width: 800, height: 600 }), top = useSignal(0);
+  // Tiles that only pass ask for no picture: those in sight would wait for all of them.
+  const passing = useSignal(false), place = useRef({ y: 0, at: 0, timer: 0 });
+  const scrolled = (event) => {
+    const y = event.target.scrollTop, at = performance.now(), before = place.current;
+    passing.value = Math.abs(y - before.y) > FAST * (at - before.at);
+    clearTimeout(before.timer);
+    place.current = { y, at, timer: setTimeout(() => { passing.value = false; }, REST) };
+    top.value = y;
+  };
   const items = found.items.value, total = Math.max(found.total.value, items.length);
   const { width, height } = sizes.value;
   const columns = Math.max(2, Math.floor((width + GAP) / (((width < 500 ? 108 : 168)) + GAP)));
@@ -59,10 +69,10 @@ function Grid({ onOpen }) {
     Enter: { text: t("key.open"), run: (event) => { const one = found.items.peek()[now()]; return event.target.closest(".tile, body") && one ? onOpen(one) : false; } },
   }), [total, columns, row, height]);
   return html`
-    <div class="tiles" ref=${box} onScroll=${(event) => { top.value = event.target.scrollTop; }} role="listbox" aria-label=${t("view.gallery")} tabindex=${items.length ? -1 : 0}>
+    <div class="tiles" ref=${box} onScroll=${scrolled} role="listbox" aria-label=${t("view.gallery")} tabindex=${items.length ? -1 : 0}>
       <div class="tiles-all" role="presentation" style=${{ height: `${Math.ceil(total / columns) * row}px` }}>
         <div class="tiles-shown" role="presentation" style=${{ transform: `translateY(${first * row}px)`, gridTemplateColumns: `repeat(${columns}, ${tile}px)` }}>
-          ${shown.map((each, i) => html`<${Tile} key=${each.id} picture=${each} size=${tile} chosen=${each.id === id} tabbable=${each.id === id || (chosen < 0 && i === 0)} onOpen=${onOpen}
+          ${shown.map((each, i) => html`<${Tile} key=${each.id} picture=${each} size=${tile} passing=${passing.value} chosen=${each.id === id} tabbable=${each.id === id || (chosen < 0 && i === 0)} onOpen=${onOpen}
             onChoose=${(picture) => { setUi("picture", picture.id); }} />`)}</div></div></div>`;
 }
 
