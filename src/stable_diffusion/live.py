@@ -4,8 +4,8 @@
     picture = painter.paint(Request(..., image=next_frame))
 
 Prompts stay encoded, the network keeps its layers and the text's keys, the start noise is drawn once, and no text is
-written into the pictures. On a CPU that computes bfloat16 the autoencoder and a small denoising network run in it: the
-pictures differ a little from those of the same request made alone (docs/speed.md says how much).
+written into the pictures. On a CPU that computes bfloat16 the autoencoder runs in it, and for one or two calls a small
+denoising network too: the pictures differ a little from those of the same request made alone (docs/speed.md).
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=torch.nn.Module)
 _HALVES: weakref.WeakKeyDictionary[torch.nn.Module, torch.nn.Module] = weakref.WeakKeyDictionary()
 """Networks in bfloat16, by the one in float32."""
+FEW_CALLS = 2
+"""Calls of the network up to which it may run in bfloat16: the error grows from call to call."""
 _LOCK = threading.Lock()
 
 
@@ -52,8 +54,12 @@ class LivePainter:
                 raise InvalidRequest(f"a live picture has no {name}; leave out {name}")
         self.settings = replace(request, image=None, strength=None)
         self.strength, self.size = request.strength, request.image.size
-        self.model = _in_fast_precision(runner.model(request))
+        model = runner.model(request)
+        self.model = _in_fast_precision(model)
         self._prepare(request)
+        if self.calls > FEW_CALLS and self.model.dtype != model.dtype:
+            self.model = _in_fast_precision(model, network=False)
+            self._prepare(request)
 
     def fits(self, request: Request) -> bool:
         """Whether only the frame differs, and not in size."""
@@ -81,6 +87,12 @@ class LivePainter:
         return image
 
     @property
+    def calls(self) -> int:
+        """How often a frame asks the network."""
+        first = self.batch.passes[0]
+        return (len(first.sigmas) - 1) * first.sampler.calls
+
+    @property
     def seed(self) -> int:
         """Of all its pictures; drawn once where the request has none."""
         return self.batch.requests[0].seed or 0
@@ -91,9 +103,9 @@ class LivePainter:
         self.networks = self.batch.passes[0].networks()
 
 
-def _in_fast_precision(model: StableDiffusion) -> StableDiffusion:
-    """The model with its autoencoder and a small denoising network in bfloat16, where the processor is faster in it;
-    else the model itself. A network with adapters attached keeps its own weights."""
+def _in_fast_precision(model: StableDiffusion, *, network: bool = True) -> StableDiffusion:
+    """The model with its autoencoder in bfloat16, and with `network` a small denoising network too, where the processor
+    is faster in it; else the model itself. A network with adapters attached keeps its own weights."""
     from .engine.processor import fast_bfloat16
 
     plain = model.device.type == "cpu" and model.image_decoder.dtype == torch.float32
@@ -105,11 +117,12 @@ def _in_fast_precision(model: StableDiffusion) -> StableDiffusion:
     decoder.tiling = model.image_decoder.tiling
     found = replace(model, image_encoder=ImageEncoder(*placed), image_decoder=decoder, _by_engine={})
     weights = sum(each.numel() for each in model.parts.unet.parameters())
-    if model.dtype != torch.float32 or weights >= LARGE or model.attachments:
+    if not network or model.dtype != torch.float32 or weights >= LARGE or model.attachments:
         return found
     unet, process = _half(model.parts.unet), model.denoising_process
-    network = replace(process.network, unet=unet, dtype=half)
-    made = DenoisingProcess(network, model.text_encoder, process.defaults, process.table)
+    made = DenoisingProcess(
+        replace(process.network, unet=unet, dtype=half), model.text_encoder, process.defaults, process.table
+    )
     return replace(found, parts=replace(model.parts, unet=unet), dtype=half, denoising_process=made)
 
 
