@@ -14,7 +14,7 @@ from cli_helpers import environment
 from stable_diffusion import embedded
 from stable_diffusion.cli.start import ahead, leave, light_torch
 
-tested = pytest.mark.skipif(
+needs_it = pytest.mark.skipif(
     not version("torch").startswith(light_torch.TESTED), reason="this version of torch is imported as ever"
 )
 
@@ -33,7 +33,7 @@ def python(code: str, *arguments: str, **more: str) -> subprocess.CompletedProce
     return subprocess.run(command, capture_output=True, text=True, env={**environment(), **more}, check=False)
 
 
-@tested
+@needs_it
 @pytest.mark.skipif(embedded.model_path() is None, reason="no model has been trained yet")
 def test_a_picture_is_the_same_and_needs_nothing_of_what_is_left_unread(tmp_path: Path) -> None:
     paint = (
@@ -48,7 +48,7 @@ def test_a_picture_is_the_same_and_needs_nothing_of_what_is_left_unread(tmp_path
     assert (tmp_path / "light.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
 
 
-@tested
+@needs_it
 @pytest.mark.parametrize(
     "need",
     [
