@@ -14,16 +14,17 @@ from .rows import Absent, Goal, Row, Side, installed
 
 PROMPT = "a red apple"
 WARM, FAST = "ours, default settings", "ours, embedded-fast"
+ONE_CALL, TWO_CALLS = "ours, a frame at one call of the network", "ours, a frame at two calls"
 COLD, IMPORT = "ours, a new process to the PNG", "diffusers, a new process that imports its pipeline"
 
 
-def warm(name: str | None) -> Call:
+def warm(name: str | None, dtype: str = "auto") -> Call:
     """One picture at default settings."""
     import stable_diffusion
     from stable_diffusion.errors import StableDiffusionError
 
     try:
-        model = stable_diffusion.load(name, device="cpu")
+        model = stable_diffusion.load(name, device="cpu", dtype=dtype)
     except StableDiffusionError as error:
         raise Absent(str(error)) from error
     return lambda: stable_diffusion.generate_image(PROMPT, model=model, seed=0)
@@ -55,10 +56,25 @@ def cold(*more: str) -> Call:
     def call() -> None:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "stable_diffusion", PROMPT, "--seed", "0", "--no-preview", "--overwrite"]
+            command += ["--server", "off"]
             command += ["--out", str(Path(folder) / "apple.png"), *more]
             subprocess.run(command, check=True, capture_output=True)
 
     return call
+
+
+def live(strength: float) -> Call:
+    """One frame of 256 x 256 pixels, made by a `LivePainter` of embedded-fast."""
+    from PIL import Image
+
+    from stable_diffusion.live import LivePainter
+    from stable_diffusion.request.request import Request
+    from stable_diffusion.runner import LocalRunner
+
+    frame = Image.effect_noise((256, 256), 80).convert("RGB")
+    request = Request(PROMPT, model="embedded-fast", image=frame, strength=strength, seed=0)
+    painter = LivePainter(LocalRunner(engine="torch"), request)
+    return lambda: painter.paint(request)
 
 
 def diffusers_import() -> Call:
@@ -73,17 +89,26 @@ def diffusers_import() -> Call:
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    """embedded-warm, embedded-cold."""
+    """embedded-warm, embedded-live, embedded-cold."""
     yield Row(
         "embedded-warm",
         "A picture of the built-in model in a process that has made one before",
         (
             Side(WARM, partial(warm, None)),
             Side(FAST, partial(warm, "embedded-fast")),
+            Side("ours, bfloat16", partial(warm, None, "bfloat16")),
+            Side("ours, embedded-fast, bfloat16", partial(warm, "embedded-fast", "bfloat16")),
             Side("diffusers, a U-Net of the same shape", partial(diffusers_warm, None)),
         ),
-        repeats=2 if quick else 9,
+        repeats=2 if quick else 7,
         goals=(Goal(WARM, most=0.15), Goal(FAST, most=0.05)),
+    )
+    yield Row(
+        "embedded-live",
+        "A frame of 256x256 pixels made into a picture by embedded-fast, as in the live view",
+        (Side(ONE_CALL, partial(live, 0.25)), Side(TWO_CALLS, partial(live, 0.5))),
+        repeats=3 if quick else 25,
+        goals=(Goal(ONE_CALL, most=round(1 / 12, 4)), Goal(TWO_CALLS, most=round(1 / 8, 4))),
     )
     yield Row(
         "embedded-cold",
@@ -93,7 +118,7 @@ def rows(quick: bool) -> Iterator[Row]:
             Side("ours, embedded-fast, a new process to the PNG", partial(cold, "--model", "embedded-fast")),
             Side(IMPORT, diffusers_import),
         ),
-        repeats=1 if quick else 5,
+        repeats=1 if quick else 3,
         warm=not quick,
         goals=(Goal(COLD, most=1.5), Goal(COLD, IMPORT, 1.0)),
     )

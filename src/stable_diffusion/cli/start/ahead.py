@@ -44,11 +44,12 @@ def _load_libraries() -> None:
 @contextmanager
 def uncollected() -> Iterator[None]:
     """No search for unreachable objects while modules are read, of which none becomes garbage."""
-    enabled = gc.isenabled()
+    enabled, new = gc.isenabled(), "torch" not in sys.modules
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()  # what was imported is not looked through at every later search
+        if new:
+            gc.freeze()  # what a new process has imported is not looked through at every later search
         if enabled:
             gc.enable()

@@ -28,6 +28,6 @@ def leave(code: object) -> None:
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except OSError:
-        return  # the usual end says what is to be said about it
+    except (OSError, ValueError, AttributeError):  # a broken pipe, or a stream that is closed or not there
+        return  # the usual end says what is to be said
     os._exit(code or 0)

@@ -95,13 +95,17 @@ class _Reading(MetaPathFinder, Loader):
 
     def __init__(self) -> None:
         self.importing, self.complete = False, True
-        self.lock, self.unread, self.loaders = threading.RLock(), dict[str, UnreadModule](), dict[str, Loader]()
+        self.lock, self.unread, self.loaders = threading.RLock(), dict[str, ModuleType](), dict[str, Loader]()
+        self.read, self.specs = dict[str, ModuleType](), dict[str, ModuleSpec | None]()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname in NEEDING and not self.importing:
             read_all()
+            if fullname in sys.modules:  # read with the others; taken out, or the import system makes another
+                self.read[fullname] = sys.modules.pop(fullname)
+                return ModuleSpec(fullname, self, is_package=True)
         if fullname not in self.unread:
             return None
         found = PathFinder.find_spec(fullname, path)
@@ -110,9 +114,16 @@ class _Reading(MetaPathFinder, Loader):
         return found
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return self.unread[spec.name]
+        found = self.read.get(spec.name)
+        if found is None:
+            return self.unread[spec.name]
+        self.specs[spec.name] = found.__spec__
+        return found
 
     def exec_module(self, module: ModuleType) -> None:
+        if self.read.pop(module.__name__, None) is not None:
+            module.__spec__ = self.specs.pop(module.__name__)
+            return
         module.__class__ = ModuleType
         module.__loader__ = self.loaders[module.__name__]
         module.__loader__.exec_module(module)
