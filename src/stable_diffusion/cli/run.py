@@ -135,7 +135,10 @@ def _run_here(request: Request, output: Output, *, several: bool) -> Iterator[Sa
         from ..pipeline.generate import generate
 
         said: set[str] = set()
-        for event in generate(load_model(request.model), request, preview_every=int(display.preview)):
+        model = load_model(request.model)
+        for line in model.memory if output.verbose else ():
+            display.say(line)
+        for event in generate(model, request, preview_every=int(display.preview)):
             if isinstance(event, Progress):
                 display.advance(event.index, event.total, _which(event.picture, event.pictures), event.preview)
                 continue

@@ -111,7 +111,9 @@ class _Made:
 
     def __init__(self, layer: nn.Module, made: nn.Module) -> None:
         self.layer = made
-        self._tensor: Tensor = layer.weight.detach()  # type: ignore[operator,union-attr]  # holds the memory, so that its address means this tensor
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        self._tensor = weight.detach()  # holds the memory, so that its address means this tensor
         self._version = self._tensor._version
 
     def of(self, weight: Tensor) -> bool:
