@@ -28,6 +28,7 @@ from stable_diffusion.pipeline.generate import generate
 from stable_diffusion.pipeline.models import StableDiffusion
 from stable_diffusion.request.metadata import parse_parameters
 from stable_diffusion.request.request import Request
+from stable_diffusion.user_cache import CACHE_FOLDER
 
 CPU = torch.device("cpu")
 HALF = pytest.mark.skipif(
@@ -52,7 +53,7 @@ def every_layer_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(int8_layers, "LEAST", 64)
     monkeypatch.setattr(int8_layers, "CHANNELS", 32)
     monkeypatch.setattr(int8_layers, "ROWS", 4)
-    monkeypatch.setenv(processor.CACHE_FOLDER, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_FOLDER, str(tmp_path / "cache"))
 
 
 def randomised(module: nn.Module) -> nn.Module:
