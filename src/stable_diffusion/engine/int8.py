@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidRequest
-from ..nn.sharing import origin, with_layers
+from ..nn.sharing import origin
 from .base import Features, Network, Part
 from .cpu_layers import fused, in_channels_last
+from .guided_pair import with_pairs
 from .int8_layers import can_quantise, quantised
 from .processor import cache_folder
 from .torch import TORCH, TorchEngine, gains_from_fusing, method_of
@@ -91,7 +92,7 @@ class Int8Engine(TorchEngine):
                     known[name] = made
             return made.layer
 
-        return with_layers(module, layer)
+        return with_pairs(module, layer)
 
 
 class _Made:
