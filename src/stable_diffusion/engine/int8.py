@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidRequest
-from ..nn.sharing import origin, with_layers
+from ..nn.sharing import origin
 from ..user_cache import cache_folder
 from .base import Features, Network, Part
 from .cpu_layers import fused, in_channels_last
+from .guided_pair import with_pairs
 from .int8_layers import can_quantise, quantised
 from .torch import TORCH, TorchEngine, gains_from_fusing, method_of
 
@@ -103,7 +104,7 @@ class Int8Engine(TorchEngine):
                     known[name] = made
             return made.layer
 
-        return with_layers(module, layer)
+        return with_pairs(module, layer)
 
 
 class _Made:
