@@ -20,11 +20,11 @@ RAW = "OpenVINO on diffusers' network, bfloat16"
 
 
 def arguments(family: str, quick: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """(x, timestep, tokens, vector) of a guided call, float32."""
+    """(x, timestep, tokens, vector) of a guided call, float32: one latent, with the prompt and without."""
     torch.manual_seed(1)
     side, width = LATENT[family, quick], 64 if quick else {"sd15": 768, "sdxl": 2048}[family]
     vector = None if family == "sd15" else torch.randn(2, 64 if quick else 2816)
-    return torch.randn(2, 4, side, side), torch.full((2,), 500.0), torch.randn(2, 77, width), vector
+    return torch.randn(1, 4, side, side).repeat(2, 1, 1, 1), torch.full((2,), 500.0), torch.randn(2, 77, width), vector
 
 
 def ours(family: str, quick: bool, name: str, dtype: str, precision: str = "stored") -> Call:

@@ -2,6 +2,7 @@
 
     python scripts/load_full_size.py write xl.safetensors --family xl     7 GB, tensor by tensor, in little memory
     python scripts/load_full_size.py paint xl.safetensors [--side 64]     loaded, and one step
+    python scripts/load_full_size.py convert xl.safetensors               the file that later loads are mapped from
     python scripts/load_full_size.py peer xl.safetensors --family xl      the same with diffusers' single-file loader
 
 The file has the denoising network, the autoencoder and the CLIP encoders; that of 3 medium is without T5. Peak memory
@@ -98,6 +99,14 @@ def write(path: Path, family: str, dtype: torch.dtype) -> None:
     print(f"{path}: {position / 2**30:.2f} GiB")
 
 
+def convert(path: Path, dtype: str) -> None:
+    """What a first load writes in the background, written now."""
+    from stable_diffusion.engine.precision import LARGE, resolve_dtype
+    from stable_diffusion.weights.load import load_parts
+
+    load_parts(path, dtype=resolve_dtype(dtype, torch.device("cpu"), LARGE), mapped=True)
+
+
 def paint(path: Path, side: int, steps: int, dtype: str, guidance: float) -> None:
     from stable_diffusion.pipeline.generate import generate
     from stable_diffusion.pipeline.models import load
@@ -162,7 +171,7 @@ DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=("write", "paint", "peer"))
+    parser.add_argument("action", choices=("write", "convert", "paint", "peer"))
     parser.add_argument("path", type=Path)
     parser.add_argument("--family", choices=("sd15", "xl", "sd3"), default="sd3", help="1.5, XL, or 3 medium (default)")
     parser.add_argument("--side", type=int, default=64, help="pixels of the square picture (default 64)")
@@ -173,6 +182,9 @@ def main() -> None:
     path, family, dtype = arguments.path, arguments.family, arguments.dtype
     if arguments.action == "write":
         write(path, family, getattr(torch, dtype))
+        return
+    if arguments.action == "convert":
+        convert(path, dtype)
         return
     settings = (arguments.side, arguments.steps, dtype, arguments.guidance)
     if arguments.action == "peer":

@@ -144,6 +144,8 @@ def _run_here(request: Request, output: Output, *, several: bool) -> Iterator[Sa
 
             model = load_model(request.model)
         said: set[str] = set()
+        for line in model.memory if output.verbose else ():
+            display.say(line)
         for event in generate(model, request, preview_every=int(display.preview)):
             if isinstance(event, Progress):
                 display.advance(event.index, event.total, _which(event.picture, event.pictures), event.preview)

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidRequest
-from ..nn.sharing import origin, with_layers
+from ..nn.sharing import origin
 from ..user_cache import cache_folder
 from .base import Features, Network, Part
 from .cpu_layers import fused, in_channels_last
+from .guided_pair import with_pairs
 from .int8_layers import can_quantise, quantised
 from .torch import TORCH, TorchEngine, gains_from_fusing, method_of
 
@@ -103,7 +104,7 @@ class Int8Engine(TorchEngine):
                     known[name] = made
             return made.layer
 
-        return with_layers(module, layer)
+        return with_pairs(module, layer)
 
 
 class _Made:
@@ -111,7 +112,9 @@ class _Made:
 
     def __init__(self, layer: nn.Module, made: nn.Module) -> None:
         self.layer = made
-        self._tensor: Tensor = layer.weight.detach()  # type: ignore[operator]  # holds the memory, so that its address means this tensor
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        self._tensor = weight.detach()  # holds the memory, so that its address means this tensor
         self._version = self._tensor._version
 
     def of(self, weight: Tensor) -> bool:

@@ -19,7 +19,7 @@ from ..mapped_pages import release
 from .base import Features
 from .cpu_layers import sides
 from .int8 import Int8Engine
-from .int8_layers import CHANNELS, weight_codes
+from .int8_layers import CHANNELS
 
 NAME = "int8-weights"
 SMALLEST = 65_536
@@ -61,13 +61,25 @@ def can_be_small(layer: nn.Module) -> bool:
     return False
 
 
+def small_codes(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight [out,...] as int8 of the same shape and order in memory, and the scale of each output channel, float32
+    [out]."""
+    kernel = weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+    ordered = weight.detach().permute(0, 2, 3, 1) if kernel else weight.detach()
+    rows = ordered.flatten(1).to(torch.float32, copy=True)
+    low, high = torch.aminmax(rows, dim=1)
+    scale = torch.maximum(high, -low).clamp_(min=1e-12) / 127
+    codes = rows.div_(scale[:, None]).round_().clamp_(-127, 127).to(torch.int8).view(ordered.shape)
+    return codes.permute(0, 3, 1, 2) if kernel else codes, scale
+
+
 class SmallLinear(nn.Module):
     """A linear layer with its weight in 8 bits."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
-        self._codes, self._scale = weight_codes(layer.weight)
+        self._codes, self._scale = small_codes(layer.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype == torch.float16:  # whose range the product with codes may leave
@@ -84,8 +96,7 @@ class SmallConv(nn.Module):
         self.weight, self.bias = layer.weight, layer.bias
         self.padding, self.stride, self.dilation = sides(layer)
         self.groups = layer.groups
-        codes, scale = weight_codes(layer.weight)
-        self._codes = codes.contiguous(memory_format=torch.channels_last)
+        self._codes, scale = small_codes(layer.weight)
         self._scale = scale.view(-1, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -44,13 +44,14 @@ class TorchEngine(Engine):
         if not gains_from_fusing(module):
             return module
         from .cpu_layers import fused, in_channels_last
+        from .guided_pair import with_pairs
         from .processor import measured
 
         Preference.chunked = measured().chunked
         with self._lock:
             # Made for each run: half a millisecond, and hooks that came meanwhile are seen.
             in_channels_last(module)
-            return with_layers(module, fused)
+            return with_pairs(module, fused)
 
 
 def method_of(module: nn.Module, part: Part) -> Network:
