@@ -71,6 +71,17 @@ const json = (body) => new Response(JSON.stringify(body), { headers: { "Content-
 const later = () => new Promise((give) => answers.push((body) => give(json(body))));
 window.fetch = (url, ...rest) => String(url).includes(ADDRESS) ? later() : real(url, ...rest);
 """
+COUNTED = """
+window.lists = 0;
+const plain = window.fetch;
+window.fetch = (url, ...rest) => {
+  const answer = plain(url, ...rest);
+  if (String(url).includes("v1/gallery?limit=60")) answer.then(() => { window.lists += 1; });
+  return answer;
+};
+"""
+
+BOTH_LISTS = "async () => { while (lists < 2) await new Promise((done) => setTimeout(done, 20)); }"
 
 
 def test_an_answer_that_was_overtaken_changes_nothing(opened: Opened) -> None:
@@ -90,8 +101,11 @@ def test_an_answer_that_was_overtaken_changes_nothing(opened: Opened) -> None:
     assert running == 0
 
 
-def test_what_comes_while_a_list_is_loaded_stays(opened: Opened) -> None:
-    shown = opened().evaluate(
+def test_what_comes_while_a_list_is_loaded_stays(opened: Opened, server: Server) -> None:
+    server.idle()
+    page = opened(script=COUNTED)
+    page.evaluate(BOTH_LISTS)  # at the start, and when the stream of events is open: no more by itself
+    shown = page.evaluate(
         "async () => {"
         + HELD.replace("ADDRESS", '"v1/gallery?"')
         + """const { recent } = await import(new URL("static/core/gallery.js", location.href));
