@@ -34,6 +34,8 @@ from stable_diffusion.request.request import Request
 if unavailable("openvino") is not None:
     pytest.skip(str(unavailable("openvino")), allow_module_level=True)
 
+from stable_diffusion.engine.openvino import engine as engine_module
+from stable_diffusion.engine.openvino.convert import convert
 from stable_diffusion.engine.openvino.engine import OpenVINOEngine
 from stable_diffusion.engine.openvino.store import Store
 
@@ -166,6 +168,19 @@ def test_pictures_are_the_same_in_batches_and_after_restarts(tiny_model: StableD
     entries = {each.name for each in store.folder.iterdir()}
     assert pictures(tiny_model, OpenVINOEngine(store=Store(store.folder)), count=3) == alone
     assert {each.name for each in store.folder.iterdir()} == entries
+
+
+def test_the_first_graph_is_read_back_as_later_ones_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What OpenVINO makes of a graph that went through a file rounds differently, so that every graph goes through one,
+    on a disk that refuses too."""
+    made: list[Any] = []
+    monkeypatch.setattr(engine_module, "convert", lambda *given: made.append(convert(*given)) or made[-1])
+    (tmp_path / "file").touch()
+    network = random(FAMILIES["sd1"])
+    shapes = {name: tuple(each.shape) for name, each in inputs(network, 1, 8, 8).items()}
+    for folder in ("whole", "file"):
+        graph = OpenVINOEngine(store=Store(tmp_path / folder, 10**9))._graph(network, "forward", shapes)
+        assert len(made) == 1 and graph is not made.pop()
 
 
 def close(found: bytes, expected: bytes, levels: float = 1.0) -> bool:

@@ -14,8 +14,10 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -110,19 +112,24 @@ class OpenVINOEngine(Engine):
         return Compiled(self._graph(module, method, shapes), weights_of(module), machine)
 
     def _graph(self, module: nn.Module, method: str, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-        """From the disk where it is there and whole; a disk that refuses costs time, and nothing else."""
+        """From the disk where it is there and whole; a disk that refuses costs time, and nothing else.
+
+        A new graph is read back too: what OpenVINO makes of a graph that went through a file rounds differently.
+        """
         ov = openvino()
         made: list[Any] = []
 
-        def make(folder: Any) -> None:
-            made.append(convert(module, method, shapes))
+        def make(folder: Path) -> None:
+            made[:] = made or [convert(module, method, shapes)]
             ov.save_model(made[0], folder / "graph.xml", compress_to_fp16=False)
 
-        try:
+        with suppress(OSError, RuntimeError):
             folder = self._store.entry(f"graph-{_architecture(module, method, shapes)}", make)
-            return made[0] if made else ov.Core().read_model(folder / "graph.xml")
-        except (OSError, RuntimeError):
-            return made[0] if made else convert(module, method, shapes)
+            return ov.Core().read_model(folder / "graph.xml")
+        with suppress(OSError, RuntimeError), TemporaryDirectory(ignore_cleanup_errors=True) as other:
+            make(Path(other))
+            return ov.Core().read_model(Path(other) / "graph.xml")
+        return made[0] if made else convert(module, method, shapes)
 
     def _make_room(self, key: _Key) -> None:
         """Before another is compiled, so that their weights are not in memory at once: the network with another LoRA
