@@ -110,3 +110,19 @@ def test_garbage_is_collected_again_afterwards() -> None:
     with ahead.uncollected():
         assert not gc.isenabled()
     assert gc.isenabled() and gc.get_freeze_count() == frozen
+
+
+def closed(stream: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process to which this stream was not given."""
+    start = f"import os, sys; os.close({stream}); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    return python(start, "-m", "stable_diffusion", *arguments)
+
+
+@pytest.mark.skipif(embedded.model_path() is None, reason="no model has been trained yet")
+@pytest.mark.skipif(sys.platform == "win32", reason="another way to start processes")
+def test_a_closed_stream_is_no_error_unless_it_is_to_take_the_picture(tmp_path: Path) -> None:
+    wanted = ("a red fox", "--steps", "1", "--size", "64", "--server", "off", "--out")
+    found = closed(2, *wanted, str(tmp_path / "fox.png"))
+    assert found.returncode == 0 and (tmp_path / "fox.png").is_file()
+    found = closed(1, *wanted, "-")
+    assert found.returncode == 1 and "redirect standard output" in found.stderr

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import signal
 import sys
 import warnings
@@ -150,6 +151,8 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
 def main() -> None:
     """Entry point of the command `stable-diffusion`."""
     signal.signal(signal.SIGTERM, _terminated)
+    if sys.stderr is None:  # closed by whoever started the process
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # to the end of the process
     if hasattr(sys.stderr, "reconfigure"):
         sys.stderr.reconfigure(errors="replace")  # half blocks on a terminal that has none
     try:

@@ -46,7 +46,7 @@ class Output:
     def check(self, count: int = 1) -> None:
         """Complain about --out before the work on `count` pictures, not after it."""
         if self.to_stdout:
-            if count > 1 or sys.stdout.isatty():
+            if count > 1 or sys.stdout is None or sys.stdout.isatty():  # None: closed by whoever started it
                 raise InvalidRequest(
                     "--out - writes one PNG to a pipe: redirect standard output, and leave out --count"
                 )
