@@ -123,7 +123,7 @@ def _place_of(found: Identity) -> Path:
 
 
 def _read(found: Identity) -> str | None:
-    with suppress(OSError, ValueError, TypeError, KeyError):
+    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         written = json.loads(_place_of(found).read_text(encoding="utf-8"))
         digest = written["sha256"]
         if tuple(written["file"]) == found and isinstance(digest, str) and len(digest) == 64:
