@@ -127,6 +127,8 @@ def test_bodies_of_cells() -> None:
         (["Prompt order", "a,b,c,d,e", ""], "expected 1 to 64"),
         (["Prompt S/R", "boat,ship", ""], "'boat' is in neither prompt"),
         (["Prompt order", "boat,red", ""], "'boat' is not in the prompt"),
+        (["Prompt S/R", '"",ship', ""], "'' is in neither prompt"),
+        (["Prompt order", "red,", ""], "'' is not in the prompt"),
         (["Size", "64", ""], "expected width x height"),
         (["Seed", "1-60", "", "Steps", "1-60", ""], "the plot has 3600 pictures; expected at most 400"),
         ([0, "", "", 0, "", "", 0, "", "", "perhaps"], "expected true or false"),

@@ -54,7 +54,7 @@ def _option(name: str) -> Put:
 def _replaced(body: Generation, value: str, values: Sequence[str]) -> dict[str, str]:
     """The first value is searched for in both prompts, and replaced."""
     texts = {"prompt": body.prompt, "negative_prompt": body.negative_prompt}
-    if not any(values[0] in text for text in texts.values()):
+    if not values[0] or not any(values[0] in text for text in texts.values()):
         raise InvalidRequest(
             f"Prompt S/R: {brief(values[0], 60)!r} is in neither prompt; the first value is what is replaced"
         )
@@ -64,7 +64,7 @@ def _replaced(body: Generation, value: str, values: Sequence[str]) -> dict[str, 
 def _ordered(body: Generation, value: str, values: Sequence[str]) -> dict[str, str]:
     """The words of a value, one permutation, put where the prompt has any of them."""
     words = value.split(", ")
-    places = sorted((body.prompt.find(word), word) for word in words)
+    places = sorted((body.prompt.find(word) if word else -1, word) for word in words)
     if places[0][0] < 0:
         raise InvalidRequest(f"{ORDER}: {brief(places[0][1], 60)!r} is not in the prompt; expected words of it")
     text, rest = "", body.prompt
