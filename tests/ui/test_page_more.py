@@ -100,6 +100,32 @@ def test_a_second_device_has_the_settings(opened: Opened, server: Server) -> Non
     server.idle()
 
 
+def test_settings_of_elsewhere_are_taken_as_far_as_the_form_can_hold_them(opened: Opened) -> None:
+    good = {
+        "prompt": "a cat",
+        "width": 64,
+        "_lock": True,
+        "loras": [{"name": "x"}],
+        "_start": {"width": 8, "height": 8},
+    }
+    bad = {
+        "loras": "x",
+        "controls": {"a": 1},
+        "_start": 5,
+        "steps": {"a": 1},
+        "__proto__": {"x": 1},
+        "a b": 1,
+        "seed": None,
+    }
+    kept = opened().evaluate(
+        """async (all) => {
+        const { usable } = await import(new URL("static/core/devices.js", location.href));
+        return all.map(usable); }""",
+        [good, bad, {"told_size.original": [512, 512]}, [1], "x", None],
+    )
+    assert kept == [good, {}, {"micro_conditioning.original": [512, 512]}, None, None, None]
+
+
 def test_start_picture_outpaint_and_hires(opened: Opened, server: Server) -> None:
     page = opened()
     page.click("#settings")
