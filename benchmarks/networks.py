@@ -29,10 +29,10 @@ def _theirs(family: str, quick: bool) -> Any:
     """A U-Net of diffusers on no device."""
     installed("diffusers")
     from diffusers import UNet2DConditionModel
-    from full_size_configs import unet as unet_xl
+    from full_size_configs import unet
 
     if family == "sdxl" and not quick:
-        return unet_xl()
+        return unet("xl")
     if family == "sdxl":
         vector = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
         return UNet2DConditionModel(
