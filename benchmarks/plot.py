@@ -25,8 +25,9 @@ def draw(found: dict[str, Any], path: Path) -> None:
         colours = ["#2a6f97" if title.startswith("ours") else "#b0b7bd" for title in titles]
         panel.barh(titles, [side["median"] for side in sides], color=colours)
         for place, side in enumerate(sides):
-            panel.plot([side["least"], side["least"] + side["spread"]], [place, place], color="black", linewidth=1)
-            panel.annotate(f" {side['median']:.3g} {side['unit']}", (side["median"], place), va="center", fontsize=7)
+            most = side["least"] + side["spread"]
+            panel.plot([side["least"], most], [place, place], color="black", linewidth=1)
+            panel.annotate(f"  {side['median']:.3g} {side['unit']}", (most, place), va="center", fontsize=7)
         panel.set_title(f"{name}: {row['title']}", fontsize=8, loc="left")
         panel.tick_params(labelsize=7)
         panel.margins(x=0.12)
