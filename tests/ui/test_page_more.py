@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from browsing import drop, mask_canvas, settle, still
+from gallery_figures import KEYS, WORDS
 from PIL import Image
 
 pytestmark = pytest.mark.timeout(280)
@@ -307,26 +308,6 @@ def test_keyboard_alone(opened: Opened, server: Server) -> None:
 
 
 MANY = 5000
-WORDS = ", ".join(f"word{i % 97} of many" for i in range(660))  # about 2,000 tokens
-PAINTED = """() => new Promise((done) => {
-    const box = document.getElementById("f-prompt"), times = [];
-    box.focus();
-    box.setSelectionRange(box.value.length, box.value.length);
-    const key = (left) => {
-        const start = performance.now();
-        document.execCommand("insertText", false, "x");
-        requestAnimationFrame(() => {
-            const channel = new MessageChannel();  // after the frame that shows it
-            channel.port1.onmessage = () => {
-                times.push(performance.now() - start);
-                if (left) setTimeout(() => key(left - 1), 30);
-                else done(times.sort((a, b) => a - b));
-            };
-            channel.port2.postMessage(0);
-        });
-    };
-    key(14);
-})"""
 
 
 def test_five_thousand_pictures_and_a_long_prompt(opened: Opened, server: Server) -> None:
@@ -352,7 +333,7 @@ def test_five_thousand_pictures_and_a_long_prompt(opened: Opened, server: Server
     page.goto(server.url + "#/paint")
     page.fill("#f-prompt", WORDS)
     settle(lambda: "over" in (page.locator(".composer .tokens").get_attribute("class") or ""), 20)
-    times = page.evaluate(PAINTED)
+    times = page.evaluate(KEYS)
     assert times and all(each > 0 for each in times), times  # how long they take is measured in docs/page.md
 
 
