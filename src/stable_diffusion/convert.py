@@ -16,7 +16,7 @@ from .errors import InvalidRequest, unknown_choice
 from .pipeline.models import StableDiffusion
 from .request.lora import checked_loras
 from .text.tokenizer_files import FILES, copy_tokenizer, write_clip_tokenizer
-from .weights.checkpoints.components import AnyPath, t5_tokenizer
+from .weights.checkpoints.components import t5_tokenizer
 from .weights.checkpoints.families import FAMILIES
 from .weights.checkpoints.folder import TOKENIZER, is_folder_model, read_config
 from .weights.checkpoints.save_ldm import ldm_metadata, ldm_state
@@ -24,7 +24,7 @@ from .weights.checkpoints.scheduler import schedule_from_words, with_note
 from .weights.checkpoints.single import T5_LEFT_OUT
 from .weights.containers.atomic import atomic_folder
 from .weights.containers.finite import check_now, not_finite_message
-from .weights.containers.open import SUFFIXES
+from .weights.containers.open import SUFFIXES, AnyPath
 from .weights.containers.safetensors import write_safetensors
 from .weights.load import load_parts
 from .weights.parts import Parts, TokenizerSource

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections import OrderedDict
@@ -10,6 +9,8 @@ from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from ..weights.containers.open import as_paths
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ OTHER_PARTS = ("vae", "text_encoders", "preview_vae")
 def hashable(name: str, value: Any) -> Any:
     """An argument of `load` as the key of a cache needs it."""
     if name == "text_encoders":
-        return tuple(map(str, (value,) if isinstance(value, (str, os.PathLike)) else value))
+        return tuple(map(str, as_paths(value)))
     if name in OTHER_PARTS and value:
         return str(value)
     return tuple(value) if isinstance(value, list) else value

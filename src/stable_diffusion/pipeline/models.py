@@ -38,7 +38,7 @@ from .text import text_encoder
 if TYPE_CHECKING:
     from ..adapters.attach import Attachment
     from ..adapters.textual_inversion import Embedding
-    from ..weights.checkpoints.components import AnyPath
+    from ..weights.containers.open import AnyPath
 
 EMBEDDED = "embedded"
 """Name of the model that comes with the package."""

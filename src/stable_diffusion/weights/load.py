@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -18,12 +18,9 @@ from ..models.tiny_vae import TinyVAEConfig
 from ..models.unet import UNet
 from .checkpoints.blueprint import Blueprint, NetworkPlan, Overrides
 from .checkpoints.native import is_native, read_native
-from .containers.open import existing, read_tensors
+from .containers.open import AnyPath, as_paths, existing, read_tensors
 from .containers.tensors import TensorFile
 from .parts import Card, Defaults, Parts, Source, TokenizerSource
-
-if TYPE_CHECKING:
-    from .checkpoints.components import AnyPath
 
 __all__ = ["Card", "Defaults", "Parts", "Source", "TokenizerSource", "load_parts"]
 
@@ -69,7 +66,7 @@ def read_blueprint(
     given, place = Overrides.parse(overrides), existing(path)
     if place.suffix == ".safetensors" and not place.is_dir() and vae is None and not text_encoders:
         return read_file(*read_tensors(place), given)
-    from .checkpoints.components import as_paths, read_vae, with_text, with_vae
+    from .checkpoints.components import read_vae, with_text, with_vae
     from .checkpoints.folder import INDEX, read_folder
 
     texts = as_paths(text_encoders)

@@ -8,7 +8,6 @@ clip_g and t5xxl as files, and T5's vocabulary in `tokenizer_3/`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from ...models.vae import VAE as Autoencoder
 from ...models.vae import VAEConfig
 from ..build import Prefixed
 from ..containers.limits import using_config
-from ..containers.open import existing, read_tensors
+from ..containers.open import AnyPath, existing, read_tensors
 from ..containers.tensors import TensorFile
 from ..foreign import refuse_foreign
 from ..networks.clip import CLIP_LAYOUTS, CLIP_LEFTOVERS
@@ -47,13 +46,6 @@ from .places import (
     text_towers,
     width_of,
 )
-
-AnyPath = str | os.PathLike[str]
-
-
-def as_paths(paths: AnyPath | Sequence[AnyPath]) -> tuple[AnyPath, ...]:
-    """One path or several, as several."""
-    return (paths,) if isinstance(paths, str | os.PathLike) else tuple(paths)
 
 
 def merged(first: TensorFile, *others: TensorFile) -> TensorFile:

@@ -18,6 +18,7 @@ from ...models.unet import UNetConfig
 from ...models.vae import VAEConfig
 from ..build import Prefixed
 from ..containers.limits import check_plausible, using_config
+from ..containers.open import AnyPath
 from ..containers.tensors import TensorFile
 from ..networks.clip import CLIP_LAYOUTS, CLIP_LEFTOVERS
 from ..networks.layout import Layout, layout_of
@@ -27,7 +28,7 @@ from ..networks.unet import UNET_LAYOUTS
 from ..networks.vae import VAE_LAYOUTS, VAE_LEFTOVERS
 from ..parts import Card, Defaults, TokenizerSource
 from .blueprint import Blueprint, NetworkPlan, Overrides
-from .components import AnyPath, reads_t5, split_texts, t5_tokenizer, with_sidecars, with_text_files
+from .components import reads_t5, split_texts, t5_tokenizer, with_sidecars, with_text_files
 from .detect import detect
 from .edm import edm_defaults, edm_latents, edm_schedule
 from .families import FAMILIES, SD3_T5, UNET, VAE, Family, TextPlace, named_for

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import BrokenModel, InvalidRequest, ModelFileError, UnknownModel, what_is
@@ -29,6 +30,14 @@ _FOREIGN: tuple[tuple[bytes, str], ...] = (
     (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
     (b"Rar!", "a RAR archive; unpack it first"),
 )
+
+
+AnyPath = str | os.PathLike[str]
+
+
+def as_paths(paths: AnyPath | Sequence[AnyPath]) -> tuple[AnyPath, ...]:
+    """One path or several, as several."""
+    return (paths,) if isinstance(paths, str | os.PathLike) else tuple(paths)
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[TensorFile, dict[str, str]]:
