@@ -8,6 +8,7 @@ from typing import Any
 from .captions import ground_captions, object_captions
 from .concepts import Concept
 from .counted import group_captions
+from .descriptions import described
 from .glyphs import Glyph
 from .nouns import Noun
 from .scenes.graph import Placeable, Scene
@@ -19,9 +20,12 @@ COMPOSED = "composed scenes"
 
 
 def object_record(item: dict[str, Any], concept: Concept, split: Split) -> Record:
-    """A plain or recoloured emoji. In a recoloured one every caption names the colour."""
+    """A plain or recoloured emoji. In a recoloured one every caption names the colour; half say more than the noun."""
     named, colour = bool(item.get("recoloured")), item["colour"]
     name = f"{item['source']}/{item['name'] or concept.id}" + (f"/{colour}" if named else "")
+    english, chinese, cute = concept.english, concept.chinese, concept.group.startswith("animal")
+    captions = object_captions(english, chinese, item["style"], colour, named, name, cute=cute)
+    more = described(english, chinese, concept.group, colour, named, name, len(captions["en"]))
     return {
         "id": name,
         "source": item["source"],
@@ -31,15 +35,7 @@ def object_record(item: dict[str, Any], concept: Concept, split: Split) -> Recor
         "style": item["style"],
         "colour": colour,
         "split": split.of(concept.id, item["style"], colour if named else None),
-        "captions": object_captions(
-            concept.english,
-            concept.chinese,
-            item["style"],
-            colour,
-            named,
-            name,
-            cute=concept.group.startswith("animal"),
-        ),
+        "captions": {language: texts + more[language] for language, texts in captions.items()},
     }
 
 
