@@ -1,4 +1,5 @@
-"""Files and folders that appear under their name only when they are complete: a temporary one, then a rename."""
+"""Files and folders that appear under their name only when they are complete: a temporary one, then a rename; and
+folders of such entries that stay within a limit."""
 
 from __future__ import annotations
 
@@ -9,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+ABANDONED = 24 * 3600
+"""Seconds after which a temporary file or folder has no writer any more."""
 
 
 @contextmanager
@@ -59,3 +63,44 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def size_of(entry: Path) -> int:
+    """Bytes of a file, or of the files in a folder; 0 where another process has removed it."""
+    with suppress(OSError):
+        return sum(each.stat().st_size for each in (entry.iterdir() if entry.is_dir() else (entry,)))
+    return 0
+
+
+def make_room(folder: Path, room: int, *, now: float, keep: Path | None = None) -> None:
+    """Remove entries of `folder`, those used least recently first, until the others take `room` bytes at most, and what
+    processes that were killed left there; `keep` stays. now: seconds of the clock that files are dated with.
+
+    An entry is a file or folder whose name begins with no dot. What the disk refuses to remove stays.
+    """
+    for part in folder.glob(".*.part"):
+        if now - _used(part) > ABANDONED:
+            _remove(part)
+    entries = {entry: size_of(entry) for entry in folder.glob("[!.]*")}
+    total = sum(entries.values())
+    for entry in sorted(entries, key=_used):
+        if total <= room:
+            return
+        if entry != keep:
+            _remove(entry)
+            total -= entries[entry]
+
+
+def _used(entry: Path) -> float:
+    """When it was written or read last; 0 where another process has removed it."""
+    with suppress(OSError):
+        return entry.stat().st_mtime
+    return 0.0
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            entry.unlink()

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny_checkpoints as tiny
+from stable_diffusion.atomic import ABANDONED, make_room
 from stable_diffusion.errors import BrokenModel
 from stable_diffusion.mapped_pages import is_mapped
 from stable_diffusion.user_cache import CACHE_FOLDER, CACHE_LIMIT
@@ -118,8 +119,12 @@ def test_the_limit_of_the_cache_holds(file: Path, monkeypatch: pytest.MonkeyPatc
     for age, path in enumerate((new, old)):
         path.write_bytes(b"0" * 1000)
         os.utime(path, (time.time() - age * 60,) * 2)
-    converted._make_room(conversions(), 1500)
-    assert entries() == [new]
+    part = conversions() / ".killed.safetensors.0123.part"
+    part.write_bytes(b"0")
+    make_room(conversions(), 1500, now=time.time())
+    assert entries() == [new] and part.exists()
+    make_room(conversions(), 0, now=time.time() + 2 * ABANDONED, keep=new)
+    assert entries() == [new] and not part.exists()
 
 
 def test_float32_and_files_of_the_same_type_are_not_kept(file: Path) -> None:

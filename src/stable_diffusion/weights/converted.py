@@ -31,7 +31,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..atomic import whole_file
+from ..atomic import make_room, whole_file
 from ..errors import ModelFileError
 from ..user_cache import cache_folder, cache_limit
 from .arena import ALIGNED, Arena
@@ -44,10 +44,8 @@ LEAST = 100 * 2**20
 """Bytes of a network from which it is kept."""
 FORM = 1
 """Of what is written; a change of the form is a higher number."""
-ABANDONED = 24 * 3600
-"""Seconds after which a temporary file has no writer any more."""
-UNDER_WAY = 600
-"""Seconds in which another process may be writing the same entry."""
+UNDER_WAY = 60
+"""Seconds after the last byte of a temporary file in which another process may still be writing it."""
 KEPT = (torch.bfloat16, torch.float16)
 """Number types that are kept: float32 would take twice the file."""
 
@@ -127,7 +125,7 @@ class Conversion:
         folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(folder).free < 2 * size:
             raise OSError("there is no room for what would be kept")
-        _make_room(folder, cache_limit() - size)
+        make_room(folder, cache_limit() - size, now=time.time())
         arena = Arena(max(map(prod, self.shapes.values())) * self.dtype.itemsize + ALIGNED)
         with whole_file(self.path) as file:
             file.write(self._header())
@@ -225,26 +223,6 @@ def _under_way(path: Path) -> bool:
             if time.time() - part.stat().st_mtime < UNDER_WAY:
                 return True
     return False
-
-
-def _make_room(folder: Path, room: int) -> None:
-    """Remove entries until the others take `room` bytes at most, and what killed processes left."""
-    for part in folder.glob(".*.part"):
-        with suppress(OSError):
-            if time.time() - part.stat().st_mtime > ABANDONED:
-                part.unlink()
-    entries = []
-    for path in folder.glob("*.safetensors"):
-        with suppress(OSError):
-            stat = path.stat()
-            entries.append((stat.st_mtime, stat.st_size, path))
-    total = sum(size for _, size, _ in entries)
-    for _, size, path in sorted(entries):
-        if total <= room:
-            return
-        with suppress(OSError):
-            path.unlink()
-            total -= size
 
 
 _WAITING: queue.Queue[Conversion] = queue.Queue()

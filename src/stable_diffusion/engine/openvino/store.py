@@ -15,12 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ...atomic import whole_folder
+from ...atomic import make_room, size_of, whole_folder
 from ...user_cache import cache_folder, cache_limit
 
 LIST = "files.json"
-ABANDONED = 24 * 3600
-"""Seconds after which a temporary folder has no writer any more."""
 
 
 class Store:
@@ -50,46 +48,16 @@ class Store:
         except OSError:
             if not _is_whole(place):  # else another process has made it meanwhile
                 raise
-        self._tidy(place)
+        make_room(self.folder, self.limit, now=time.time(), keep=place)
         return place
 
     def size(self) -> int:
         """Bytes of all entries."""
-        return sum(_bytes(place) for place in self._entries())
+        return sum(size_of(place) for place in self._entries())
 
     def _entries(self) -> Iterator[Path]:
         if self.folder.is_dir():
             yield from (each for each in self.folder.iterdir() if each.is_dir() and not each.name.startswith("."))
-
-    def _tidy(self, keep: Path) -> None:
-        """Remove what is over the limit, `keep` last of all never; and what killed processes left."""
-        for part in self.folder.glob(".*.part"):
-            with suppress(OSError):
-                if time.time() - part.stat().st_mtime > ABANDONED:
-                    shutil.rmtree(part, ignore_errors=True)
-        sizes = {place: _bytes(place) for place in self._entries()}
-        total = sum(sizes.values())
-        for place in sorted(sizes, key=_last_used):
-            if total <= self.limit:
-                return
-            if place != keep:
-                shutil.rmtree(place, ignore_errors=True)
-                total -= sizes[place]
-
-
-def _last_used(place: Path) -> float:
-    try:
-        return place.stat().st_mtime
-    except OSError:  # another process removed it
-        return 0.0
-
-
-def _bytes(place: Path) -> int:
-    total = 0
-    with suppress(OSError):
-        for each in place.iterdir():
-            total += each.stat().st_size
-    return total
 
 
 def _described(path: Path) -> list[int | str]:
