@@ -158,6 +158,15 @@ def test_scene_captions_in_both_languages() -> None:
             assert not re.search(r"[{}a-z]|，，|^，|，$", text) and HAN.search(text), text
 
 
+def test_a_thing_in_a_scene_is_never_captioned_by_its_bare_noun() -> None:
+    """Since that is what a picture without a scene is called."""
+    table = read_placeables()
+    bare = {indefinite(name) for place in table.values() for name in place.english}
+    for number in range(300):
+        captions = scene_captions(sample_scene(f"bare{number}", True, table), table)
+        assert not bare & set(captions["en"])
+
+
 def test_the_sunset_over_the_ocean_is_in_distribution() -> None:
     scenes = [Scene(time="sunset", weather="clear", ground="ocean", seed=str(n)) for n in range(80)]
     captions = [scene_captions(scene, {}) for scene in scenes]

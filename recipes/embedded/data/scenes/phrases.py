@@ -162,8 +162,9 @@ def placed_english(scene: Scene, table: dict[str, Placeable], source: random.Ran
         and source.random() < 0.3
     ):
         when = source.choice(("at night with stars", "under the stars", "under a starry sky"))
+    alone = f"{subject} {when or place}"  # the bare noun is the name of a picture without a scene
     return source.choice(
-        (f"{subject} {place}", f"{subject} {place} {when}", f"{subject} {place} {when}", f"{subject} {when}")
+        (f"{subject} {place}", f"{subject} {place} {when}", f"{subject} {place} {when}", alone)
     ).strip()
 
 
