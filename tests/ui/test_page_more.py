@@ -310,6 +310,13 @@ def test_keyboard_alone(opened: Opened, server: Server) -> None:
 MANY = 5000
 
 
+CLICK_AND_END = """() => {
+    document.getElementById("tile-many-0").click();  // opens the side, which leaves room for fewer columns
+    document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "End", bubbles: true }));
+}"""
+"""At once, before the page can draw what the click changed."""
+
+
 def test_five_thousand_pictures_and_a_long_prompt(opened: Opened, server: Server) -> None:
     sample = make(server, "one of many")
 
@@ -326,8 +333,7 @@ def test_five_thousand_pictures_and_a_long_prompt(opened: Opened, server: Server
     page.reload()
     page.locator("#tile-many-0").wait_for()
     assert page.locator(".tile").count() < 120
-    page.locator("#tile-many-0").click()
-    page.keyboard.press("End")
+    page.evaluate(CLICK_AND_END)
     page.locator(f"#tile-many-{MANY - 1}").wait_for()
     assert page.locator(".tile").count() < 120
     page.goto(server.url + "#/paint")

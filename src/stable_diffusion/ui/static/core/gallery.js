@@ -14,7 +14,7 @@ class PictureList {
     this.query = signal({ search: "", starred: false, deleted: false });
     this.ready = signal(false);
     this.next = null;
-    this.busy = this.news = null;
+    this.busy = this.news = this.asked = this.loading = null;
     this.run = this.wanted = 0;
   }
 
@@ -28,8 +28,18 @@ class PictureList {
     return `v1/gallery?${params}`;
   }
 
-  async reload() {
-    const run = ++this.run, news = this.news = new Map();
+  /** The list anew; one that was asked the same before keeps as many pictures as it had, and the place in it. */
+  reload() {
+    const loaded = this.#load();
+    this.loading = loaded.catch(() => {});
+    return loaded;
+  }
+
+  async #load() {
+    const run = ++this.run, news = this.news = new Map(), asked = this.query.peek();
+    const had = asked === this.asked ? this.items.peek().length : 0;
+    this.asked = asked;
+    this.wanted = had && this.wanted;
     const answer = await api(this.url());
     if (run !== this.run) return;
     this.news = null;
@@ -40,6 +50,7 @@ class PictureList {
       this.ready.value = true;
       for (const [id, picture] of news) picture ? this.put(picture) : this.take(id);
     });
+    this.reach(had).catch(() => {});
   }
 
   /** Loads pages until `count` pictures are there, or all. */
@@ -50,11 +61,12 @@ class PictureList {
   }
 
   async #fill() {
-    const run = this.run;
-    while (this.next && this.items.peek().length < this.wanted && run === this.run) {
-      const missing = this.wanted - this.items.peek().length;
+    for (;;) {
+      for (let seen; seen !== this.loading;) await (seen = this.loading); // its answer replaces what is here
+      if (!this.next || this.items.peek().length >= this.wanted) return;
+      const run = this.run, missing = this.wanted - this.items.peek().length;
       const answer = await api(this.url(this.next, Math.min(LARGEST, Math.max(this.page, missing))));
-      if (run !== this.run) return;
+      if (run !== this.run) continue;
       this.next = answer.next;
       const known = new Set(this.items.peek().map((each) => each.id));
       this.items.value = [...this.items.peek(), ...answer.pictures.filter((each) => !known.has(each.id))];

@@ -51,13 +51,20 @@ function Grid({ onOpen }) {
     return () => observer.disconnect();
   }, []);
   useEffect(() => { found.reach(last * columns + columns * 4); }, [last, columns, found.query.value]);
+  // A key that waits for pictures goes on in the layout of then: the first choice opens the side, and columns change.
+  const layout = useRef(null);
+  layout.current = { columns, row, height };
+  const reveal = (at) => {
+    const { columns, row, height } = layout.current, y = Math.floor(at / columns) * row;
+    if (y < box.current.scrollTop) box.current.scrollTop = y;
+    else if (y + row > box.current.scrollTop + height) box.current.scrollTop = y + row - height + GAP;
+  };
+  useLayoutEffect(() => { if (chosen >= 0) reveal(chosen); }, [columns]);
   const choose = (index, focus = true) => {
     const all = found.items.peek(), at = Math.max(0, Math.min(all.length - 1, index)), next = all[at];
     if (!next) return;
     setUi("picture", next.id);
-    const y = Math.floor(at / columns) * row;
-    if (y < box.current.scrollTop) box.current.scrollTop = y;
-    else if (y + row > box.current.scrollTop + height) box.current.scrollTop = y + row - height + GAP;
+    reveal(at);
     if (focus) requestAnimationFrame(() => requestAnimationFrame(() => document.getElementById(`tile-${next.id}`)?.focus({ preventScroll: true })));
   };
   // A key may come before the last click is drawn, so it asks what is chosen now.
@@ -65,9 +72,9 @@ function Grid({ onOpen }) {
   useEffect(() => bindKeys({
     ArrowLeft: { text: t("key.newer"), run: () => choose(now() - 1) }, ArrowRight: { text: t("key.older"), run: () => choose(now() + 1) },
     ArrowUp: { run: () => choose(Math.max(0, now() - columns)) }, ArrowDown: { run: () => choose(now() + columns) },
-    Home: { run: () => choose(0) }, End: { run: async () => { await found.reach(total); choose(found.items.peek().length - 1); } },
+    Home: { run: () => choose(0) }, End: { run: async () => { await found.reach(found.total.peek()); choose(found.items.peek().length - 1); } },
     Enter: { text: t("key.open"), run: (event) => { const one = found.items.peek()[now()]; return event.target.closest(".tile, body") && one ? onOpen(one) : false; } },
-  }), [total, columns, row, height]);
+  }), [columns]);
   return html`
     <div class="tiles" ref=${box} onScroll=${scrolled} role="listbox" aria-label=${t("view.gallery")} tabindex=${items.length ? -1 : 0}>
       <div class="tiles-all" role="presentation" style=${{ height: `${Math.ceil(total / columns) * row}px` }}>
