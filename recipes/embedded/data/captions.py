@@ -145,6 +145,11 @@ def says_colour(name: str) -> bool:
     return spelled or (name[0] in "红橙黄绿蓝紫粉棕黑白灰金青" and name not in CHINESE_NOT_COLOURS)
 
 
+def colourless(names: Sequence[str]) -> list[str]:
+    """The names that say no colour; all of them where each says one."""
+    return [name for name in names if not says_colour(name)] or list(names)
+
+
 def coloured_english(name: str, colour: str) -> str:
     """'apple', 'red' -> 'red apple', unless the name already says a colour."""
     return name if says_colour(name) else f"{colour} {name}"
@@ -199,8 +204,8 @@ def object_captions(
         ("en", english, ENGLISH_PLAIN, ENGLISH_STYLE[style]),
         ("zh", chinese, CHINESE_PLAIN, CHINESE_STYLE[style]),
     ):
-        if named and not all(says_colour(name) for name in names):  # a name must not contradict the new colour
-            names = [name for name in names if not says_colour(name)]
+        if named:  # a name must not contradict the new colour
+            names = colourless(names)
         fill = fill_english if language == "en" else fill_chinese
         drawn = list(names[1:])
         source.shuffle(drawn)
@@ -228,8 +233,7 @@ def ground_captions(
     """Captions of a single-colour icon on a coloured ground; both colours are in every one."""
     source = random.Random(seed)
     captions: dict[str, list[str]] = {"en": [], "zh": []}
-    nouns = [name for name in english if not says_colour(name)] or list(english)
-    things = [name for name in chinese if not says_colour(name)] or list(chinese)
+    nouns, things = colourless(english), colourless(chinese)
     for _ in range(4 * count):
         name = pick_names(nouns, source)
         text = source.choice(ENGLISH_GROUND).format(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from ..prompts import plain, read_prompts
-from .captions import says_colour
+from .captions import colourless, pick_names
 from .colours import COLOUR_NAMES
 from .grammar import article, indefinite, measure, uncountable
 from .words import names, rows
@@ -81,14 +81,11 @@ def described(
     """
     source, words = random.Random(f"described {seed}"), words_for(group)
     captions: dict[str, list[str]] = {"en": [], "zh": []}
-    nouns, things = list(english), list(chinese)
-    if named:
-        nouns = [name for name in nouns if not says_colour(name)] or nouns
-        things = [name for name in things if not says_colour(name)] or things
+    nouns, things = (colourless(english), colourless(chinese)) if named else (english, chinese)
     for _ in range(2 * count):
-        noun = nouns[0] if source.random() < 0.5 else source.choice(nouns)
+        noun = pick_names(nouns, source)
         captions["en"].append(filled(source.choice(COLOURED if named else ENGLISH), noun, words, colour or "", source))
-        thing = things[0] if source.random() < 0.5 else source.choice(things)
+        thing = pick_names(things, source)
         before, second = source.sample(words.chinese, 2)
         template = source.choice(CHINESE_COLOURED if named else CHINESE)
         shade = COLOUR_NAMES[colour] if colour else ""
