@@ -82,7 +82,7 @@ def described(
     source, words = random.Random(f"described {seed}"), words_for(group)
     captions: dict[str, list[str]] = {"en": [], "zh": []}
     nouns, things = (colourless(english), colourless(chinese)) if named else (english, chinese)
-    for _ in range(2 * count):
+    for _ in range(4 * count):
         noun = pick_names(nouns, source)
         captions["en"].append(filled(source.choice(COLOURED if named else ENGLISH), noun, words, colour or "", source))
         thing = pick_names(things, source)

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,11 +53,7 @@ class Store:
 
     def size(self) -> int:
         """Bytes of all entries."""
-        return sum(size_of(place) for place in self._entries())
-
-    def _entries(self) -> Iterator[Path]:
-        if self.folder.is_dir():
-            yield from (each for each in self.folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+        return sum(size_of(place) for place in self.folder.glob("[!.]*"))
 
 
 def _described(path: Path) -> list[int | str]:

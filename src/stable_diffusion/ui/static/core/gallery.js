@@ -39,7 +39,7 @@ class PictureList {
     const run = ++this.run, news = this.news = new Map(), asked = this.query.peek();
     const had = asked === this.asked ? this.items.peek().length : 0;
     this.asked = asked;
-    this.wanted = had && this.wanted;
+    if (!had) this.wanted = 0; // that was another search's
     const answer = await api(this.url());
     if (run !== this.run) return;
     this.news = null;
